@@ -1,0 +1,1 @@
+"""Captioned audio: the built-in corpus, AudioCaps, any folder."""

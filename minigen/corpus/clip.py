@@ -1,0 +1,40 @@
+"""One row of a corpus: a caption, the file it describes and, where they are known, the events that truly sound.
+
+The first four fields are AudioCaps' columns. Only synthesised clips know their events.
+"""
+
+from dataclasses import dataclass
+
+KINDS = (
+    # voices
+    "dog_bark", "cat_meow", "rooster", "bird_chirp", "crickets", "frog_croak", "cow_moo", "baby_cry", "sneeze", "cough",
+    "applause",
+    # nature
+    "rain", "wind", "sea_waves", "thunder", "crackling_fire", "stream",
+    # machines
+    "helicopter", "chainsaw", "engine", "siren", "church_bell", "telephone", "clock_tick", "typing", "knock", "footsteps",
+    "car_horn", "alarm_beep",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Event:
+    """One sounding event: its kind (of KINDS), how often it sounds (1 for textures), onset and offset in seconds."""
+
+    kind: str
+    count: int
+    onset: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A captioned clip. `events` are in order of onset, empty where they are not known; `file` is a path as given to
+    the reader joined with the corpus folder; `start_time` in seconds."""
+
+    audiocap_id: str
+    youtube_id: str
+    start_time: float
+    caption: str
+    file: str
+    events: tuple[Event, ...] = ()
