@@ -1,4 +1,4 @@
-"""One error for everything that a user can mend: the command line prints its text on one line and exits with status 2."""
+"""One error for everything that a user can mend: the command line prints it on one line and exits with status 2."""
 
 
 class MinigenError(ValueError):

@@ -1,1 +1,19 @@
-"""Captioned audio: the built-in corpus, AudioCaps, any folder."""
+"""Captioned audio: the built-in corpus, AudioCaps, any folder.
+
+Names are imported when they are asked for: the processes that synthesise clips need no PyTorch, which takes a second.
+"""
+
+from importlib import import_module
+
+_HOME = {
+    "KINDS": "clip", "Clip": "clip", "Event": "clip", "Corpus": "corpus", "Report": "corpus",
+    "read_corpus": "readers", "build_corpus": "builtin", "mix_clips": "mixing", "mix_captions": "mixing",
+    "TokenSet": "tokens", "tokenize": "tokens",
+}  # fmt: skip
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

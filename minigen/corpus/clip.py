@@ -12,8 +12,8 @@ KINDS = (
     # nature
     "rain", "wind", "sea_waves", "thunder", "crackling_fire", "stream",
     # machines
-    "helicopter", "chainsaw", "engine", "siren", "church_bell", "telephone", "clock_tick", "typing", "knock", "footsteps",
-    "car_horn", "alarm_beep",
+    "helicopter", "chainsaw", "engine", "siren", "church_bell", "telephone", "clock_tick", "typing", "knock",
+    "footsteps", "car_horn", "alarm_beep",
 )  # fmt: skip
 
 
@@ -29,8 +29,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Clip:
-    """A captioned clip. `events` are in order of onset, empty where they are not known; `file` is a path as given to
-    the reader joined with the corpus folder; `start_time` in seconds."""
+    """A captioned clip: AudioCaps' columns (`start_time` in seconds), the file, and its events.
+
+    `file` is the path joined with the corpus folder. `events` are in order of onset, empty where they are not known.
+    """
 
     audiocap_id: str
     youtube_id: str

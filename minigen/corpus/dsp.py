@@ -1,9 +1,13 @@
 """Building blocks of the built-in corpus: noise, filters, envelopes, tones, vowels and rooms.
 
-Everything is a float32 or float64 numpy array at 16 kHz. Chance comes from the `numpy.random.Generator` that is passed in.
+Everything is a float32 or float64 numpy array at 16 kHz. Chance comes from the `numpy.random.Generator` passed in.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+from scipy import fft
+from scipy.interpolate import PchipInterpolator
 from scipy.signal import butter, lfilter, sosfilt
 
 RATE = 16000
@@ -20,7 +24,7 @@ def noise(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 
 def bandpass(x: np.ndarray, low: float, high: float, order: int = 2) -> np.ndarray:
-    """Butterworth filter that keeps `low` to `high` Hz; low 0 makes it a low-pass, high at or over 8 kHz a high-pass."""
+    """Butterworth filter that keeps `low` to `high` Hz; low 0 makes it a low-pass, high from 8 kHz on a high-pass."""
     if low <= 0:
         return sosfilt(butter(order, min(high, 7900), "low", fs=RATE, output="sos"), x)
     if high >= RATE / 2:
@@ -47,8 +51,19 @@ def glide(points: list[tuple[float, float]], samples: int) -> np.ndarray:
     return np.interp(np.linspace(0, 1, samples), where, values)
 
 
+def bend(points: list[tuple[float, float]], samples: int) -> np.ndarray:
+    """`glide` without corners (monotone cubic through the points), [samples]: the pitch of throats is smooth."""
+    knots = np.linspace(0, 1, 65)
+    return np.interp(np.linspace(0, 1, samples), knots, PchipInterpolator(*zip(*points, strict=True))(knots))
+
+
+def scaled(points: list[tuple[float, float]], factor: float) -> list[tuple[float, float]]:
+    """The points of a `glide` with every value times `factor`: the same gesture of a larger or smaller mouth."""
+    return [(position, value * factor) for position, value in points]
+
+
 def harmonics(frequency: np.ndarray, count: int, rolloff: float = 1.0) -> np.ndarray:
-    """Harmonic tone along a pitch curve in Hz [samples]: partial n has amplitude n ** -rolloff, silent above 7.5 kHz."""
+    """Harmonic tone along a pitch curve in Hz [samples]: partial n has amplitude n ** -rolloff, none over 7.5 kHz."""
     phase = 2 * np.pi * np.cumsum(frequency) / RATE
     tone = np.zeros(len(frequency))
     for n in range(1, count + 1):
@@ -107,3 +122,80 @@ def to_peak(x: np.ndarray, peak: float = 1.0) -> np.ndarray:
     """Scale to a peak of `peak`, as float32; silence stays silence."""
     top = np.max(np.abs(x))
     return (x * (peak / top) if top > 1e-9 else x).astype(np.float32)
+
+
+def buzz(frequency: np.ndarray, subharmonic: float | np.ndarray = 0.0) -> np.ndarray:
+    """Pulse train along a pitch curve in Hz [samples]: every partial below 7.5 kHz, equally strong, unit variance.
+
+        sum of cos(n p) for n = 1..M  =  sin((M + 1/2) p) / (2 sin(p / 2)) - 1/2
+
+    The closed form (Dirichlet kernel) costs the same for 10 partials as for 100, and never aliases. `subharmonic` 0..1
+    weakens every other pulse, as rough voices do.
+    """
+    phase = 2 * np.pi * np.cumsum(frequency) / RATE
+    room_for = 7500 / frequency
+    whole = np.floor(room_for)
+    below = 2 * np.sin(phase / 2)
+    top = np.abs(below) < 1e-7  # on top of a pulse, 0 / 0, every cosine is 1
+    pulses = np.where(top, whole, np.sin((whole + 0.5) * phase) / np.where(top, 1, below) - 0.5)
+    pulses += (room_for - whole) * np.cos((whole + 1) * phase)  # the next partial fades in, so nothing clicks
+    return pulses * (1 + subharmonic * np.cos(phase / 2)) / np.sqrt(room_for / 2)
+
+
+Peak = tuple[float | list[tuple[float, float]], float, float]
+
+
+def moving_formants(x: np.ndarray, peaks: list[Peak], tilt: float = 0.0) -> np.ndarray:
+    """Formants that move: `peaks` lists (frequency Hz or `glide` points, bandwidth Hz, gain), [samples].
+
+    Overlapping 16 ms frames are filtered in the frequency domain by the sum of two-pole resonators
+    b / (1 - u^2 + i u b), with u = f / frequency and b = bandwidth / frequency, then faded into each other. `tilt` also
+    weakens high frequencies as f ** -tilt (1 kHz unchanged).
+    """
+    hop, size = 128, 512
+    count = len(x) // hop + 2
+    padded = np.zeros((count + 1) * hop, np.float32)
+    padded[hop : hop + len(x)] = x
+    frames = np.lib.stride_tricks.sliding_window_view(padded, 2 * hop)[::hop]
+    window = (0.5 - 0.5 * np.cos(np.pi * np.arange(2 * hop) / hop)).astype(np.float32)
+    f = np.arange(size // 2 + 1, dtype=np.float32) * RATE / size
+    gain = np.zeros((count, len(f)), np.complex64)
+    for number, (frequency, width, level) in enumerate(peaks):
+        track = glide(frequency, count) if isinstance(frequency, list) else np.full(count, frequency)
+        u = f / track[:, None].astype(np.float32)
+        b = (width / track[:, None]).astype(np.float32)
+        gain += level * (-1) ** number * b / (1 - u * u + 1j * u * b)  # signs alternate: no notch between neighbours
+    gain *= (np.maximum(f, 100) / 1000) ** np.float32(-tilt)
+    filtered = fft.irfft(fft.rfft(frames * window, size) * gain, size)
+    out = np.zeros(((count + 4), hop), np.float32)
+    for part in range(size // hop):
+        out[part : part + count] += filtered[:, part * hop : (part + 1) * hop]
+    return out.ravel()[hop : hop + len(x)]
+
+
+def voiced(
+    rng: np.random.Generator, pitch: np.ndarray, peaks: list[Peak], tilt: float = 1.0, breath: float = 0.1,
+    rough: float | np.ndarray = 0.0,
+) -> np.ndarray:  # fmt: skip
+    """A throat: pulses of the vocal folds plus breath, through a moving mouth, [samples].
+
+    pitch: curve in Hz [samples]; peaks, tilt: see `moving_formants`; breath: noise against pulses (turbulence, mostly
+    high); rough 0..1, a number or a curve: unsteady and doubled periods (a growl, a scream); 0 leaves the slight jitter
+    and shimmer of any voice.
+    """
+    unsteady = 1 + (0.004 + 0.05 * rough) * wander(rng, len(pitch), 90)
+    shimmer = 1 + (0.05 + 0.25 * rough) * wander(rng, len(pitch), 70)
+    turbulence = lfilter([0.75, -0.65], [1], noise(rng, len(pitch)))
+    source = buzz(pitch * unsteady, 0.8 * rough) * shimmer + breath * turbulence
+    return moving_formants(source, peaks, tilt)
+
+
+def repeat(rng: np.random.Generator, samples: int, count: int, length: float, make: Callable) -> np.ndarray:
+    """`count` sounds in a row: `make(samples)` is called for each with about `length` seconds, or what has room."""
+    out = np.zeros(samples)
+    slot = samples / max(count, 1)
+    for i in range(max(count, 1)):
+        size = max(32, int(min(length * rng.uniform(0.9, 1.1) * RATE, 0.8 * slot)))
+        late = 0.3 * rng.uniform() * (slot - size) * (i > 0)
+        place(out, make(min(size, samples)), (i * slot + late) / RATE)
+    return out

@@ -1,0 +1,215 @@
+"""Delay pattern: K codebooks in one sequence, each stream starting later than the one before.
+
+    codes [B, 4, 5]            sequence [B, 4, 8]        . = the special token V
+    k0  a0 a1 a2 a3 a4         a0 a1 a2 a3 a4 .  .  .
+    k1  b0 b1 b2 b3 b4    ->   .  b0 b1 b2 b3 b4 .  .
+    k2  c0 c1 c2 c3 c4         .  .  c0 c1 c2 c3 c4 .
+    k3  d0 d1 d2 d3 d4         .  .  .  d0 d1 d2 d3 d4
+
+Column s holds frame s of codebook 0 and frame s - 1 of codebook 1: when b1 is predicted, a1 is already known.
+
+The codec's codes go in, the language model's sequence comes out. The network predicts one column at a time, all K
+cells of it at once, so a cell depends on the columns before it and on nothing in its own. A pattern is the choice of
+the column in which frame t of codebook k stands; it trades the number of columns against what a cell may depend on:
+
+    pattern         columns S        when codebook k of frame t is predicted, the model already knows
+    parallel        T                all earlier frames, but no codebook of this one
+    delay           T + max(delays)  codebooks 0 .. k - 1 of this frame, but not yet the finer ones of the last frames
+    flatten         K * T            all earlier frames, and codebooks 0 .. k - 1 of this one
+    coarse-first    2 * T            k = 0: earlier codes of codebook 0; k > 0: all of codebook 0, all earlier frames
+
+The four classes have one interface: `num_codebooks`, `steps(frames)`, `frames(steps)`, `positions(frames)`,
+`apply(codes, fill)`, `revert(sequence)` and `mask(frames)`. Source: MusicGen (arXiv 2306.05284), section 2.2.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minigen.errors import MinigenError
+
+
+@dataclass(frozen=True)
+class DelayPattern:
+    """Stream k starts `delays[k]` columns late: MusicGen's and AudioGen's pattern with delays 0-1-2-3.
+
+    delays: K non-negative integers, in columns, in any order (0-0-1-1 groups two streams at a time).
+
+    Raises:
+        MinigenError: no delays, or one that is negative or no integer.
+    """
+
+    delays: tuple[int, ...] = (0, 1, 2, 3)
+
+    def __post_init__(self):
+        object.__setattr__(self, "delays", tuple(self.delays))  # a list, as read from config.json, is welcome
+        _check_count("num_codebooks", self.num_codebooks)
+        if any(not isinstance(delay, int) or delay < 0 for delay in self.delays):
+            raise MinigenError(f"delays {self.delays} must be integers of 0 or more, one for each codebook.")
+
+    @property
+    def num_codebooks(self) -> int:
+        """K."""
+        return len(self.delays)
+
+    def steps(self, frames: int) -> int:
+        """Columns S = T + max(delays) that hold `frames` frames."""
+        return _check_count("frames", frames) + max(self.delays)
+
+    def frames(self, steps: int) -> int:
+        """Frames T = S - max(delays) held by `steps` columns; MinigenError where that leaves none."""
+        if steps <= max(self.delays):
+            raise MinigenError(f"{steps} steps are too few for delays {self.delays}: at least {max(self.delays) + 1}.")
+        return steps - max(self.delays)
+
+    def positions(self, frames: int) -> Tensor:
+        """Column of every code, t + delays[k]: int64 [K, T]."""
+        return torch.arange(frames) + torch.tensor(self.delays)[:, None]
+
+    def apply(self, codes: Tensor, fill: int) -> Tensor:
+        """Codes [B, K, T] -> sequence [B, K, S]; cells without a code hold `fill`."""
+        return _place(self, codes, fill)
+
+    def revert(self, sequence: Tensor) -> Tensor:
+        """Sequence [B, K, S] -> codes [B, K, T], the exact inverse of `apply`."""
+        return _collect(self, sequence)
+
+    def mask(self, frames: int) -> Tensor:
+        """Bool [K, S], True where a real code stands."""
+        return _occupied(self, frames)
+
+
+class ParallelPattern(DelayPattern):
+    """All K codes of a frame in one column: the delay pattern without delays. Shortest, and blind within a frame."""
+
+    def __init__(self, num_codebooks: int):
+        super().__init__(delays=(0,) * _check_count("num_codebooks", num_codebooks))
+
+
+@dataclass(frozen=True)
+class FlattenPattern:
+    """One code a column, frame after frame: exact, and K times as long.
+
+    a0 .  a1 .        column t * K + k holds codebook k of frame t (K = 2 here); the other cells are filled
+    .  b0 .  b1
+
+    Raises:
+        MinigenError: num_codebooks is no positive integer.
+    """
+
+    num_codebooks: int
+
+    def __post_init__(self):
+        _check_count("num_codebooks", self.num_codebooks)
+
+    def steps(self, frames: int) -> int:
+        """Columns S = K * T that hold `frames` frames."""
+        return _check_count("frames", frames) * self.num_codebooks
+
+    def frames(self, steps: int) -> int:
+        """Frames T = S / K held by `steps` columns; MinigenError where K does not divide S."""
+        return _divide(steps, self.num_codebooks)
+
+    def positions(self, frames: int) -> Tensor:
+        """Column of every code, t * K + k: int64 [K, T]."""
+        return torch.arange(frames) * self.num_codebooks + torch.arange(self.num_codebooks)[:, None]
+
+    def apply(self, codes: Tensor, fill: int) -> Tensor:
+        """Codes [B, K, T] -> sequence [B, K, S]; cells without a code hold `fill`."""
+        return _place(self, codes, fill)
+
+    def revert(self, sequence: Tensor) -> Tensor:
+        """Sequence [B, K, S] -> codes [B, K, T], the exact inverse of `apply`."""
+        return _collect(self, sequence)
+
+    def mask(self, frames: int) -> Tensor:
+        """Bool [K, S], True where a real code stands."""
+        return _occupied(self, frames)
+
+
+@dataclass(frozen=True)
+class CoarseFirstPattern:
+    """Codebook 0 of the whole clip, then the other K - 1 codebooks in parallel.
+
+    a0 a1 a2 .  .  .        VALL-E's division of labour (arXiv 2301.02111) in one causal model. The rest is parallel, as
+    .  .  .  b0 b1 b2       in audiocraft's `CoarseFirstPattern` with its default delays of 0. The second half starts
+    .  .  .  c0 c1 c2       where the clip ends, so a model generates only clips as long as those it was trained on.
+
+    Raises:
+        MinigenError: num_codebooks is no integer of 2 or more.
+    """
+
+    num_codebooks: int
+
+    def __post_init__(self):
+        if _check_count("num_codebooks", self.num_codebooks) < 2:
+            raise MinigenError("coarse-first needs at least 2 codebooks, not 1. Use ParallelPattern for one.")
+
+    def steps(self, frames: int) -> int:
+        """Columns S = 2 T that hold `frames` frames."""
+        return _check_count("frames", frames) * 2
+
+    def frames(self, steps: int) -> int:
+        """Frames T = S / 2 held by `steps` columns; MinigenError where S is odd."""
+        return _divide(steps, 2)
+
+    def positions(self, frames: int) -> Tensor:
+        """Column of every code, t for codebook 0 and T + t for the others: int64 [K, T]."""
+        later = torch.arange(self.num_codebooks) > 0
+        return torch.arange(frames) + frames * later[:, None]
+
+    def apply(self, codes: Tensor, fill: int) -> Tensor:
+        """Codes [B, K, T] -> sequence [B, K, S]; cells without a code hold `fill`."""
+        return _place(self, codes, fill)
+
+    def revert(self, sequence: Tensor) -> Tensor:
+        """Sequence [B, K, S] -> codes [B, K, T], the exact inverse of `apply`."""
+        return _collect(self, sequence)
+
+    def mask(self, frames: int) -> Tensor:
+        """Bool [K, S], True where a real code stands."""
+        return _occupied(self, frames)
+
+
+# What the four share: a pattern is its table of positions, and each operation follows from the table.
+
+
+def _place(pattern, codes: Tensor, fill: int) -> Tensor:
+    """sequence[b, k, positions[k, t]] = codes[b, k, t], and `fill` everywhere else."""
+    _check_codes(pattern, codes)
+    frames = codes.shape[-1]
+    sequence = codes.new_full((*codes.shape[:2], pattern.steps(frames)), fill)
+    return sequence.scatter(2, pattern.positions(frames).to(codes.device).expand(codes.shape), codes)
+
+
+def _collect(pattern, sequence: Tensor) -> Tensor:
+    """codes[b, k, t] = sequence[b, k, positions[k, t]]."""
+    _check_codes(pattern, sequence)
+    positions = pattern.positions(pattern.frames(sequence.shape[-1])).to(sequence.device)
+    return sequence.gather(2, positions.expand(sequence.shape[0], -1, -1))
+
+
+def _occupied(pattern, frames: int) -> Tensor:
+    """mask[k, positions[k, t]] = True."""
+    empty = torch.zeros(pattern.num_codebooks, pattern.steps(frames), dtype=torch.bool)
+    return empty.scatter(1, pattern.positions(frames), True)
+
+
+def _check_codes(pattern, codes: Tensor) -> None:
+    if codes.dim() != 3 or codes.shape[1] != pattern.num_codebooks:
+        raise MinigenError(f"codes of shape {list(codes.shape)} do not fit {pattern}. Give [B, K, T].")
+    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+        raise MinigenError(f"codes are {codes.dtype}, but codebook entries are integers. Give int64.")
+
+
+def _check_count(name: str, value: int) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise MinigenError(f"{name} is {value!r}. Give an integer of 1 or more.")
+    return value
+
+
+def _divide(steps: int, columns_per_frame: int) -> int:
+    if steps < 1 or steps % columns_per_frame:
+        raise MinigenError(f"{steps} steps are not whole frames. Give a positive multiple of {columns_per_frame}.")
+    return steps // columns_per_frame

@@ -1,0 +1,101 @@
+"""Representation similarity: clips whose captions are alike should have alike representations.
+
+    text states  [B, N, D_text] --pool over words--> [B, D_text] --cosines--> [B, B] --.
+                                                                                        (difference)^2, mean of the
+    audio states [B, S, D]      --pool over time---> [B, D] -------cosines--> [B, B] --'  B (B - 1) off-diagonal pairs
+
+The text states are the frozen encoder's; the audio states are the language model's last hidden states in a training
+step in which the text of the whole batch was dropped, so that the likeness must come from the audio. Only similarities
+are compared, never the vectors themselves, so the two widths need not agree. The loss is added to the cross-entropy
+with a weight. Source: "Enhance audio generation controllability through representation similarity regularization"
+(arXiv 2309.08773).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minigen.errors import MinigenError
+
+
+def similarity_loss(
+    text: Tensor,
+    audio: Tensor,
+    text_mask: Tensor | None = None,
+    audio_mask: Tensor | None = None,
+    pooling: str = "max",
+) -> Tensor:
+    """How far the batch's audio similarities are from its text similarities: `pool`, then `similarity_loss_pooled`.
+
+    text: [B, N, D_text] states of the text encoder; no gradient flows to them.
+    audio: [B, S, D] hidden states of the language model.
+    text_mask, audio_mask: bool [B, N] and [B, S], True = real; None where there is no padding. Padding takes no part.
+    pooling: "max" (the paper's best) or "mean".
+    Returns a scalar from 0 (all similarities agree) to 4.
+
+    Raises:
+        MinigenError: as `pool` and `similarity_loss_pooled`.
+    """
+    return similarity_loss_pooled(pool(text, text_mask, pooling), pool(audio, audio_mask, pooling))
+
+
+def similarity_loss_pooled(text: Tensor, audio: Tensor) -> Tensor:
+    """The loss for clips that are already pooled, one row a clip.
+
+        loss = 1 / (B (B - 1)) * sum over i != j of (cos(text_i, text_j) - cos(audio_i, audio_j))^2
+
+    Where a batch is split over micro-batches or processes, most pairs lie across the pieces: pool each piece,
+    concatenate the rows (or gather them, in a way that carries gradients), and call this once for the whole batch.
+
+    text: [B, D_text], detached here, since the encoder is frozen. audio: [B, D]. Returns a scalar.
+
+    Raises:
+        MinigenError: fewer than 2 clips, or not as many captions as clips.
+    """
+    if len(text) != len(audio):
+        raise MinigenError(f"{len(text)} captions for {len(audio)} clips. Give one caption for each clip.")
+    if len(audio) < 2:
+        raise MinigenError(f"a batch of {len(audio)} has no pairs of clips to compare. Give 2 clips or more.")
+    difference = similarity_matrix(text.detach()) - similarity_matrix(audio)
+    pairs = ~torch.eye(len(audio), dtype=torch.bool, device=audio.device)  # a clip's similarity to itself says nothing
+    return difference[pairs].square().mean()
+
+
+def similarity_matrix(pooled: Tensor) -> Tensor:
+    """Cosine similarity of every row with every row: [B, D] -> [B, B] in [-1, 1].
+
+    At least float32, also inside autocast: the loss squares differences that bfloat16 would round away.
+    A row of zeros has similarity 0 to all.
+    """
+    with torch.autocast(pooled.device.type, enabled=False):
+        rows = F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)
+        return rows @ rows.T
+
+
+def pool(states: Tensor, mask: Tensor | None = None, pooling: str = "max") -> Tensor:
+    """One vector for a sequence: the maximum or the mean of each channel over the real positions.
+
+    states: [B, N, D]. mask: bool [B, N], True = real; None where all are. Returns [B, D].
+
+    Raises:
+        MinigenError: an unknown pooling, a mask of another shape or type, or a row with nothing real in it.
+    """
+    if pooling not in ("max", "mean"):
+        raise MinigenError(f'pooling is {pooling!r}. Choose "max" or "mean".')
+    if mask is None:
+        mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+    _check_mask(states, mask)
+    padding = ~mask[..., None]
+    if pooling == "max":
+        return states.masked_fill(padding, -torch.inf).amax(dim=1)
+    return states.masked_fill(padding, 0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+
+def _check_mask(states: Tensor, mask: Tensor) -> None:
+    if mask.dtype != torch.bool or mask.shape != states.shape[:2]:
+        raise MinigenError(
+            f"mask is {mask.dtype} {list(mask.shape)} for states {list(states.shape)}. Give bool [B, N], True = real."
+        )
+    empty = (~mask.any(dim=1)).nonzero().flatten().tolist()
+    if empty:
+        raise MinigenError(f"rows {empty} of the batch have no real position to pool. Leave them out.")

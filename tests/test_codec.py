@@ -1,0 +1,257 @@
+"""The codec: nearest entries, residual stages and their gradients, the spectrum, agreement with the official ones."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from minigen.codec import (
+    Codec,
+    CodecConfig,
+    EncodecCodec,
+    ResidualVectorQuantizer,
+    Spectrum,
+    VectorQuantizer,
+    load_codec,
+)
+from minigen.errors import MinigenError
+
+TINY = CodecConfig(hop=80, parts=2, n_fft=160, width=16, blocks=1, latent=8, num_codebooks=3, codebook_size=16)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def quantizer(codebooks=3, size=12, width=5) -> ResidualVectorQuantizer:
+    return ResidualVectorQuantizer(codebooks, size, width)
+
+
+# --- one codebook
+
+
+def test_a_vector_becomes_its_nearest_entry():
+    vq, x = VectorQuantizer(12, 5), torch.randn(4, 7, 5)
+    codes = vq.encode(x)
+    for b in range(4):
+        for t in range(7):
+            distances = [float((x[b, t] - entry).square().sum()) for entry in vq.codebook]
+            assert int(codes[b, t]) == int(np.argmin(distances))
+    assert torch.equal(vq.decode(codes)[2, 3], vq.codebook[codes[2, 3]])
+
+
+def test_an_entry_is_the_moving_average_of_the_vectors_that_chose_it():
+    vq, x = VectorQuantizer(4, 3, decay=0.9, dead_below=0.0), torch.randn(50, 3)
+    counts, sums, codes = vq.counts.clone(), vq.sums.clone(), vq.encode(x)
+    vq.update(x, codes, generator())
+    for v in range(4):
+        mine = x[codes == v]
+        expected_count = 0.9 * counts[v] + 0.1 * len(mine)
+        expected_sum = 0.9 * sums[v] + 0.1 * mine.sum(0)
+        assert torch.allclose(vq.codebook[v], expected_sum / expected_count, atol=1e-6)
+
+
+def test_k_means_start_beats_a_random_start_and_uses_every_entry():
+    x = torch.randn(10, 6)[torch.randint(10, (2000,))] + 0.05 * torch.randn(2000, 6)
+    vq = VectorQuantizer(32, 6)
+    before = (x - vq.decode(vq.encode(x))).square().mean()
+    vq.start(x, generator())
+    after = (x - vq.decode(vq.encode(x))).square().mean()
+    assert after < 0.05 * before
+    assert len(vq.encode(x).unique()) > 24
+
+
+def test_k_means_refuses_fewer_vectors_than_entries():
+    with pytest.raises(MinigenError, match="at least 8 vectors, got 5"):
+        VectorQuantizer(8, 3).start(torch.randn(5, 3), generator())
+
+
+def test_a_dead_entry_is_replaced_by_a_vector_of_the_batch():
+    vq, x = VectorQuantizer(8, 3, dead_below=0.5), torch.randn(100, 3)
+    vq.codebook[5] = vq.sums[5] = 1e6  # nothing will ever be nearest to it
+    for _ in range(100):
+        vq.update(x, vq.encode(x), generator())
+    assert vq.codebook.abs().max() < 10
+    assert len(vq.encode(x).unique()) == 8
+
+
+# --- residual stages
+
+
+def test_each_stage_quantises_what_the_stages_before_left_over():
+    rvq, x = quantizer(), torch.randn(2, 9, 5)
+    residual, expected = x, []
+    for stage in rvq.stages:
+        index = torch.cdist(residual, stage.codebook[None]).argmin(-1)
+        residual = residual - stage.codebook[index]
+        expected.append(index)
+    assert torch.equal(rvq.encode(x), torch.stack(expected, 1))
+    assert torch.allclose(x - rvq.decode(rvq.encode(x)), residual, atol=1e-5)
+
+
+def test_codes_and_sums_are_those_of_the_encodec_package():
+    from encodec.quantization import ResidualVectorQuantizer as Official
+
+    mine, official = quantizer(4, 32, 6), Official(dimension=6, n_q=4, bins=32, kmeans_init=False).eval()
+    for stage, layer in zip(mine.stages, official.vq.layers, strict=True):
+        layer._codebook.embed.copy_(stage.codebook)
+    x = torch.randn(2, 11, 6)
+    codes = official.vq.encode(x.transpose(1, 2)).transpose(0, 1)
+    assert torch.equal(mine.encode(x), codes)
+    assert torch.allclose(mine.decode(codes), official.decode(codes.transpose(0, 1)).transpose(1, 2), atol=1e-5)
+
+
+def test_codes_are_those_of_transformers():
+    from transformers import EncodecConfig
+    from transformers.models.encodec.modeling_encodec import EncodecResidualVectorQuantizer
+
+    config = EncodecConfig(codebook_size=32, codebook_dim=6, hidden_size=6, target_bandwidths=[6.0])
+    official, mine = EncodecResidualVectorQuantizer(config), quantizer(4, 32, 6)
+    for stage, layer in zip(mine.stages, official.layers, strict=False):
+        layer.codebook.embed.copy_(stage.codebook)
+    x = torch.randn(2, 11, 6)
+    codes = official.encode(x.transpose(1, 2))[:4].transpose(0, 1)
+    assert torch.equal(mine.encode(x), codes)
+
+
+def test_the_output_passes_its_gradient_straight_to_the_input():
+    rvq, x = quantizer(), torch.randn(2, 9, 5, requires_grad=True)
+    weights = torch.randn(2, 9, 5)
+    (rvq(x)[0] * weights).sum().backward()
+    assert torch.allclose(x.grad, weights)
+
+
+def test_the_commitment_of_every_stage_reaches_the_input():
+    rvq, x = quantizer(), torch.randn(2, 9, 5, requires_grad=True)
+    rvq(x)[2].backward()
+    residual, expected = x.detach(), torch.zeros_like(x)
+    for stage in rvq.stages:
+        residual = residual - stage.decode(stage.encode(residual))
+        expected += 2 * residual / residual.numel() / 3
+    assert torch.allclose(x.grad, expected, atol=1e-7)
+
+
+def test_more_codebooks_never_describe_the_training_vectors_worse():
+    x, rvq = torch.randn(4, 500, 5), quantizer(4, 16, 5)
+    rvq.start(x.flatten(0, 1), generator())
+    codes = rvq.encode(x)
+    errors = [float((x - rvq.decode(codes[:, :k])).square().mean()) for k in (1, 2, 3, 4)]
+    assert errors == sorted(errors, reverse=True)
+
+
+# --- spectrum
+
+
+def test_the_inverse_spectrum_gives_the_waveform_back():
+    spectrum, wav = Spectrum(64, 16), torch.randn(2, 320)
+    assert spectrum(wav).shape == (2, 20, 33)
+    assert torch.allclose(spectrum.inverse(spectrum(wav)), wav, atol=1e-5)
+
+
+def test_the_spectrum_is_that_of_a_loop_over_frames():
+    spectrum, wav = Spectrum(64, 16), torch.randn(1, 320)
+    padded = np.pad(wav[0].numpy(), 24)
+    for f in range(20):
+        expected = np.fft.rfft(padded[16 * f : 16 * f + 64] * np.hanning(65)[:64])
+        assert np.allclose(spectrum(wav)[0, f].numpy(), expected, atol=1e-4)
+
+
+# --- the codec
+
+
+def test_a_second_becomes_frame_rate_frames():
+    codec = Codec(CodecConfig(width=16, blocks=1))
+    assert (codec.sample_rate, codec.frame_rate, codec.num_codebooks, codec.codebook_size) == (16000, 50.0, 4, 1024)
+    codes = codec.encode(0.1 * torch.randn(2, 1, 16000))
+    assert codes.shape == (2, 4, 50) and codes.dtype == torch.int64
+    assert codec.decode(codes).shape == (2, 1, 16000)
+
+
+def test_a_rest_of_a_frame_is_a_frame():
+    codec = Codec(TINY).eval()
+    assert codec.encode(torch.randn(1, 1, 81)).shape == (1, 3, 2)
+
+
+def test_a_batch_is_encoded_as_one_at_a_time():
+    codec, wav = Codec(TINY).eval(), 0.3 * torch.randn(3, 1, 800)
+    codes = codec.encode(wav)
+    assert all(torch.equal(codes[i : i + 1], codec.encode(wav[i : i + 1])) for i in range(3))
+    assert torch.allclose(codec.decode(codes)[1:2], codec.decode(codes[1:2]), atol=1e-6)
+
+
+def test_training_pass_reaches_every_parameter():
+    codec = Codec(TINY)
+    decoded, _, commitment = codec(0.3 * torch.randn(2, 1, 800), generator())
+    (decoded.square().mean() + commitment).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in codec.parameters())
+
+
+def test_a_saved_codec_is_the_same_codec(tmp_path):
+    codec, wav = Codec(TINY).eval(), 0.3 * torch.randn(1, 1, 800)
+    codec.save_pretrained(tmp_path)
+    loaded = load_codec(tmp_path)
+    assert loaded.config == TINY
+    loaded.save_pretrained(tmp_path / "again")
+    again = load_codec(tmp_path / "again")
+    assert torch.equal(loaded.encode(wav), again.encode(wav))
+    assert torch.equal(loaded.decode(loaded.encode(wav)), again.decode(loaded.encode(wav)))
+
+
+def test_weights_that_do_not_fit_give_one_clear_line(tmp_path):
+    Codec(TINY).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"width": 32}))
+    with pytest.raises(MinigenError, match="do not fit their config"):
+        load_codec(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(16000,), (1, 16000), (1, 2, 16000), (1, 1, 0)])
+def test_a_waveform_of_another_shape_is_refused(shape):
+    with pytest.raises(MinigenError, match=r"\[B, 1, samples\]"):
+        Codec(TINY).encode(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("code", [-1, 16])
+def test_a_code_outside_the_codebook_is_refused(code):
+    with pytest.raises(MinigenError, match=r"0\.\.15"):
+        Codec(TINY).decode(torch.full((1, 3, 4), code))
+
+
+def test_an_unknown_codec_gives_one_clear_line():
+    with pytest.raises(MinigenError, match="no codec weights named 'mini-nothing'"):
+        load_codec("mini-nothing")
+
+
+# --- the official one behind the same interface
+
+
+def official(**changes):
+    from transformers import EncodecConfig, EncodecModel
+
+    sizes = {"num_filters": 4, "hidden_size": 8, "codebook_size": 16, "upsampling_ratios": [4, 2], "sampling_rate": 800}
+    return EncodecModel(EncodecConfig(**{**sizes, "target_bandwidths": [1.6], "num_lstm_layers": 1, **changes})).eval()
+
+
+def test_an_official_encodec_from_disk_gives_its_own_codes_and_waveform(tmp_path):
+    model, wav = official(), 0.3 * torch.randn(2, 1, 800)
+    for layer in model.quantizer.layers:
+        layer.codebook.embed.normal_()
+    model.save_pretrained(tmp_path)
+    codec = load_codec(tmp_path)
+    with torch.no_grad():
+        codes = model.encode(wav, bandwidth=1.6).audio_codes
+        expected = model.decode(codes, [None]).audio_values
+    assert torch.equal(codec.encode(wav), codes[0])
+    assert torch.equal(codec.decode(codes[0]), expected)
+    assert (codec.sample_rate, codec.num_codebooks, codec.codebook_size) == (800, codes.shape[2], 16)
+
+
+def test_a_stereo_encodec_is_refused():
+    with pytest.raises(MinigenError, match="2 channels"):
+        EncodecCodec(official(audio_channels=2))
+
+
+def test_an_official_codec_that_cannot_be_fetched_gives_one_clear_line():
+    with pytest.raises(MinigenError, match="not on disk and could not be fetched"):
+        load_codec("facebook/encodec_24khz")

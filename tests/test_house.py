@@ -1,0 +1,216 @@
+"""The house: one list of dependencies, modules in the order of the chain, light imports, documented names."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+TOP = Path(__file__).resolve().parent.parent
+PACKAGE = TOP / "minigen"
+PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+
+# The order of the chain: a module imports only what stands to its left. Those in one place do not import each other.
+CHAIN = [("audio",), ("corpus",), ("codec",), ("patterns",), ("text",), ("lm",), ("guidance",), ("generate",),
+         ("regularizer",), ("train",), ("metrics",)]  # fmt: skip
+PLACE = {name: place for place, names in enumerate(CHAIN) for name in names}
+GROUND = {"errors", "paths", "device"}  # below the chain: they import nothing of it
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def texts() -> list[Path]:
+    """Every file of the repository that a person reads, without what is generated."""
+    kinds = {".py", ".md", ".toml", ".yml", ".cff", ".ipynb", ""}
+    made = {".git", ".venv", "build", "__pycache__", "minigen.egg-info", ".ipynb_checkpoints"}
+    made |= {".pytest_cache", ".ruff_cache", ".hypothesis"}
+    found = []
+    for folder, folders, files in os.walk(TOP):
+        folders[:] = [name for name in folders if name not in made]
+        found += [Path(folder, name) for name in files if Path(name).suffix in kinds]
+    return found
+
+
+# dependencies
+
+
+def test_every_dependency_is_listed_once_and_with_a_version():
+    extras = PROJECT["optional-dependencies"]
+    listed = PROJECT["dependencies"] + extras["dev"] + extras["hub"]
+    names = [re.match(r"[\w-]+", line)[0] for line in listed]
+    assert len(set(names)) == len(names)
+    assert all(re.search(r">=\d", line) for line in listed)
+
+
+def test_conda_gets_its_libraries_from_pyproject_and_nowhere_else():
+    listed = yaml.safe_load((TOP / "environment.yml").read_text())["dependencies"]
+    conda = [line for line in listed if isinstance(line, str)]
+    (pip,) = [line["pip"] for line in listed if isinstance(line, dict)]
+    assert sorted(re.match(r"\w+", line)[0] for line in conda) == ["pip", "python"]
+    assert len(pip) == 1 and pip[0].startswith("-e .[")
+    assert set(re.findall(r"\w+", pip[0].split("[")[1])) <= set(PROJECT["optional-dependencies"])
+
+
+def test_make_and_ci_install_what_pyproject_lists():
+    make = (TOP / "Makefile").read_text()
+    assert re.findall(r"\$\(PIP\) (.*)", make) == ['"$(TORCH)"', '-e ".[dev,hub]"']
+    listed = [line["run"] for line in workflow()["jobs"]["test"]["steps"] if "run" in line]
+    assert listed == ["make test"]
+    others = ("requirements*.txt", "setup.py", "setup.cfg", "Pipfile", "conda*.yml")
+    assert not [path for kind in others for path in TOP.glob(kind)]
+
+
+def workflow() -> dict:
+    return yaml.safe_load((TOP / ".github/workflows/ci.yml").read_text())
+
+
+def make(*argv: str) -> str:
+    done = subprocess.run(["make", "-n", *argv], cwd=TOP, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_make_asks_for_the_pytorch_that_pyproject_names_for_cpus():
+    (torch,) = PROJECT["optional-dependencies"]["cpu"]
+    assert f'"{torch}"' in make("--always-make", "lint", "PYTHON=python3")
+    assert '"torch"' in make("--always-make", "lint", "PYTHON=python3", "TORCH=torch")
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "lab", "lint", "doctor"])
+def test_every_target_makes_what_it_needs(target):
+    planned = make("--always-make", target, "PYTHON=python3")
+    steps = ["-m venv", "torch==", '".[dev,hub]"', "-m minigen doctor --mend", "touch"]
+    places = [planned.index(step) for step in steps]
+    assert places == sorted(places)
+    assert planned.rstrip().count("\n") > planned[: places[-1]].count("\n"), "nothing is done after the set-up"
+
+
+def test_make_help_names_every_target():
+    listed = re.search(r"\.PHONY: (.*)", (TOP / "Makefile").read_text())[1].split()
+    shown = make("help")
+    assert all(target == "help" or f"make {target} " in shown for target in listed)
+
+
+def test_a_machine_without_a_fitting_python_is_told_so(tmp_path):
+    (tmp_path / "Makefile").write_text((TOP / "Makefile").read_text())
+    (tmp_path / "pyproject.toml").write_text((TOP / "pyproject.toml").read_text())
+    done = subprocess.run(["make", "test", "CANDIDATES=nopython"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0 and "minigen needs Python 3.11 or newer" in done.stdout
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_ci_run_calls_make_test_and_stops_at_the_first_failure():
+    script = TOP / ".ci/run"
+    assert os.access(script, os.X_OK)
+    assert "set -euo pipefail" in script.read_text() and script.read_text().rstrip().endswith("make test")
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+
+
+# layout
+
+
+def test_the_top_folder_holds_what_a_newcomer_looks_for():
+    for name in ("README.md", "LICENSE", "CITATION.cff", "Makefile", "environment.yml", "pyproject.toml", "minigen",
+                 "tests", "notebooks", "data", ".ci/run", ".github/workflows/ci.yml"):  # fmt: skip
+        assert (TOP / name).exists(), name
+    assert (TOP / "LICENSE").read_text().startswith("MIT License")
+    cited = yaml.safe_load((TOP / "CITATION.cff").read_text())
+    assert cited["license"] == PROJECT["license"] and cited["version"] == PROJECT["version"]
+
+
+def test_shipped_weights_are_safetensors_of_60_megabytes_at_the_most():
+    files = [path for path in (TOP / "data").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 60e6
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md"}
+
+
+def test_nothing_names_one_machines_folders_or_a_package_host():
+    private = re.compile(r"(?<![\w.~])/(?:home|root|work|Users|mnt)/\w|pypi\.org|pythonhosted\.org")
+    found = [
+        f"{path.relative_to(TOP)}: {hit[0]}" for path in texts() if (hit := private.search(path.read_text("utf-8")))
+    ]
+    assert not found
+
+
+def test_no_source_is_left_unfinished():
+    unfinished = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|X" r"XX)\b")
+    assert not [str(path) for path in (*sources(), *TOP.glob("*.md")) if unfinished.search(path.read_text("utf-8"))]
+
+
+# modules
+
+
+@pytest.mark.parametrize("name", [*PLACE, "plots", "cli"])
+def test_every_module_of_the_map_exists_and_says_what_it_is(name):
+    path = PACKAGE / name / "__init__.py" if (PACKAGE / name).is_dir() else PACKAGE / f"{name}.py"
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of minigen that a file imports anywhere in it, by the first name after `minigen.`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in found if name.startswith("minigen.") and name.count(".")}
+
+
+@pytest.mark.parametrize("path", [p for p in sources() if p.relative_to(PACKAGE).parts[0].removesuffix(".py") in PLACE])
+def test_a_module_imports_only_modules_above_it(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for name in imported(path) - GROUND - {own}:
+        assert name in PLACE and PLACE[name] < PLACE[own], f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("name", sorted(GROUND))
+def test_the_ground_stands_on_nothing_of_the_chain(name):
+    assert imported(PACKAGE / f"{name}.py") <= GROUND
+
+
+def public(tree: ast.AST):
+    """Public functions, classes and methods of a module, with their names."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node)
+
+
+@pytest.mark.parametrize("path", sources())
+def test_every_public_name_has_a_docstring(path):
+    for node in public(ast.parse(path.read_text())):
+        assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
+
+
+# imports
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_package_loads_nothing_else():
+    heavy = "[name for name in ('torch', 'numpy', 'scipy', 'transformers', 'torchaudio') if name in sys.modules]"
+    assert run(f"import sys, minigen; print({heavy})") == "[]"
+    assert run(f"import sys, minigen.cli, minigen.doctor; print({heavy})") == "[]"
+
+
+def test_importing_the_chain_adds_little_to_importing_pytorch():
+    """The parts that take seconds are loaded where they are used."""
+    heavy = "[name for name in ('scipy', 'transformers', 'torchaudio', 'matplotlib', 'IPython') if name in sys.modules]"
+    timed = "a = time.process_time(); import minigen.generate; b = time.process_time()"
+    loaded, seconds = run(f"import time, torch, sys; {timed}; print({heavy}, b - a)").rsplit(" ", 1)
+    assert loaded == "[]"
+    assert float(seconds) < 1.0

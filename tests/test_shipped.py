@@ -1,0 +1,64 @@
+"""The shipped weights do what they are for, on clips that nothing was trained on (test split of another seed)."""
+
+import pytest
+import torch
+
+from minigen.codec import load_codec
+from minigen.corpus.builtin import describe_clip
+from minigen.corpus.scenes import render_scene
+from minigen.generate import TextToAudio
+from minigen.judge import load_judge
+from minigen.lm import shift_right
+from minigen.metrics import clap_score
+from minigen.patterns import DelayPattern
+from minigen.recipes.codec import codec_figures, mel_distance
+from minigen.train import cross_entropy
+
+CLIPS = 16
+
+
+@pytest.fixture(scope="module")
+def clips() -> tuple[list[str], torch.Tensor]:
+    """Captions, and waveforms [16, 1, 64000]."""
+    rows = [describe_clip(91, "test", index, 4.0) for index in range(CLIPS)]
+    wavs = [torch.from_numpy(render_scene(scene, rng, 64000)) for scene, _, rng in rows]
+    return [caption for _, caption, _ in rows], torch.stack(wavs)[:, None]
+
+
+def test_the_codec_stays_near_the_sound_and_uses_its_codebooks(clips):
+    figures = codec_figures(load_codec(), list(clips[1].split(1)))
+    assert figures["mel_distance"] < 0.25
+    assert all(figures[f"perplexity_{k}"] > 0.15 for k in range(4))  # of 3200 frames
+
+
+def test_each_codebook_of_the_codec_adds_detail(clips):
+    codec, wav = load_codec(), clips[1]
+    codes = codec.encode(wav)
+    distances = []
+    for k in range(1, 5):
+        with torch.no_grad():
+            distances.append(float(mel_distance(wav, codec.synthesize(codec.quantizer.decode(codes[:, :k])))))
+    assert distances == sorted(distances, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["mini-dropout", "mini-regularized"])
+def test_a_clips_own_caption_explains_its_codes_better_than_another_or_none(clips, name):
+    tta, (captions, wavs) = TextToAudio.from_pretrained(name), clips
+    V = tta.codec.codebook_size
+    sequence = DelayPattern(tta.lm.config.delays).apply(tta.codec.encode(wavs), V)
+
+    def loss(texts):
+        states, mask = tta.encoder(texts) if texts else (None, None)
+        with torch.no_grad():
+            return cross_entropy(tta.lm(shift_right(sequence, V), states, mask), sequence)
+
+    own, none = loss(captions), loss(None)
+    assert own < loss(captions[1:] + captions[:1]) - 0.01
+    assert own < none - 0.01
+
+
+def test_what_is_generated_fits_its_caption_better_than_another(clips):
+    tta, judge, captions = TextToAudio.from_pretrained("mini"), load_judge(), clips[0]
+    heard = judge.embed_audio(tta.generate(captions, seconds=4.0, guidance=3.0, seed=0))
+    said = judge.embed_text(captions)
+    assert clap_score(heard, said) > clap_score(heard, said.roll(1, 0)) + 0.15
