@@ -272,10 +272,10 @@ class Codec(nn.Module):
         from safetensors.torch import load_file
 
         folder = find_weights("codec", str(name))
-        codec = cls(CodecConfig(**json.loads((folder / "config.json").read_text())))
         try:
+            codec = cls(CodecConfig(**json.loads((folder / "config.json").read_text())))
             codec.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, ValueError) as error:  # shapes, an unknown setting, or no JSON
             reason = " ".join(str(error).split())[:300]
             raise MinigenError(f"the codec weights in {folder} do not fit their config: {reason}") from error
         return codec.eval()

@@ -198,10 +198,11 @@ def test_a_saved_codec_is_the_same_codec(tmp_path):
     assert torch.equal(loaded.decode(loaded.encode(wav)), again.decode(loaded.encode(wav)))
 
 
-def test_weights_that_do_not_fit_give_one_clear_line(tmp_path):
+@pytest.mark.parametrize("change", [{"width": 32}, {"depth": 3}])
+def test_weights_that_do_not_fit_give_one_clear_line(tmp_path, change):
     Codec(TINY).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"width": 32}))
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(MinigenError, match="do not fit their config"):
         load_codec(tmp_path)
 
