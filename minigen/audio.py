@@ -10,7 +10,6 @@ The first link of the chain: everything after it sees float32 waveforms [B, 1, s
 import io
 import os
 import re
-from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from minigen.errors import MinigenError
+from minigen.files import write_aside
 
 SAMPLE_RATE = 16000
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
@@ -160,24 +160,6 @@ def save_audio(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) ->
     samples = wav.flatten().clamp(-1, 1).numpy()
     soundfile.write(encoded, samples, sample_rate, "PCM_16", format=WRITABLE[path.suffix.lower()])
     write_aside(path, encoded.getvalue())
-
-
-def write_aside(path: str | Path, content: bytes | str) -> None:
-    """Write a file beside its place, then rename it there; parent folders are made. Text is UTF-8.
-
-    Raises:
-        MinigenError: the place cannot be written; nothing is left behind.
-    """
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
-        os.replace(aside, path)
-    except OSError as error:
-        with suppress(OSError):
-            aside.unlink()
-        raise MinigenError(f"cannot write {path} ({error.strerror}). Choose a place you may write to.") from error
 
 
 def resample(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:

@@ -8,14 +8,17 @@ MINIGEN_DEBUG=1 shows the whole traceback instead.
 """
 
 import argparse
+import io
 import math
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from minigen import __version__, commands
 from minigen.errors import MinigenError
+from minigen.processes import is_first
 
 MOST_SECONDS = 30  # generate.MAX_SECONDS and text.MAX_TOKENS, known here without loading PyTorch;
 MOST_WORDS = 256  # a word is at least one token
@@ -25,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0 done, 1 something is broken, 2 a mistake, 130 stopped by Ctrl-C."""
     try:
         options = _parser().parse_args(argv)
-        return options.run(options) or 0
+        with redirect_stdout(sys.stdout if is_first() else io.StringIO()):  # of several processes, one tells
+            return options.run(options) or 0
     except SystemExit as end:  # --help and --version
         return int(end.code or 0)
     except KeyboardInterrupt:
@@ -73,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="minigen", description="From a caption to sound: every link of the chain is a command.")
     parser.add_argument("--version", action="version", version=f"minigen {__version__}")
     listed = parser.add_subparsers(required=True, metavar="command")
-    for add in (_corpus, _tokenize, _train, _generate, _evaluate, _compare, _demo, _doctor, _codec, _text, _judge):
+    for add in (_corpus, _tokenize, _train, _generate, _evaluate, _compare, _demo, _doctor,
+                _codec, _text, _judge, _corpus_card, _convert):  # fmt: skip
         add(listed)
     return parser
 
@@ -235,14 +240,18 @@ def _doctor(listed) -> None:
 
 
 def _codec(listed) -> None:
-    option = _command(listed, commands.train_codec, "train the compact codec", "--data build/corpus --minutes 15")
-    option("--data", nargs="+", help="corpora, equally often (default: the built-in one, made if need be)")
+    option = _command(listed, commands.train_codec, "train the compact codec", "--real ESC-10 --minutes 120")
+    option("--data", help="corpus to learn from (default: the built-in one, made if need be)")
+    option("--real", help="folder of class folders of real recordings named as in ESC-10, heard as often as the corpus")
+    option("--start", help="codec whose weights to begin with (default: random weights)")
+    option("--keep-codes", action="store_true", help="only the decoder learns: language models of --start stay valid")
     _add_recipe(option, "codec")
 
 
 def _text(listed) -> None:
     option = _command(listed, commands.train_text, "train the text encoder on captions", "--minutes 8")
     option("--audiocaps", help="folder with AudioCaps' train.csv and val.csv, whose captions are added")
+    option("--teacher", help="folder with the files of all-MiniLM-L6-v2, whose likenesses are learned")
     _add_recipe(option, "text")
 
 
@@ -251,6 +260,21 @@ def _judge(listed) -> None:
     option("--part", choices=("judge", "tagger"), default="judge", help="audio-text model, or event classifier")
     option("--real", help="folder of class folders of real recordings, which are added")
     _add_recipe(option, "PART")
+
+
+def _corpus_card(listed) -> None:
+    option = _command(listed, commands.corpus_card, "picture the corpus beside real recordings", "--real ESC-10")
+    option("--real", help="folder of class folders of real recordings, for pictures and for a listener trained on them")
+    option("--audiocaps", help="folder with AudioCaps' train.csv, whose vocabulary is compared")
+    option("--out", type=Path, default=commands.WEIGHTS / "corpus", help="folder for the card and its pictures")
+
+
+def _convert(listed) -> None:
+    option = _command(
+        listed, commands.convert, "turn an audiocraft checkpoint into safetensors", "audiogen --out build/audiogen"
+    )
+    option("checkpoint", help="folder with state_dict.bin and compression_state_dict.bin, or its name on the hub")
+    option("--out", type=Path, default=Path("build/converted"), help="folder for the model, its codec and their names")
 
 
 def _add_recipe(option: Callable, part: str) -> None:

@@ -19,117 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minigen.checkpoint import save_tensors
 from minigen.errors import MinigenError
-from minigen.paths import find_weights
+from minigen.files import write_aside
+from minigen.hub import HubModel, find_model
+from minigen.limits import check_config, check_model
+from minigen.official import EncodecCodec, check_codes, check_waveform
+from minigen.quantizer import ResidualVectorQuantizer, VectorQuantizer
+from minigen.weights import read_config
 
-
-class VectorQuantizer(nn.Module):
-    """One codebook: a vector becomes the index of its nearest entry.
-
-    Learning, as in EnCodec: each entry is the moving average of the vectors that chose it (no gradient), it starts from
-    k-means, and an entry that hardly anyone chooses is replaced by a vector of the current batch.
-    """
-
-    codebook: Tensor  # [V, D]
-    counts: Tensor  # [V] moving average of how many vectors chose each entry
-    sums: Tensor  # [V, D] moving average of their sums
-
-    def __init__(self, size: int, width: int, decay: float = 0.99, dead_below: float = 0.1):
-        super().__init__()
-        self.decay, self.dead_below = decay, dead_below
-        self.register_buffer("codebook", torch.randn(size, width))
-        self.register_buffer("counts", torch.ones(size), persistent=False)
-        self.register_buffer("sums", self.codebook.clone(), persistent=False)
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Nearest entries: [..., D] -> int64 [...], argmin over v of ||x - e_v||²."""
-        flat = x.reshape(-1, x.shape[-1]).float()
-        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would choose other entries
-            distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T  # + ||x||², the same for every entry
-        return distance.argmin(1).view(x.shape[:-1])
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Entries of the codes: int64 [...] -> [..., D]."""
-        return F.embedding(codes, self.codebook)
-
-    @torch.no_grad()
-    def start(self, x: Tensor, generator: torch.Generator, rounds: int = 15) -> None:
-        """Begin the codebook with k-means on vectors [n, D], n at least V."""
-        if len(x) < len(self.codebook):
-            raise MinigenError(f"k-means needs at least {len(self.codebook)} vectors, got {len(x)}. Give more audio.")
-        order = torch.randperm(len(x), generator=generator)[: len(self.codebook)]
-        self.codebook.copy_(x[order])
-        for _ in range(rounds):
-            counts, sums = self._tally(x, self.encode(x))
-            self.codebook.copy_(torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], self.codebook))
-        self.counts.fill_(1.0)
-        self.sums.copy_(self.codebook)
-
-    @torch.no_grad()
-    def update(self, x: Tensor, codes: Tensor, generator: torch.Generator) -> None:
-        """One step of learning from vectors [n, D] and the codes [n] that they chose."""
-        counts, sums = self._tally(x, codes)
-        self.counts.lerp_(counts, 1 - self.decay)
-        self.sums.lerp_(sums, 1 - self.decay)
-        dead = self.counts < self.dead_below
-        if dead.any():
-            chosen = torch.randint(len(x), (int(dead.sum()),), generator=generator)
-            self.sums[dead], self.counts[dead] = x[chosen], 1.0
-        self.codebook.copy_(self.sums / self.counts[:, None])
-
-    def _tally(self, x: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        counts = torch.bincount(codes, minlength=len(self.codebook)).to(x.dtype)
-        sums = torch.zeros_like(self.codebook).index_add_(0, codes, x.to(self.codebook.dtype))
-        return counts, sums
-
-
-class ResidualVectorQuantizer(nn.Module):
-    """K codebooks in a row, each quantising what the ones before left over.
-
-        r_0 = x,   c_k = nearest(r_k),   r_{k+1} = r_k - e_k[c_k],   x ≈ Σ_k e_k[c_k]
-
-    Gradients: the output is passed straight through to x, once for the sum, and every stage's commitment loss
-    ||r_k - sg(e_k)||² reaches x, because the residual subtracts the *detached* entry. EnCodec as published subtracts
-    the straight-through value, which cancels that gradient for all stages but the first (encodec issue 25; audiocraft
-    mends it).
-    """
-
-    def __init__(self, num_codebooks: int = 4, codebook_size: int = 1024, width: int = 128):
-        super().__init__()
-        self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
-        self.stages = nn.ModuleList(VectorQuantizer(codebook_size, width) for _ in range(num_codebooks))
-
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantise latents [B, T, D]; with a generator the codebooks also learn from them (training).
-
-        Returns:
-            quantised [B, T, D] (straight through), codes int64 [B, K, T], commitment loss (scalar, mean over stages).
-        """
-        residual, total, codes, losses = x, torch.zeros_like(x), [], []
-        for stage in self.stages:
-            index = stage.encode(residual.detach())
-            entry = stage.decode(index)
-            losses.append(F.mse_loss(residual, entry))
-            if generator is not None:
-                stage.update(residual.detach().flatten(0, 1), index.flatten(), generator)
-            residual, total = residual - entry, total + entry
-            codes.append(index)
-        return x + (total - x).detach(), torch.stack(codes, 1), torch.stack(losses).mean()
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Latents [B, T, D] -> codes int64 [B, K, T]."""
-        return self(x)[1]
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Codes int64 [B, K', T] -> latents [B, T, D]; fewer codebooks than K give a coarser sum."""
-        return sum(stage.decode(index) for stage, index in zip(self.stages, codes.unbind(1), strict=False))
-
-    @torch.no_grad()
-    def start(self, x: Tensor, generator: torch.Generator) -> None:
-        """Begin all codebooks with k-means, stage by stage on the residuals of vectors [n, D]."""
-        for stage in self.stages:
-            stage.start(x, generator)
-            x = x - stage.decode(stage.encode(x))
+__all__ = ["Codec", "CodecConfig", "EncodecCodec", "ResidualVectorQuantizer", "VectorQuantizer", "load_codec"]
 
 
 @dataclass(frozen=True)
@@ -145,6 +44,9 @@ class CodecConfig:
     latent: int = 128
     num_codebooks: int = 4
     codebook_size: int = 1024
+
+    def __post_init__(self):
+        check_config(self)
 
 
 class Block(nn.Module):
@@ -191,21 +93,35 @@ class Spectrum(nn.Module):
         return F.fold(frames.transpose(1, 2), (1, length), **kernel).flatten(1)
 
 
-class Codec(nn.Module):
-    """The compact codec, 16 kHz, 50 frames/s, 4 codebooks of 1024 entries: 2 kb/s."""
+class Codec(HubModel, nn.Module):
+    """The compact codec, 16 kHz, 50 frames/s, 4 codebooks of 1024 entries: 2 kb/s.
+
+    The decoder draws each STFT bin as the sum of three materials (after Serra's "deterministic plus stochastic" model,
+    ICMC 1989, and Verma and Meng's transients, 1998), because 40 bits a frame cannot carry anybody's phase:
+
+        S[t] = tone[t] · exp(i Σ_{u≤t} turn[u])  +  click[t] · exp(i phase[t])  +  noise[t] · N[t]
+
+    A tone keeps its line because its phase runs on from frame to frame by `turn`; a click has the phase that the frame
+    names; rain is the spectrum N of white noise, shaped.
+    """
 
     def __init__(self, config: CodecConfig | None = None):
         super().__init__()
         self.config = config = config or CodecConfig()
-        bins = config.n_fft // 2 + 1
-        self.spectrum = Spectrum(config.n_fft, config.hop // config.parts)
+        step, bins = config.hop // config.parts, config.n_fft // 2 + 1
+        self.spectrum = Spectrum(config.n_fft, step)
         self.enter = nn.Linear(config.parts * 3 * bins, config.width)
         self.encoder = nn.Sequential(*(Block(config.width) for _ in range(config.blocks)), nn.LayerNorm(config.width))
         self.to_latent = nn.Linear(config.width, config.latent)
         self.quantizer = ResidualVectorQuantizer(config.num_codebooks, config.codebook_size, config.latent)
         self.from_latent = nn.Linear(config.latent, config.width)
         self.decoder = nn.Sequential(*(Block(config.width) for _ in range(config.blocks)), nn.LayerNorm(config.width))
-        self.leave = nn.Linear(config.width, config.parts * 2 * bins)
+        self.leave = nn.Linear(config.width, config.parts * 5 * bins)
+        with torch.no_grad():  # tones begin faint: before their turns are learnt they are a train of pulses
+            self.leave.bias.view(config.parts, 5, bins)[:, [0, 2, 4]] = torch.tensor([-1.0, -5.0, -1.0])[:, None]
+        turns = torch.arange(bins) * step % config.n_fft / config.n_fft  # of a bin's own frequency, from frame to frame
+        self.register_buffer("advance", 2 * torch.pi * turns, persistent=False)
+        self.register_buffer("sign", (-1.0) ** torch.arange(bins), persistent=False)  # phases are those at the middle
 
     sample_rate = property(lambda self: self.config.sample_rate, doc="Hz.")
     frame_rate = property(lambda self: self.config.sample_rate / self.config.hop, doc="Codec frames a second.")
@@ -222,11 +138,26 @@ class Codec(nn.Module):
         frames = features.unflatten(1, (-1, self.config.parts)).flatten(2)
         return self.to_latent(self.encoder(self.enter(frames))).float()
 
+    def materials(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """[B, T, D] -> click, phase, tone, turn, hiss, each [B, T · parts, bins]; magnitudes and radians."""
+        frames = self.leave(self.decoder(self.from_latent(latents))).float().unflatten(2, (self.config.parts, 5, -1))
+        click, phase, tone, turn, hiss = frames.flatten(1, 2).unbind(2)
+        return _size(click), phase, _size(tone), turn, _size(hiss)
+
+    def sound(self, click: Tensor, phase: Tensor, tone: Tensor, turn: Tensor, hiss: Tensor, noise: Tensor) -> Tensor:
+        """The materials (see the class), with white noise of unit variance [B, T · hop], as a waveform [B, 1, T · hop].
+
+        No gradient passes from the sound to the turns: a turn moves all that follows it. They learn from true ones.
+        """
+        running = torch.cumsum(self.advance + turn.detach(), 1)
+        spectrum = torch.polar(click, phase) + torch.polar(tone, running) * self.sign
+        spectrum = spectrum + hiss * self.spectrum(noise) / self.spectrum.window.square().sum().sqrt()
+        return self.spectrum.inverse(spectrum)[:, None]
+
     def synthesize(self, latents: Tensor) -> Tensor:
-        """[B, T, D] -> [B, 1, T · hop]: the decoder names a log magnitude and a phase for each STFT bin."""
-        frames = self.leave(self.decoder(self.from_latent(latents)))
-        size, phase = frames.float().unflatten(2, (self.config.parts, -1)).flatten(1, 2).chunk(2, -1)
-        return self.spectrum.inverse(torch.polar(size.clamp(max=5).exp(), phase))[:, None]
+        """[B, T, D] -> [B, 1, T · hop]. The noise in it is always the same: equal codes sound equal."""
+        noise = white_noise(latents.shape[1] * self.config.hop).to(latents)
+        return self.sound(*self.materials(latents), noise[None])
 
     @torch.no_grad()
     def encode(self, wav: Tensor) -> Tensor:
@@ -235,7 +166,7 @@ class Codec(nn.Module):
         Raises:
             MinigenError: not three dimensions, not mono, or no samples.
         """
-        _check_waveform(wav)
+        check_waveform(wav)
         return self.quantizer.encode(self.latents(wav))
 
     @torch.no_grad()
@@ -245,22 +176,14 @@ class Codec(nn.Module):
         Raises:
             MinigenError: not three dimensions, or a code outside 0..V-1.
         """
-        _check_codes(codes, self.codebook_size)
+        check_codes(codes, self.codebook_size)
         return self.synthesize(self.quantizer.decode(codes)).clamp(-1, 1)
 
-    def forward(self, wav: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Training pass: waveform -> (reconstruction [B, 1, samples], codes [B, K, T], commitment loss)."""
-        quantized, codes, loss = self.quantizer(self.latents(wav), generator)
-        return self.synthesize(quantized)[..., : wav.shape[-1]], codes, loss
-
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors (float16)."""
-        from safetensors.torch import save_file
-
+        """Write config.json and model.safetensors (float16), each whole or not at all."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
-        save_file({k: v.half().contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+        write_aside(folder / "config.json", json.dumps(asdict(self.config), indent=2) + "\n")
+        save_tensors(folder / "model.safetensors", {name: value.half() for name, value in self.state_dict().items()})
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "Codec":
@@ -271,44 +194,16 @@ class Codec(nn.Module):
         """
         from safetensors.torch import load_file
 
-        folder = find_weights("codec", str(name))
+        folder = find_model("codec", name)
         try:
-            codec = cls(CodecConfig(**json.loads((folder / "config.json").read_text())))
+            config = CodecConfig(**json.loads((folder / "config.json").read_text()))
+            check_model(lambda: cls(config), "the codec")
+            codec = cls(config)
             codec.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
         except (RuntimeError, TypeError, ValueError) as error:  # shapes, an unknown setting, or no JSON
             reason = " ".join(str(error).split())[:300]
             raise MinigenError(f"the codec weights in {folder} do not fit their config: {reason}") from error
         return codec.eval()
-
-
-class EncodecCodec(nn.Module):
-    """An official mono EnCodec (`transformers.EncodecModel`) behind the same interface."""
-
-    def __init__(self, model: nn.Module, bandwidth: float = 6.0):
-        super().__init__()
-        config = model.config
-        if config.audio_channels != 1:
-            raise MinigenError(
-                f"this EnCodec has {config.audio_channels} channels; minigen is mono. "
-                f"Use facebook/encodec_24khz or facebook/encodec_32khz."
-            )
-        self.model = model.eval()
-        self.bandwidth = bandwidth if bandwidth in config.target_bandwidths else max(config.target_bandwidths)
-        self.sample_rate, self.frame_rate = config.sampling_rate, float(config.frame_rate)
-        self.codebook_size = config.codebook_size
-        self.num_codebooks = model.quantizer.get_num_quantizers_for_bandwidth(self.bandwidth)
-
-    @torch.no_grad()
-    def encode(self, wav: Tensor) -> Tensor:
-        """Waveform float32 [B, 1, samples] -> codes int64 [B, K, T]."""
-        _check_waveform(wav)
-        return self.model.encode(wav, bandwidth=self.bandwidth).audio_codes[0]
-
-    @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """Codes int64 [B, K, T] -> waveform float32 [B, 1, samples]."""
-        _check_codes(codes, self.codebook_size)
-        return self.model.decode(codes[None], [None]).audio_values
 
 
 def load_codec(name: str | Path = "mini") -> Codec | EncodecCodec:
@@ -317,28 +212,17 @@ def load_codec(name: str | Path = "mini") -> Codec | EncodecCodec:
     Raises:
         MinigenError: neither on disk nor to be fetched.
     """
-    config = Path(name) / "config.json"
-    official = json.loads(config.read_text()).get("model_type") == "encodec" if config.is_file() else "/" in str(name)
-    if not official:
-        return Codec.from_pretrained(name)
-    from transformers import EncodecModel
-
-    try:
-        return EncodecCodec(EncodecModel.from_pretrained(name))
-    except OSError as error:
-        raise MinigenError(
-            f"the codec {str(name)!r} is not on disk and could not be fetched. Copy its config.json and "
-            f"model.safetensors into a folder and name that folder."
-        ) from error
+    folder = find_model("codec", name)
+    kind = EncodecCodec if "model_type" in read_config(folder) else Codec
+    return kind.from_pretrained(folder)
 
 
-def _check_waveform(wav: Tensor) -> None:
-    if wav.ndim != 3 or wav.shape[1] != 1 or wav.shape[2] == 0:
-        raise MinigenError(f"a waveform is [B, 1, samples] with samples > 0, got {list(wav.shape)}.")
+def _size(logarithm: Tensor) -> Tensor:
+    """Magnitude of an STFT bin, exp(x), bent so that it stays below exp(5): a sine at full scale reaches 160."""
+    return (5 - F.softplus(5 - logarithm)).exp()
 
 
-def _check_codes(codes: Tensor, size: int) -> None:
-    if codes.ndim != 3 or codes.numel() == 0:
-        raise MinigenError(f"codes are [B, K, T], got {list(codes.shape)}.")
-    if codes.min() < 0 or codes.max() >= size:
-        raise MinigenError(f"codes lie in 0..{size - 1}, got {int(codes.min())}..{int(codes.max())}.")
+def white_noise(samples: int) -> Tensor:
+    """The first samples of one endless white noise of unit variance, [samples]: drawn second by second, each seeded."""
+    seconds = range(-(-samples // 16000))
+    return torch.cat([torch.randn(16000, generator=torch.Generator().manual_seed(s)) for s in seconds])[:samples]

@@ -16,6 +16,7 @@ from minigen.errors import MinigenError
 
 CORPUS = Path("build/corpus")  # made when a command needs a corpus and none is named
 TOKENS = Path("build/tokens")
+TOLD = Path("build/teacher")  # what the text encoder's teacher said of the captions: asked once
 WEIGHTS = Path("build/weights")  # laid out as data/, so that MINIGEN_DATA=build/weights tries them
 REFERENCE = 240  # real clips, at the most, that FAD compares with
 FILE_SUFFIXES = (".wav", ".flac", ".csv")
@@ -42,17 +43,27 @@ def check_writable(path: Path, room: int = 0) -> None:
 
 def corpus(options: Namespace) -> None:
     """`minigen corpus`: the built-in corpus."""
-    from minigen.corpus.builtin import build_corpus
+    from minigen.corpus.builtin import build_corpus, corpus_need
 
     check_writable(options.out)
+    _say_need(corpus_need(options.out, options.clips, options.seed, options.seconds, measure=True))
     build_corpus(options.out, options.clips, options.seed, options.seconds, options.workers)
     print(f"{options.clips} clips of {options.seconds:g} s in {options.out}")
 
 
+def _say_need(need) -> None:
+    """Say what a long job will take before it begins; one that cannot fit does not begin."""
+    need.refuse()
+    print(need, flush=True)
+
+
 def default_corpus() -> Path:
     """The built-in corpus of 1000 clips, made if it is not there yet."""
-    if not (CORPUS / "test.csv").is_file():
-        corpus(Namespace(out=CORPUS, clips=1000, seed=0, seconds=4.0, workers=None))
+    from minigen.processes import first_alone
+
+    with first_alone():
+        if not (CORPUS / "test.csv").is_file():
+            corpus(Namespace(out=CORPUS, clips=1000, seed=0, seconds=4.0, workers=None))
     return CORPUS
 
 
@@ -72,13 +83,15 @@ def make_tokens(
     """Tokens of one split of a corpus (of the built-in one unless named); what is skipped is listed beside `out`."""
     from minigen.codec import load_codec
     from minigen.corpus import read_corpus
-    from minigen.corpus.tokens import tokenize
+    from minigen.corpus.tokens import tokenize, tokens_need
+    from minigen.processes import device
 
     check_writable(out)
-    codec = load_codec(codec)
+    codec = load_codec(codec).to(device())
     skipped = out.with_name(f"{out.name}-skipped.csv")
     clips = read_corpus(source or default_corpus(), split, audio, seconds, codec.sample_rate, skipped)
     print(f"{split}: {clips.report}")
+    _say_need(tokens_need(clips, codec, out, mix, measure=True))
     return tokenize(clips, codec, out, mix, seed)
 
 
@@ -86,7 +99,9 @@ def train(options: Namespace) -> None:
     """`minigen train`: a language model on tokens."""
     import torch
 
+    from minigen.limits import check_model
     from minigen.lm import AudioLM
+    from minigen.processes import device
     from minigen.text import load_text_encoder
     from minigen.train import TrainConfig, train
 
@@ -94,14 +109,29 @@ def train(options: Namespace) -> None:
     names = ("steps", "batch_size", "learning_rate", "text_dropout", "similarity", "pooling", "seed")
     config = TrainConfig(**{name: getattr(options, name) for name in names})
     learn, valid = _learn_and_valid(options.tokens, options.valid, options.codec)
-    encoder = load_text_encoder(options.text)
+    encoder = load_text_encoder(options.text).to(device())
+    sizes = None if options.start else _model_config(options, learn, encoder)
+    if sizes:
+        check_model(lambda: AudioLM(sizes), "the training", copies=6)
     torch.manual_seed(options.seed)
-    model = AudioLM.from_pretrained(options.start) if options.start else AudioLM(_model_config(options, learn, encoder))
+    model = AudioLM(sizes) if sizes else AudioLM.from_pretrained(options.start)
     if options.minutes:
         config = _fit_minutes(model, encoder, learn, config, options.minutes)
+    _say_training(model, encoder, learn, config, options)
     last = train(model, encoder, learn, valid, options.out, config, (options.codec, options.text))[-1]
     print(f"validation loss {last['valid']:.3f}, without text {last['valid_no_text']:.3f}")
     print(f'hear it: minigen generate "a dog barks" --model {options.out}')
+
+
+def _say_training(model, encoder, tokens, config, options: Namespace) -> None:
+    """What the training will take; how long, from a few steps of a copy, where the time was not given."""
+    from minigen.train import seconds_per_step, training_need
+
+    training_need(model, tokens, config, options.out).refuse()
+    seconds = 60 * (options.minutes or 0)
+    if not seconds:
+        seconds = config.steps * seconds_per_step(model, encoder, tokens, config, steps=min(6, config.steps))
+    _say_need(training_need(model, tokens, config, options.out, seconds))
 
 
 def _learn_and_valid(tokens: str | None, valid: str | None, codec: str):
@@ -213,6 +243,7 @@ def _measure(options: Namespace, models: list[tuple[str, float]]) -> list:
     from minigen.generate import TextToAudio
     from minigen.judge import load_judge, load_tagger
     from minigen.lm import find_lm
+    from minigen.metrics import caution
 
     for model, _ in models:
         find_lm(model)  # a wrong name is told before a corpus is made
@@ -227,6 +258,8 @@ def _measure(options: Namespace, models: list[tuple[str, float]]) -> list:
         rows.append(yardstick.measure(name, wavs, clips, real))
     every = controls(yardstick, clips, real, loaded[models[0][0]].codec, options.seed) + rows
     print(table(every))
+    if few := caution(len(clips), *yardstick.reference.shape):
+        print(few)
     if options.csv:
         save_csv(options.csv, every)
     return rows
@@ -270,13 +303,24 @@ def train_codec(options: Namespace) -> None:
     out = options.out or WEIGHTS / "codec/mini"
     check_writable(out)
     from minigen.corpus import read_corpus
+    from minigen.live import load_some
     from minigen.recipes.codec import CodecRecipe, train_codec
+    from minigen.recipes.codec_card import HeldOut
+    from minigen.recipes.codec_data import Recordings
 
-    folders = options.data or [default_corpus()]
-    corpora = [read_corpus(folder, "train") for folder in folders]
-    held_out = read_corpus(folders[0], "validation")
-    clips = [held_out.load(index) for index in range(min(32, len(held_out)))]
-    train_codec(out, corpora, CodecRecipe(**_given(options)), held_out=clips)
+    if options.keep_codes and not options.start:
+        raise MinigenError("--keep-codes keeps those of a codec. Name it with --start.")
+    recipe = CodecRecipe(**_given(options), **({"freeze": 0.0} if options.keep_codes else {}))
+    real = Recordings(options.real) if options.real else None  # a wrong folder is told before a corpus is made
+    corpus = options.data or default_corpus()
+    learn, held_out = read_corpus(corpus, "train"), read_corpus(corpus, "validation")
+    sets = {"the corpus": load_some(held_out, 48)[1]}
+    sources, kinds = {f"the train split of {Path(corpus).name}": learn}, {}
+    if real:
+        kinds = Recordings(options.real, held_out=True).by_kind()
+        sets = {"real recordings, fold 4": [wav for wavs in kinds.values() for wav in wavs]} | sets
+        sources[Recordings.NAME] = real
+    train_codec(out, sources, recipe, tested=HeldOut(sets, kinds), start=options.start)
     print(f"{out / 'card.md'} tells how good it is")
 
 
@@ -286,7 +330,7 @@ def train_text(options: Namespace) -> None:
     check_writable(out)
     from minigen.recipes.text import train_text
 
-    train_text(out, audiocaps=options.audiocaps, **_given(options))
+    train_text(out, audiocaps=options.audiocaps, teacher=options.teacher, kept=TOLD, **_given(options))
     print(f"{out / 'card.md'} tells how good it is")
 
 
@@ -303,6 +347,25 @@ def train_judge(options: Namespace) -> None:
     print(f"{out / 'card.md'} tells how good it is")
 
 
+def corpus_card(options: Namespace) -> None:
+    """`minigen corpus-card`: one picture a kind, and whether a listener who knows only real recordings names it."""
+    check_writable(options.out)
+    from minigen.recipes.corpus_card import make_card
+
+    for name, value in make_card(options.out, options.real, options.audiocaps).items():
+        print(f"{name}: {value:.4f}")
+    print(f"{options.out / 'card.md'} shows the corpus")
+
+
 def _given(options: Namespace) -> dict:
     """Minutes and seed where they were named; a recipe has its own."""
     return {name: value for name in ("minutes", "seed") if (value := getattr(options, name)) is not None}
+
+
+def convert(options: Namespace) -> None:
+    """`minigen convert`: AudioGen or MusicGen as audiocraft stores it, into what every other command reads."""
+    from minigen.audiocraft import convert_audiocraft
+
+    check_writable(options.out)
+    convert_audiocraft(options.checkpoint, options.out)
+    print(f'{options.out}; hear it: minigen generate "a dog barks" --model {options.out}')

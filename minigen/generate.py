@@ -24,10 +24,14 @@ from torch import Tensor
 
 from minigen.codec import load_codec
 from minigen.errors import MinigenError
+from minigen.files import write_aside
 from minigen.guidance import guide
+from minigen.hub import HubModel
+from minigen.interop import pipeline_from_musicgen
 from minigen.lm import AudioLM, KVCache, find_lm
 from minigen.patterns import DelayPattern
 from minigen.text import load_text_encoder
+from minigen.weights import read_config
 
 MAX_SECONDS = 30.0  # what one call makes at most; MusicGen's limit
 UNKNOWN = -1  # marks a cell still to be drawn
@@ -124,7 +128,7 @@ def generate_codes(
     return pattern.revert(sequence[..., 1:])
 
 
-class TextToAudio:
+class TextToAudio(HubModel):
     """Codec, text encoder and language model as one: captions in, sound out.
 
     Raises:
@@ -142,21 +146,30 @@ class TextToAudio:
                 raise MinigenError(f"{name}: {found}, but the language model was made for {wanted}. Pair what belongs.")
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path) -> "TextToAudio":
-        """Load "mini" (the best shipped model), "mini-dropout", "mini-regularized" or a folder written by training.
+    def from_pretrained(cls, name_or_folder: str | Path, dtype: torch.dtype = torch.float32) -> "TextToAudio":
+        """Load all three parts by one name.
 
-        The folder holds the language model and pipeline.json, {"codec": name, "text": name}.
+        name_or_folder: "mini" (the best shipped model), "mini-dropout", "mini-regularized"; an official MusicGen such
+            as "facebook/musicgen-small", by name or folder; or a folder (or hub name) with a language model and
+            pipeline.json, {"codec": name, "text": name}, where a name may be that of a folder inside it.
+        dtype: of the language model's weights and the text encoder's; float16 or bfloat16 take half the memory.
+
+        Raises:
+            MinigenError: a part that is missing, damaged or cannot be fetched; parts that do not belong together.
         """
         folder = find_lm(name_or_folder)
-        try:
-            parts = json.loads((folder / "pipeline.json").read_text())
-            codec, text = parts["codec"], parts["text"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise MinigenError(
-                f"{folder / 'pipeline.json'} does not name the codec and the text encoder ({error!r}). "
-                'Write {"codec": "mini", "text": "mini"} with the names that the model was trained with.'
-            ) from error
-        return cls(load_codec(codec), load_text_encoder(text), AudioLM.from_pretrained(folder))
+        if "model_type" in read_config(folder):
+            return cls(*pipeline_from_musicgen(folder, dtype))
+        codec, text = (_inside(folder, name) for name in _part_names(folder))
+        encoder = load_text_encoder(text) if dtype == torch.float32 else load_text_encoder(text, dtype)
+        return cls(load_codec(codec), encoder, AudioLM.from_pretrained(folder, dtype))
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write everything to one folder: the language model (floats in `dtype`), codec/, text/ and pipeline.json."""
+        self.lm.save_pretrained(folder, dtype)
+        self.codec.save_pretrained(Path(folder) / "codec")
+        self.encoder.save_pretrained(Path(folder) / "text")
+        write_aside(Path(folder) / "pipeline.json", json.dumps({"codec": "codec", "text": "text"}) + "\n")
 
     def generate(
         self,
@@ -206,6 +219,23 @@ class TextToAudio:
             given, least, most = (n / self.codec.sample_rate for n in (prompt.shape[-1], hop, frames * hop))
             raise MinigenError(f"prompt lasts {given:g} s. Give at least {least:g} s, less than the clip's {most:g} s.")
         return self.codec.encode(prompt[..., : whole * hop])
+
+
+def _part_names(folder: Path) -> tuple[str, str]:
+    """Names of the codec and the text encoder that a language model was trained with."""
+    try:
+        parts = json.loads((folder / "pipeline.json").read_text())
+        return parts["codec"], parts["text"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MinigenError(
+            f"{folder / 'pipeline.json'} does not name the codec and the text encoder ({error!r}). "
+            'Write {"codec": "mini", "text": "mini"} with the names that the model was trained with.'
+        ) from error
+
+
+def _inside(folder: Path, name: str) -> str:
+    """The folder of that name inside `folder`, where there is one; else the name."""
+    return str(folder / name) if (folder / name / "config.json").is_file() else name
 
 
 def _canvas(lm: AudioLM, rows: int, frames: int, prompt: Tensor | None) -> Tensor:

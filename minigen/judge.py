@@ -10,7 +10,6 @@ CLAP's text half and the tagger's convolutions for ears, because HTSAT learns to
 has the figures). Its weights have never heard the output of a codec or of a language model.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,10 +20,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from minigen.audio import SAMPLE_RATE, fit_length, log_mel, resample
-from minigen.ears import BATCH, check_wav, first_line, full, half, model_folder
+from minigen.ears import BATCH, check_wav
 from minigen.errors import MinigenError
+from minigen.hub import HubModel, find_model
 from minigen.tagger import OfficialTagger, Tagger, TaggerConfig, linear_softmax, load_tagger
-from minigen.text import no_loading_bar
+from minigen.weights import load_official, one_line, read_config, read_tensors, write_model
 
 __all__ = ["Judge", "JudgeConfig", "OfficialJudge", "OfficialTagger", "Tagger", "TaggerConfig", "linear_softmax",
            "load_judge", "load_tagger"]  # fmt: skip
@@ -36,20 +36,19 @@ def load_judge(name: str | Path = "mini") -> "Judge | OfficialJudge":
     Raises:
         MinigenError: no such folder, weights that are not safetensors, or an official model that cannot be fetched.
     """
-    from safetensors.torch import load_file
     from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
-    folder = model_folder("judge", str(name))
+    folder = find_model("judge", name)
     try:
-        settings, tokenizer = json.loads((folder / "config.json").read_text()), AutoTokenizer.from_pretrained(folder)
+        settings, tokenizer = read_config(folder), AutoTokenizer.from_pretrained(folder)
         if settings.get("model_type") == "clap":
-            with no_loading_bar():
-                model = ClapModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-            return OfficialJudge(model, tokenizer, ClapFeatureExtractor.from_pretrained(folder))
+            return OfficialJudge(
+                load_official(ClapModel, folder), tokenizer, ClapFeatureExtractor.from_pretrained(folder)
+            )
         judge = Judge(JudgeConfig(**settings), tokenizer)
-        judge.load_state_dict({key: full(value) for key, value in load_file(folder / "model.safetensors").items()})
+        judge.load_state_dict(read_tensors(folder, torch.float32))
     except Exception as error:  # the loaders raise a dozen unrelated types for a missing, cut or foreign file
-        raise MinigenError(f"{folder} holds no complete judge ({first_line(error)}). Fetch it again.") from error
+        raise MinigenError(f"{folder} holds no complete judge ({one_line(error)}). Fetch it again.") from error
     return judge.eval()
 
 
@@ -66,7 +65,7 @@ class JudgeConfig:
     seconds: float = 4.0
 
 
-class Judge(nn.Module):
+class Judge(HubModel, nn.Module):
     """The built-in judge. `ears` is a whole `Tagger`, so that training can keep what it knows of events."""
 
     def __init__(self, config: JudgeConfig, tokenizer):
@@ -120,11 +119,13 @@ class Judge(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json, model.safetensors (float16) and the tokenizer to a folder that `load_judge` reads."""
-        from safetensors.torch import save_file
-
         self.tokenizer.save_pretrained(folder)
-        (Path(folder) / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
-        save_file({key: half(value) for key, value in self.state_dict().items()}, Path(folder) / "model.safetensors")
+        write_model(folder, asdict(self.config), self.state_dict(), torch.float16)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> "Judge":
+        """The same as `load_judge`."""
+        return load_judge(name)
 
 
 class OfficialJudge(nn.Module):

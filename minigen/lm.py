@@ -24,20 +24,18 @@ zero, and x stays as it was. memory=None therefore skips cross-attention: the sa
 Symbols: B batch · K codebooks · S steps · V codebook size, and the special token · N words · D width · M memory width.
 """
 
-import json
 import math
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from minigen.errors import MinigenError
-from minigen.paths import find_weights
+from minigen.hub import HubModel, find_model
+from minigen.limits import check_config
+from minigen.weights import build, read_config, read_tensors, write_model
 
 BEST = "mini-regularized"  # the shipped model that "mini" stands for
 
@@ -74,6 +72,7 @@ class AudioLMConfig:
             raise MinigenError(f"delays {self.delays} for {self.num_codebooks} codebooks. Give one of 0 or more each.")
         if not 0 <= self.dropout < 1:
             raise MinigenError(f"dropout is {self.dropout}. Give a probability in [0, 1).")
+        check_config(self)
 
 
 def shift_right(sequence: Tensor, fill: int) -> Tensor:
@@ -166,7 +165,7 @@ class Layer(nn.Module):
         return x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(self.ffn_norm(x)))))
 
 
-class AudioLM(nn.Module):
+class AudioLM(HubModel, nn.Module):
     """MusicGen's decoder: lm(sequence [B, K, S], memory [B, N, M], memory_mask [B, N]) -> logits [B, K, S, V].
 
     Column s of the logits predicts what follows column s of the sequence: train on lm(shift_right(sequence, V)).
@@ -239,31 +238,21 @@ class AudioLM(nn.Module):
         return self.head(hidden[:, -1:]).squeeze(2)
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path) -> "AudioLM":
-        """Load a shipped model ("mini", "mini-dropout", "mini-regularized") or a folder, in float32 and eval mode.
+    def from_pretrained(cls, name_or_folder: str | Path, dtype: torch.dtype | None = torch.float32) -> "AudioLM":
+        """Load a shipped model ("mini", "mini-dropout", "mini-regularized"), a folder or one of the hub, in eval mode.
+
+        dtype: of the weights in memory; torch.float16 or bfloat16 take half of it, None takes them as stored.
 
         Raises:
             MinigenError: no such folder, unreadable files, unknown config keys, tensors that do not fit the config.
         """
         folder = find_lm(name_or_folder)
-        model = cls(_read_config(folder / "config.json"))
-        weights = folder / "model.safetensors"
-        try:
-            tensors = load_file(weights)
-        except (OSError, SafetensorError) as error:
-            raise MinigenError(f"{weights} cannot be read ({error}). Copy or train it again.") from error
-        _check_fit(tensors, model.state_dict(), folder)
-        model.load_state_dict(tensors)  # copies into float32 parameters
-        return model.eval()
+        config = _read_config(folder)
+        return build(lambda: cls(config), read_tensors(folder, dtype), folder).eval()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write folder/config.json and folder/model.safetensors; an interrupted save leaves the earlier file whole."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
-        tensors = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, folder / "model.safetensors.part")
-        os.replace(folder / "model.safetensors.part", folder / "model.safetensors")
+        write_model(folder, asdict(self.config), self.state_dict(), dtype)
 
     def _run(self, sequence, text, text_mask, positions, cache=None) -> Tensor:
         x = sum(embedding(sequence[:, k]) for k, embedding in enumerate(self.embeddings))
@@ -278,7 +267,7 @@ class AudioLM(nn.Module):
             return None, None
         if memory.ndim != 3 or memory.shape[-1] != self.config.memory_width:
             raise MinigenError(f"memory has shape {list(memory.shape)}. Give [B, N, {self.config.memory_width}].")
-        text = self.memory_projection(memory)
+        text = self.memory_projection(memory.to(self.memory_projection.weight))  # states may be finer than the model
         if mask is not None:
             if mask.dtype != torch.bool or mask.shape != memory.shape[:2]:
                 raise MinigenError(
@@ -314,29 +303,19 @@ class AudioLM(nn.Module):
 
 
 def find_lm(name_or_folder: str | Path) -> Path:
-    """The folder of a shipped model or a folder itself; "mini" is the best of the shipped ones."""
-    return find_weights("lm", BEST if str(name_or_folder) == "mini" else str(name_or_folder))
+    """The folder of a language model, as `hub.find_model` finds it; "mini" is the best of the shipped ones."""
+    return find_model("lm", BEST if str(name_or_folder) == "mini" else name_or_folder)
 
 
-def _read_config(path: Path) -> AudioLMConfig:
-    try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise MinigenError(f"{path} is not JSON ({error}). Copy or write it again.") from error
-    known = [field.name for field in fields(AudioLMConfig)]
+def _read_config(folder: Path) -> AudioLMConfig:
+    values, known = read_config(folder), [field.name for field in fields(AudioLMConfig)]
+    if "model_type" in values:
+        raise MinigenError(
+            f"{folder} holds a model of transformers ({values['model_type']}). "
+            "Load it with minigen.interop.lm_from_musicgen, or with TextToAudio.from_pretrained."
+        )
     unknown = sorted(set(values) - set(known))
     if unknown:
+        path = folder / "config.json"
         raise MinigenError(f"{path} has the unknown keys {unknown}. The known ones are {', '.join(known)}.")
     return AudioLMConfig(**values)
-
-
-def _check_fit(tensors: dict[str, Tensor], wanted: dict[str, Tensor], folder: Path) -> None:
-    """Every tensor there, none too many, every shape the config's."""
-    for name in sorted(tensors.keys() | wanted.keys()):
-        found = list(tensors[name].shape) if name in tensors else "missing"
-        needed = list(wanted[name].shape) if name in wanted else "no such tensor"
-        if found != needed:
-            raise MinigenError(
-                f"{folder} does not fit its config.json: {name} is {found} in the file, {needed} in the model. "
-                "Use the config.json that was saved with the weights."
-            )

@@ -180,6 +180,22 @@ def order_accuracy(first: ArrayLike, second: ArrayLike) -> float:
     return float((heard & (_centre(first) < _centre(second))).mean())
 
 
+def caution(clips: int, reference: int, width: int) -> str:
+    """What has to be said beside the numbers of few clips; "" where there are enough.
+
+    clips, reference: how many were measured, and compared with. width: E, of the embeddings. A covariance of n clips
+    has rank n - 1: with n <= E the Fréchet distance compares two flat Gaussians and is too high. Below 30 clips the
+    bootstrap's intervals are too narrow.
+    """
+    said, fewest = [], min(clips, reference)
+    if fewest <= width:
+        said.append(f"FAD is fitted to {fewest} clips in {width} dimensions, and needs more clips than dimensions: it is "
+                    "too high, and comparable only within this table")  # fmt: skip
+    if clips < 30:
+        said.append(f"{clips} clips are few: the intervals are too narrow, and a difference may be chance")
+    return "; ".join(said)
+
+
 def bootstrap_interval(values: ArrayLike, seed: int, level: float = 0.95, resamples: int = 2000) -> tuple[float, float]:
     """Confidence interval of the mean of `values`: (low, high), by the percentile bootstrap.
 
@@ -247,10 +263,11 @@ def _float64(values: ArrayLike) -> np.ndarray:
 
 def _matrix(values: ArrayLike, at_least: int = 1) -> np.ndarray:
     rows = _float64(values)
-    if rows.ndim != 2 or len(rows) < at_least or rows.shape[1] == 0:
-        raise MinigenError(
-            f"shape {list(rows.shape)} is no set of at least {at_least} clips. Give [n, width], one clip a row."
-        )
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        raise MinigenError(f"shape {list(rows.shape)} is no set of clips. Give [n, width], one clip a row.")
+    if len(rows) < at_least:
+        few = f"shape {list(rows.shape)} holds {len(rows)}, too few: this metric needs at least {at_least} clips"
+        raise MinigenError(f"{few}. Measure more.")
     if not np.isfinite(rows).all():
         raise MinigenError(
             f"{int((~np.isfinite(rows)).sum())} of {rows.size} values are not finite. Look at the clips."

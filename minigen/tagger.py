@@ -7,7 +7,6 @@
 of a language model (minigen/recipes/judge.py); `OfficialTagger` is the Audio Spectrogram Transformer by name.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 
 from minigen.audio import SAMPLE_RATE, log_mel, resample
 from minigen.corpus.clip import KINDS
-from minigen.ears import BATCH, check_wav, first_line, full, half, model_folder
+from minigen.ears import BATCH, check_wav
 from minigen.errors import MinigenError
-from minigen.text import no_loading_bar
+from minigen.hub import HubModel, find_model
+from minigen.weights import load_official, one_line, read_config, read_tensors, write_model
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,15 @@ def load_tagger(name: str | Path = "mini") -> "Tagger | OfficialTagger":
     Raises:
         MinigenError: no such folder, weights that are not safetensors, or an official model that cannot be fetched.
     """
-    from safetensors.torch import load_file
-
-    folder = model_folder("tagger", str(name))
+    folder = find_model("tagger", name)
     try:
-        settings = json.loads((folder / "config.json").read_text())
+        settings = read_config(folder)
         if settings.get("model_type") == "audio-spectrogram-transformer":
             return OfficialTagger(folder)
         tagger = Tagger(TaggerConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()}))
-        tagger.load_state_dict({key: full(v) for key, v in load_file(folder / "model.safetensors").items()})
+        tagger.load_state_dict(read_tensors(folder, torch.float32))
     except Exception as error:  # foreign settings, cut weights, weights of another shape
-        raise MinigenError(f"{folder} holds no tagger ({first_line(error)}). Name another folder.") from error
+        raise MinigenError(f"{folder} holds no tagger ({one_line(error)}). Name another folder.") from error
     return tagger.eval()
 
 
@@ -62,7 +60,7 @@ def linear_softmax(frames: Tensor) -> Tensor:
     return frames.square().sum(-1) / frames.sum(-1).clamp(min=1e-7)
 
 
-class Tagger(nn.Module):
+class Tagger(HubModel, nn.Module):
     """Convolutional event classifier: log-mel [B, 64, 50 per second] -> one chance per kind and frame, 12.5 a second.
 
     Four convolutions shrink time by 4 and frequency by 16, a fifth folds the four bands that remain, a sixth looks
@@ -121,11 +119,12 @@ class Tagger(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors (float16) to a folder that `load_tagger` reads."""
-        from safetensors.torch import save_file
+        write_model(folder, asdict(self.config), self.state_dict(), torch.float16)
 
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
-        save_file({key: half(value) for key, value in self.state_dict().items()}, Path(folder) / "model.safetensors")
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> "Tagger":
+        """The same as `load_tagger`."""
+        return load_tagger(name)
 
 
 class OfficialTagger(nn.Module):
@@ -135,9 +134,7 @@ class OfficialTagger(nn.Module):
         from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
         super().__init__()
-        with no_loading_bar():
-            model = ASTForAudioClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-        self.model = model.eval()
+        self.model = load_official(ASTForAudioClassification, folder)
         self.extractor = ASTFeatureExtractor.from_pretrained(folder)
         self.kinds = tuple(self.model.config.id2label[i] for i in range(self.model.config.num_labels))
 

@@ -14,8 +14,6 @@ Sources: T5 (arXiv 1910.10683), Flan-T5 (2210.11416); frozen T5 for sound: Audio
 
 from __future__ import annotations
 
-import re
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,16 +21,18 @@ import torch
 from torch import Tensor
 
 from minigen.errors import MinigenError
-from minigen.paths import find_weights
+from minigen.hub import HubModel, find_model
+from minigen.weights import load_official, no_loading_bar, one_line, read_config
 
 if TYPE_CHECKING:  # transformers takes two seconds to import, so it is imported where an encoder is loaded
     from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
+__all__ = ["MAX_TOKENS", "TextEncoder", "load_text_encoder", "no_loading_bar"]
+
 MAX_TOKENS = 256
-HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # "owner/model", or an old name without an owner such as "t5-small"
 
 
-class TextEncoder:
+class TextEncoder(HubModel):
     """A frozen T5 encoder with its tokenizer: `states, mask = encoder(["a dog barks"])`.
 
     Not an `nn.Module`, so that no optimizer, checkpoint or `.train()` of a model that holds it can reach its weights.
@@ -79,6 +79,17 @@ class TextEncoder:
         states = self.model(input_ids=batch["input_ids"].to(self.device), attention_mask=mask).last_hidden_state
         return states.float() * mask.unsqueeze(-1), mask
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the encoder and its tokenizer to a folder that `load_text_encoder` (and `transformers`) reads."""
+        with no_loading_bar():
+            self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> TextEncoder:
+        """The same as `load_text_encoder`."""
+        return load_text_encoder(name)
+
     def tokens(self, caption: str) -> list[str]:
         """The pieces a caption is cut into, with the closing `</s>`."""
         return self.tokenizer.convert_ids_to_tokens(self.tokenizer(caption)["input_ids"])
@@ -92,8 +103,8 @@ class TextEncoder:
             )
 
 
-def load_text_encoder(name: str | Path = "mini") -> TextEncoder:
-    """Load a frozen text encoder in float32.
+def load_text_encoder(name: str | Path = "mini", dtype: torch.dtype = torch.float32) -> TextEncoder:
+    """Load a frozen text encoder, its weights in `dtype`; what it says is float32 in any case.
 
     name: "mini" (shipped), a folder with config.json, model.safetensors and tokenizer.json, or the name of a T5 on the
         Hugging Face hub such as "google/flan-t5-base" (fetched once, then read from the cache).
@@ -101,53 +112,20 @@ def load_text_encoder(name: str | Path = "mini") -> TextEncoder:
     Raises:
         MinigenError: no such folder or model, a model that is not a T5, damaged files, or no way to fetch it.
     """
-    name = str(name)
-    if name.startswith("mini") or Path(name).is_dir() or not HUB_NAME.fullmatch(name):
-        return _read(str(find_weights("text", name)), local=True)
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    folder = find_model("text", name, old_names=True)
+    kind = read_config(folder).get("model_type")
+    if kind != "t5":
+        raise MinigenError(f"{folder} holds a {kind!r} model, not a T5. Name a T5 such as google/flan-t5-base.")
     try:
-        return _read(name, local=True)
-    except MinigenError as error:
-        if not isinstance(error.__context__, OSError):  # it is in the cache, and something else is wrong with it
-            raise
-    _check_hub(name)
-    return _read(name, local=False)
-
-
-def _read(place: str, local: bool) -> TextEncoder:
-    """Load from a folder or by hub name; `local` keeps to what is on disk."""
-    from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
-
-    try:
-        kind = AutoConfig.from_pretrained(place, local_files_only=local).model_type
-        if kind != "t5":
-            raise MinigenError(f"{place} holds a {kind!r} model, not a T5. Name a T5 such as google/flan-t5-base.")
-        with no_loading_bar():
-            model = T5EncoderModel.from_pretrained(place, dtype=torch.float32, local_files_only=local)
-        return TextEncoder(model, AutoTokenizer.from_pretrained(place, local_files_only=local))
-    except MinigenError:
-        raise
+        model = load_official(T5EncoderModel, folder, dtype)
+        return TextEncoder(model, AutoTokenizer.from_pretrained(folder, local_files_only=True))
     except Exception as error:  # the loaders raise a dozen unrelated types for a missing, cut or foreign file
         raise MinigenError(
-            f"cannot load a text encoder from {place}: {_one_line(error)}. "
+            f"cannot load a text encoder from {folder}: {one_line(error)}. "
             "The folder needs config.json, model.safetensors and tokenizer.json of one T5 model."
         ) from error
-
-
-def _check_hub(name: str) -> None:
-    """One quick request, because the hub's own client retries for half a minute when there is no network."""
-    from huggingface_hub import get_session, hf_hub_url
-
-    try:
-        reply = get_session().head(hf_hub_url(name, "config.json"), timeout=10, follow_redirects=True)
-        reason = "" if reply.status_code < 400 else f"the hub answers {reply.status_code} for its config.json"
-    except Exception as error:  # no network, offline mode, a proxy that refuses: all mean that nothing can be fetched
-        reason = f"the hub cannot be reached: {_one_line(error)}"
-    if reason:
-        raise MinigenError(
-            f"no text encoder {name!r}: no such folder, not in the Hugging Face cache, and {reason}. "
-            f"By hand: put config.json, model.safetensors, tokenizer.json and tokenizer_config.json from "
-            f"https://huggingface.co/{name}/tree/main into a folder and name that folder, or use 'mini'."
-        ) from None
 
 
 def _check(captions: list[str]) -> None:
@@ -161,22 +139,3 @@ def _check(captions: list[str]) -> None:
             raise MinigenError(f"caption {i} is empty ({caption!r:.40}). Describe a sound in a few words.")
         if any("\ud800" <= letter <= "\udfff" for letter in caption):
             raise MinigenError(f"caption {i} is not valid Unicode ({caption!r:.40}). Save it as UTF-8.")
-
-
-@contextmanager
-def no_loading_bar():
-    """Keep `transformers` from drawing a progress bar for reading or writing a file in a fraction of a second."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _one_line(error: Exception) -> str:
-    """The first sentence or so of an error of another library, without line breaks or a closing full stop."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:160].rstrip(". ")

@@ -1,210 +1,41 @@
-"""Training: the language model learns to continue sound, with its caption and, now and then, without.
+"""Training: the loop around the step (`minigen.trainer`), which logs, validates, saves, and goes on after a break.
 
-    codes [B, K, T] --pattern--> sequence [B, K, S] --shifted right--> model --> logits [B, K, S, V] --> cross-entropy
-    captions --frozen encoder--> memory [B, N, D], taken from the whole batch with probability `text_dropout`
+    tokens --batch of (seed, step)--> step --> step --> step --> ...
+                                        |        every `valid_every` steps: validate, log.csv
+                                        |        every minute, and at the end: checkpoint.safetensors
+    killed at any point: the next call takes up the last checkpoint and ends with the same weights, bit for bit
 
-    loss = CE(sequence | memory)                                      with the text
-    loss = CE(sequence) + similarity · similarity_loss(memory, hidden)   when the text was dropped
-
-One network thus learns p(audio | text) and p(audio), which guidance needs (AudioGen, arXiv 2209.15352, section 3.2),
-and the regulariser keeps what it hears without text arranged as the text would arrange it (arXiv 2309.08773). Batches
-and coins depend on (seed, step) alone, so an interrupted run goes on as if nothing had happened.
+Batches depend on (seed, step) alone and so does everything else that is left to chance, so the position in the data and
+the random states are no more than the number of the step. Under `accelerate launch` the same call trains in several
+processes (`minigen.processes`); the first one logs and saves.
 """
 
 import csv
+import hashlib
+import io
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
+from minigen import processes
 from minigen.corpus.tokens import TokenSet
-from minigen.device import fast_bf16
 from minigen.errors import MinigenError
-from minigen.lm import AudioLM, shift_right
-from minigen.patterns import DelayPattern
-from minigen.regularizer import similarity_loss
-from minigen.text import TextEncoder
+from minigen.files import sweep, write_aside
+from minigen.limits import Need, training_memory
+from minigen.lm import AudioLM
+from minigen.optim import Ema, TrainConfig, learning_rate
+from minigen.text import MAX_TOKENS, TextEncoder
+from minigen.trainer import NotFinite, Trainer, cross_entropy
 
+__all__ = ["Ema", "TrainConfig", "Trainer", "cross_entropy", "learning_rate", "seconds_per_step", "train"]
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How long, how fast, and what is done to the text. The optimiser is AudioGen's, but for a shorter schedule."""
-
-    steps: int = 2000
-    batch_size: int = 16  # clips a step
-    learning_rate: float = 1e-3
-    warmup: int = 150  # steps of linear rise; then cosine decay to a twentieth
-    weight_decay: float = 0.1
-    clip: float = 1.0  # largest gradient norm
-    ema: float = 0.99  # moving average of the weights, taken every `ema_every` steps
-    ema_every: int = 10
-    text_dropout: float = 0.1  # share of steps without text, the whole batch at once; 1 never sees the text
-    similarity: float = 0.0  # weight of the regulariser (the paper's lambda) in those steps
-    pooling: str = "max"
-    valid_every: int = 100
-    save_minutes: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.steps < 1 or self.batch_size < 1 or self.learning_rate <= 0:
-            raise MinigenError(
-                f"steps {self.steps}, batch_size {self.batch_size} and learning_rate {self.learning_rate} "
-                f"must be positive."
-            )
-        if not 0 <= self.text_dropout <= 1 or self.similarity < 0:
-            raise MinigenError(
-                f"text_dropout {self.text_dropout} lies in 0..1 and similarity {self.similarity} is 0 or more."
-            )
-        if self.similarity and self.batch_size < 2:
-            raise MinigenError("the regulariser compares pairs of clips. Give a batch_size of 2 or more.")
-
-
-def cross_entropy(logits: Tensor, sequence: Tensor) -> Tensor:
-    """Mean cross-entropy in nats over the real codes: logits [B, K, S, V], sequence int64 [B, K, S] (V = no code)."""
-    return F.cross_entropy(logits.flatten(0, 2), sequence.flatten(), ignore_index=logits.shape[-1])
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine from `learning_rate` down to a twentieth of it."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    share = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.learning_rate * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))))
-
-
-class Ema:
-    """Moving average of the weights. The decay grows from 0.1 to `decay`, so that short runs forget their start."""
-
-    def __init__(self, model: AudioLM, decay: float):
-        self.decay, self.updates = decay, 0
-        self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: AudioLM) -> None:
-        """Move every weight towards the model's."""
-        self.updates += 1
-        decay = min(self.decay, self.updates / (9 + self.updates))
-        for name, value in model.state_dict().items():
-            self.weights[name].lerp_(value, 1 - decay)
-
-
-class Trainer:
-    """A model in training: its optimiser, its average, and the one step that changes them."""
-
-    def __init__(self, lm: AudioLM, encoder: TextEncoder, config: TrainConfig):
-        from accelerate import Accelerator
-
-        self.accelerator = Accelerator(mixed_precision="bf16" if fast_bf16() else "no")
-        self.config, self.encoder = config, encoder
-        self.pattern = DelayPattern(lm.config.delays)
-        self.lm = lm.to(self.accelerator.device).train()
-        self.ema = Ema(self.lm, config.ema)
-        self.optimizer = torch.optim.AdamW(
-            _decayed(self.lm, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.95)
-        )
-        # On a processor the fused kernel's backward pass is slower than the plain product of matrices.
-        fused = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
-        self.attention = [*(fused if self.accelerator.device.type == "cuda" else []), SDPBackend.MATH]
-        self.step = 0
-
-    def losses(self, codes: Tensor, captions: list[str], drop: bool, similarity: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of a batch and its similarity loss (0 unless asked for): codes [B, K, T] -> two scalars."""
-        device, fill = self.accelerator.device, self.lm.config.codebook_size
-        sequence = self.pattern.apply(codes.to(device), fill)
-        memory, mask = (None, None) if drop and not similarity else self.encoder(captions)
-        text = {} if drop else {"memory": memory.to(device), "memory_mask": mask.to(device)}
-        with self.accelerator.autocast(), sdpa_kernel(self.attention):
-            hidden = self.lm.hidden_states(shift_right(sequence, fill), **text)
-            logits = self.lm.head(hidden)
-        entropy = cross_entropy(logits.float(), sequence)
-        if not similarity:
-            return entropy, torch.zeros((), device=device)
-        alike = similarity_loss(memory.to(device), hidden.float(), mask.to(device), pooling=self.config.pooling)
-        return entropy, alike
-
-    def train_step(self, codes: Tensor, captions: list[str]) -> dict:
-        """One step of the optimiser on a batch; returns what the log shows.
-
-        Raises:
-            MinigenError: the loss is not a finite number.
-        """
-        config = self.config
-        drop = np.random.default_rng([config.seed, 1, self.step]).random() < config.text_dropout
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, config)
-        entropy, alike = self.losses(codes, captions, drop, config.similarity if drop else 0.0)
-        loss = entropy + config.similarity * alike
-        if not torch.isfinite(loss):
-            raise MinigenError(
-                f"the loss of step {self.step} is {loss.item()}. Lower the learning rate, or look at the data."
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.lm.parameters(), config.clip)
-        self.optimizer.step()
-        self.step += 1
-        if self.step % config.ema_every == 0:
-            self.ema.update(self.lm)
-        return {
-            "loss": entropy.item(),
-            "similarity": alike.item() if config.similarity and drop else None,
-            "dropped": drop,
-        }
-
-    @torch.no_grad()
-    def validate(self, tokens: TokenSet, clips: int = 64) -> dict[str, float]:
-        """Cross-entropy of the averaged weights on the first clips of a set, with their captions and without."""
-        model = AudioLM(self.lm.config).to(self.accelerator.device).eval()
-        model.load_state_dict(self.ema.weights)
-        trained, self.lm = self.lm, model
-        totals = {"valid": 0.0, "valid_no_text": 0.0}
-        rows = np.array_split(
-            np.arange(min(clips, len(tokens))), max(1, min(clips, len(tokens)) // self.config.batch_size)
-        )
-        for chunk in rows:
-            codes, captions = tokens.batch(chunk)
-            share = len(chunk) / sum(map(len, rows))
-            totals["valid"] += share * self.losses(codes, captions, drop=False)[0].item()
-            totals["valid_no_text"] += share * self.losses(codes, captions, drop=True)[0].item()
-        self.lm = trained
-        return totals
-
-    def save(self, path: Path, history: list[dict]) -> None:
-        """Write a checkpoint aside and rename it, so that the last good one is always there."""
-        state = {"step": self.step, "lm": self.lm.state_dict(), "optimizer": self.optimizer.state_dict()}
-        state |= {
-            "ema": self.ema.weights,
-            "ema_updates": self.ema.updates,
-            "history": history,
-            "config": asdict(self.config),
-        }
-        aside = path.with_suffix(".new")
-        torch.save(state, aside)
-        aside.replace(path)
-
-    def resume(self, path: Path) -> list[dict]:
-        """Take up a checkpoint and return the history so far.
-
-        Raises:
-            MinigenError: the checkpoint was made with other settings.
-        """
-        state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        if state["config"] != asdict(self.config):
-            raise MinigenError(
-                f"{path} was made with other settings. Name another folder, or delete it to start afresh."
-            )
-        self.lm.load_state_dict(state["lm"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.ema.weights, self.ema.updates, self.step = state["ema"], state["ema_updates"], state["step"]
-        return state["history"]
+CHECKPOINT = "checkpoint.safetensors"
+LOG = ("step", "minutes", "lr", "frames_per_second", "loss", "similarity", "valid", "valid_no_text")
 
 
 def train(
@@ -219,66 +50,96 @@ def train(
 ) -> list[dict]:
     """Train `lm` in place on tokenised clips; an interrupted run with the same folder and settings goes on.
 
-    Writes to `folder`: log.csv, checkpoint.pt, and at the end config.json, model.safetensors (averaged weights,
-    float16) and pipeline.json, which `TextToAudio.from_pretrained(folder)` reads.
+    Writes to `folder`: log.csv, checkpoint.safetensors, and at the end config.json, model.safetensors (averaged
+    weights, float16) and pipeline.json, which `TextToAudio.from_pretrained(folder)` reads.
 
     Args:
         lm: the model; afterwards it holds the averaged weights, in eval mode.
         encoder: the frozen text encoder.
         train_set: tokenised clips to learn from.
         valid_set: tokenised clips to measure on.
-        folder: where everything goes.
+        folder: where everything goes; where several machines train, one that all of them see.
         config: see `TrainConfig`.
         names: of the codec and the text encoder, for pipeline.json.
         progress: show a bar.
 
     Returns:
         one dict a logged step: step, loss, similarity, lr, frames_per_second, minutes, valid, valid_no_text.
+
+    Raises:
+        MinigenError: parts that do not fit each other or the machine, no room on the disk, or a loss that is no
+            number; the last good checkpoint stays in the folder.
     """
     config, folder = config or TrainConfig(), Path(folder)
     _check_fits(lm, train_set, encoder)
+    _check_captions(train_set, encoder)
+    training_need(lm, train_set, config, folder).refuse()
     folder.mkdir(parents=True, exist_ok=True)
-    trainer, checkpoint = Trainer(lm, encoder, config), folder / "checkpoint.pt"
+    trainer, checkpoint = Trainer(lm, encoder, config, fingerprint(train_set)), folder / CHECKPOINT
     history = trainer.resume(checkpoint) if checkpoint.exists() else []
+    processes.check_agreed("the step to go on from", trainer.step)
+    if processes.is_first():
+        sweep(folder)
     if not history:
         history.append({"step": 0, "minutes": 0.0, **trainer.validate(valid_set)})
-    _loop(trainer, train_set, valid_set, checkpoint, history, progress)
+    _loop(trainer, train_set, valid_set, checkpoint, history, progress and processes.is_first())
     trainer.lm.load_state_dict(trainer.ema.weights)
-    trainer.lm.eval().save_pretrained(folder)
-    codec, text = names
-    (folder / "pipeline.json").write_text(json.dumps({"codec": codec, "text": text}) + "\n")
+    trainer.lm.eval()
+    if processes.is_first():
+        codec, text = names
+        write_aside(folder / "pipeline.json", json.dumps({"codec": codec, "text": text}) + "\n")
+        trainer.lm.save_pretrained(folder)
     return history
 
 
 def _loop(
     trainer: Trainer, train_set: TokenSet, valid_set: TokenSet, checkpoint: Path, history: list, progress: bool
 ) -> None:
-    config, saved, recent = trainer.config, time.monotonic(), []
-    bar = tqdm(total=config.steps, initial=trainer.step, desc="training", unit="step", disable=not progress)
-    base, began, first = history[-1]["minutes"], time.monotonic(), trainer.step
+    config, began, first, saved = trainer.config, time.monotonic(), trainer.step, time.monotonic()
+    base = history[-1]["minutes"]
+    bar = tqdm(total=config.steps, initial=first, desc="training", unit="step", disable=not progress)
     while trainer.step < config.steps:
-        entry = trainer.train_step(*train_set.batch(_rows(len(train_set), config, trainer.step)))
-        recent.append(entry)
+        entry = _step(trainer, train_set, checkpoint)
         bar.update()
         bar.set_postfix(loss=f"{entry['loss']:.3f}", valid=f"{history[-1]['valid']:.3f}")
-        if trainer.step % config.valid_every == 0 or trainer.step == config.steps:
-            minutes = (time.monotonic() - began) / 60
-            frames = (trainer.step - first) * config.batch_size * train_set.codes.shape[-1]
-            row = {
-                "step": trainer.step,
-                "lr": learning_rate(trainer.step - 1, config),
-                "minutes": round(base + minutes, 3),
-            }
-            row["frames_per_second"] = round(frames / (60 * minutes))
-            row["loss"] = _mean([e["loss"] for e in recent if not e["dropped"]])
-            row["similarity"] = _mean([e["similarity"] for e in recent if e["similarity"] is not None])
-            history.append(row | trainer.validate(valid_set))
-            recent = []
+        done = trainer.step == config.steps
+        if trainer.step % config.valid_every == 0 or done:
+            seconds = time.monotonic() - began
+            pace = (trainer.step - first) * config.batch_size * train_set.codes.shape[-1] / seconds
+            history.append({**_row(trainer, base + seconds / 60, pace), **trainer.validate(valid_set)})
+            trainer.recent = []
             _write_log(checkpoint.with_name("log.csv"), history)
-        if time.monotonic() - saved > 60 * config.save_minutes or trainer.step == config.steps:
+        if done or time.monotonic() - saved > 60 * config.save_minutes:
             trainer.save(checkpoint, history)
             saved = time.monotonic()
     bar.close()
+
+
+def _step(trainer: Trainer, train_set: TokenSet, checkpoint: Path) -> dict:
+    """The next step, remembered for the log; a loss that is no number names its batch and what can be gone back to."""
+    rows = _rows(len(train_set), trainer.config, trainer.step)
+    codes, captions = train_set.batch(rows)
+    try:
+        trainer.recent.append(trainer.train_step(codes, captions))
+    except NotFinite as error:
+        kept = f"The last good checkpoint is {checkpoint}" if checkpoint.exists() else "There is no checkpoint yet"
+        raise MinigenError(
+            f"{error} Its batch holds clips {', '.join(map(str, rows[:32]))} of the tokens, the first one "
+            f"{captions[0][:60]!r}. {kept}. Look at these clips, or train into another folder at a lower learning rate."
+        ) from error
+    return trainer.recent[-1]
+
+
+def _row(trainer: Trainer, minutes: float, pace: float) -> dict:
+    """A row of the log: means over the steps since the last one."""
+    means = {
+        "loss": _mean([entry["loss"] for entry in trainer.recent if not entry["dropped"]]),
+        "similarity": _mean([entry["similarity"] for entry in trainer.recent if entry["similarity"] is not None]),
+    }
+    rate = learning_rate(trainer.step - 1, trainer.config)
+    return {
+        "step": trainer.step, "lr": rate, "minutes": round(minutes, 3), "frames_per_second": round(pace), **means,
+    }  # fmt: skip
 
 
 def _mean(values: list[float]) -> float:
@@ -292,22 +153,39 @@ def _rows(clips: int, config: TrainConfig, step: int) -> np.ndarray:
     return np.array([orders[i // clips][i % clips] for i in wanted])
 
 
-def seconds_per_step(lm: AudioLM, encoder: TextEncoder, train_set: TokenSet, config: TrainConfig) -> float:
-    """Median time of a training step on this machine, measured over a few steps of a throw-away copy."""
+def seconds_per_step(
+    lm: AudioLM, encoder: TextEncoder, train_set: TokenSet, config: TrainConfig, steps: int = 12
+) -> float:
+    """Median time of a training step on this machine, measured over a few steps of a throw-away copy.
+
+    Several processes agree on their mean: what is planned from it has to be the same in all of them.
+    """
     trainer = Trainer(AudioLM(lm.config), encoder, config)
     times = []
-    for _ in range(12):
+    for _ in range(steps):
         began = time.perf_counter()
         trainer.train_step(*train_set.batch(_rows(len(train_set), config, trainer.step)))
         times.append(time.perf_counter() - began)
-    return float(np.median(times[4:]))  # the first ones also set things up
+    measured = torch.tensor(float(np.median(times[steps // 3 :])), device=trainer.accelerator.device)
+    return (processes.total(measured) / processes.count()).item()  # the first ones also set things up
 
 
-def _decayed(lm: AudioLM, weight_decay: float) -> list[dict]:
-    """Parameter groups: matrices decay, gains and biases do not."""
-    matrices = [p for p in lm.parameters() if p.ndim > 1]
-    vectors = [p for p in lm.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def training_need(lm: AudioLM, tokens: TokenSet, config: TrainConfig, folder: str | Path, seconds: float = 0) -> Need:
+    """What a training will take: memory in every process of this machine, and twice its checkpoint on the disk."""
+    sizes, parameters = lm.config, sum(p.numel() for p in lm.parameters())
+    memory = training_memory(
+        parameters, sizes.layers, sizes.width, sizes.ffn, sizes.heads, sizes.num_codebooks * sizes.codebook_size,
+        config.batch_size // processes.count(), tokens.codes.shape[-1] + max(sizes.delays),
+    )  # fmt: skip
+    disk = (2 * 16 + 4) * parameters  # weights, moments and average, in the old checkpoint and the new; the model
+    return Need("training", parameters, memory * processes.beside(), disk, seconds, Path(folder))
+
+
+def fingerprint(tokens: TokenSet) -> str:
+    """A word that tells one set of tokens from another: its captions, and the codes of up to 64 clips."""
+    digest = hashlib.sha256("\n".join(tokens.captions).encode("utf-8", "replace"))
+    digest.update(np.ascontiguousarray(tokens.codes[:: max(1, len(tokens) // 64)]).tobytes())
+    return f"{len(tokens)} clips, {digest.hexdigest()[:16]}"
 
 
 def _check_fits(lm: AudioLM, tokens: TokenSet, encoder: TextEncoder) -> None:
@@ -324,9 +202,22 @@ def _check_fits(lm: AudioLM, tokens: TokenSet, encoder: TextEncoder) -> None:
         )
 
 
+def _check_captions(tokens: TokenSet, encoder: TextEncoder) -> None:
+    """No caption longer than the encoder reads: told now, and not at the step that draws it."""
+    for row, caption in enumerate(tokens.captions):
+        if len(caption.encode("utf-8", "replace")) >= MAX_TOKENS and hasattr(encoder, "tokens"):
+            length = len(encoder.tokens(caption))
+            if length > MAX_TOKENS:
+                raise MinigenError(
+                    f"the caption of clip {row} has {length} tokens; the text encoder reads at most {MAX_TOKENS}. "
+                    f"Shorten or remove it, and tokenise again."
+                )
+
+
 def _write_log(path: Path, history: list[dict]) -> None:
-    fields = ["step", "minutes", "lr", "frames_per_second", "loss", "similarity", "valid", "valid_no_text"]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields)
+    if processes.is_first():
+        text = io.StringIO()
+        writer = csv.DictWriter(text, LOG, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
+        write_aside(path, text.getvalue())

@@ -219,7 +219,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_a_worker_that_fails_is_reported_in_one_line(tmp_path):
-    (tmp_path / "audio/.train-000000.part").mkdir(parents=True)
+    (tmp_path / "audio/train-000000.wav").mkdir(parents=True)
     with pytest.raises(MinigenError, match="cannot write") as error:
         build_corpus(tmp_path, clips=4, seconds=1.0, workers=2, progress=False)
     assert "\n" not in str(error.value) and not (tmp_path / "train.csv").exists()

@@ -19,7 +19,7 @@ from minigen.errors import MinigenError
 from minigen.lm import AudioLM, AudioLMConfig
 
 COMMANDS = ["corpus", "tokenize", "train", "generate", "evaluate", "compare", "demo", "doctor",
-            "train-codec", "train-text", "train-judge"]  # fmt: skip
+            "train-codec", "train-text", "train-judge", "corpus-card"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from minigen.codec import (
     Spectrum,
     VectorQuantizer,
     load_codec,
+    white_noise,
 )
 from minigen.errors import MinigenError
 
@@ -157,6 +158,52 @@ def test_the_spectrum_is_that_of_a_loop_over_frames():
         assert np.allclose(spectrum(wav)[0, f].numpy(), expected, atol=1e-4)
 
 
+# --- materials: tones, clicks, noise
+
+
+def silent_materials(codec: Codec, frames: int) -> list[torch.Tensor]:
+    bins = codec.config.n_fft // 2 + 1
+    return [torch.zeros(1, frames, bins) for _ in range(5)]
+
+
+@pytest.mark.parametrize("hertz", [437.0, 2000.0, 3333.0])
+def test_a_tone_whose_phase_runs_on_is_one_line(hertz):
+    codec = Codec(CodecConfig(width=16, blocks=1))
+    click, phase, tone, turn, hiss = silent_materials(codec, 100)
+    centre, step = round(hertz / 25), codec.spectrum.step
+    for b, size in ((centre - 1, 80.0), (centre, 160.0), (centre + 1, 80.0)):  # the lobe of a Hann window
+        tone[..., b], turn[..., b] = size, 2 * torch.pi * (hertz - 25 * b) * step / 16000
+    wav = codec.sound(click, phase, tone, turn, hiss, torch.zeros(1, 16000))[0, 0]
+    spectrum = torch.fft.rfft(wav * torch.hann_window(16000)).abs()
+    peak = int(spectrum.argmax())
+    assert abs(peak - hertz) <= 1  # bins of 1 Hz
+    assert spectrum[peak - 3 : peak + 4].square().sum() > 0.95 * spectrum.square().sum()
+
+
+def test_a_click_lies_where_its_phase_says():
+    codec = Codec(CodecConfig(width=16, blocks=1))
+    click, phase, tone, turn, hiss = silent_materials(codec, 20)
+    delay = torch.arange(codec.config.n_fft // 2 + 1) * 2 * torch.pi / codec.config.n_fft
+    click[0, 10], phase[0, 10] = 1.0, -400 * delay
+    wav = codec.sound(click, phase, tone, turn, hiss, torch.zeros(1, 3200))[0, 0]
+    first = 10 * codec.spectrum.step - (codec.config.n_fft - codec.spectrum.step) // 2
+    assert int(wav.abs().argmax()) == first + 400
+
+
+def test_noise_is_shaped_by_its_magnitudes():
+    codec = Codec(CodecConfig(width=16, blocks=1))
+    materials = silent_materials(codec, 100)
+    materials[4][..., 80:160] = 1.0  # 2 to 4 kHz
+    power = torch.fft.rfft(codec.sound(*materials, torch.randn(1, 16000, generator=generator()))[0, 0]).abs().square()
+    assert power[2000:4000].sum() > 0.97 * power.sum()
+
+
+def test_the_endless_noise_has_a_beginning_that_does_not_depend_on_its_length():
+    assert torch.equal(white_noise(100), white_noise(40000)[:100])
+    assert abs(white_noise(40000).std() - 1) < 0.02
+    assert not torch.equal(white_noise(40000)[:16000], white_noise(40000)[16000:32000])
+
+
 # --- the codec
 
 
@@ -180,10 +227,12 @@ def test_a_batch_is_encoded_as_one_at_a_time():
     assert torch.allclose(codec.decode(codes)[1:2], codec.decode(codes[1:2]), atol=1e-6)
 
 
-def test_training_pass_reaches_every_parameter():
+def test_training_reaches_every_parameter():
     codec = Codec(TINY)
-    decoded, _, commitment = codec(0.3 * torch.randn(2, 1, 800), generator())
-    (decoded.square().mean() + commitment).backward()
+    quantized, _, commitment = codec.quantizer(codec.latents(0.3 * torch.randn(2, 1, 800)), generator())
+    materials = codec.materials(quantized)
+    sound = codec.sound(*materials, torch.randn(2, 800))
+    (sound.square().mean() + materials[3].square().mean() + commitment).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in codec.parameters())
 
 

@@ -186,11 +186,11 @@ def test_frame_labels_mark_the_frames_an_event_touches():
 
 
 def test_mixing_adds_powers_and_unites_labels():
-    from minigen.recipes.pictures import _Luck, _mix
+    from minigen.recipes.pictures import Luck, _mix
 
     batch = batch_of()
     batch.pictures[:] = 0.1 * torch.arange(6.0)[:, None, None]
-    mixed = _mix(batch, _Luck(6, torch.Generator().manual_seed(0)), 1.0)
+    mixed = _mix(batch, Luck(6, torch.Generator().manual_seed(0)), 1.0)
     added = 10 ** mixed.pictures[:, 0, 0] - 10 ** batch.pictures[:, 0, 0]
     softer = 10 * (added.log10() - batch.pictures[:, 0, 0].roll(1))
     assert softer.min() > -8.1 and softer.max() < 0.1 and softer.std() > 1
@@ -199,11 +199,11 @@ def test_mixing_adds_powers_and_unites_labels():
 
 
 def test_turning_moves_labels_with_the_sound():
-    from minigen.recipes.pictures import _Luck, _turn
+    from minigen.recipes.pictures import Luck, _turn
 
     batch = batch_of()
     batch.pictures[:] = batch.frames.any(1).float().repeat_interleave(4, 1)[..., None]
-    turned = _turn(batch, _Luck(6, torch.Generator().manual_seed(3)))
+    turned = _turn(batch, Luck(6, torch.Generator().manual_seed(3)))
     assert not torch.equal(turned.frames, batch.frames)
     assert torch.equal(turned.pictures[..., 0], turned.frames.any(1).float().repeat_interleave(4, 1))
 

@@ -1,34 +1,44 @@
-"""The codec's recipe: what its distances measure, that it learns, and that it goes on after a break."""
+"""The codec's recipe: what its distances measure, that every stage learns, and that it goes on after a break."""
 
+import pytest
 import torch
 
 from minigen.codec import Codec, CodecConfig, load_codec
-from minigen.recipes.codec import (
-    CodecRecipe,
-    _resume,
-    _save,
+from minigen.errors import MinigenError
+from minigen.recipes.codec import CodecRecipe, _Run, train_codec
+from minigen.recipes.codec_card import HeldOut, distances, has_opus, through_opus, times_real_time
+from minigen.recipes.codec_data import Crops, Recordings
+from minigen.recipes.codec_losses import (
     codec_figures,
+    crowding,
     mel_distance,
+    perplexities,
     roughness_ratio,
-    train_codec,
+    size_distance,
+    turn_distance,
+    window_distances,
 )
+from minigen.recipes.critic import WINDOWS, Critic
 
 TINY = CodecConfig(width=32, blocks=1, latent=8, num_codebooks=2, codebook_size=16)
 
 
 class Tones:
-    """A corpus of 24 tones of half a second, as far as the recipe looks at one."""
+    """24 tones of three quarters of a second in faint noise, as far as the recipe looks at sounds."""
 
     def __len__(self):
         return 24
 
     def load(self, i):
-        t = torch.arange(8000) / 16000
-        return 0.5 * torch.sin(2 * torch.pi * (200 + 100 * i) * t)[None, None]
+        t = torch.arange(12000) / 16000
+        return 0.5 * torch.sin(2 * torch.pi * (200 + 100 * i) * t)[None, None] + 0.02 * noise(i)[..., :12000]
 
 
 def noise(seed: int = 0) -> torch.Tensor:
     return 0.1 * torch.randn(1, 1, 16000, generator=torch.Generator().manual_seed(seed))
+
+
+# --- the distances
 
 
 def test_the_distance_is_zero_for_equals_and_one_for_a_tenth():
@@ -36,29 +46,165 @@ def test_the_distance_is_zero_for_equals_and_one_for_a_tenth():
     assert abs(mel_distance(noise(), 0.1 * noise()) - 1) < 0.01  # a factor of ten is 1 in log10
 
 
+def test_the_distance_is_that_of_a_mel_spectrogram_of_torchaudio():
+    from torchaudio.transforms import MelSpectrogram
+
+    official = MelSpectrogram(16000, n_fft=512, hop_length=128, n_mels=40, power=1.0)
+    a, b = (official(wav).clamp(min=1e-5).log10() for wav in (noise(0), noise(1)))
+    assert abs(mel_distance(noise(0), noise(1), scales=((512, 40),)) - (a - b).abs().mean()) < 1e-4
+
+
 def test_grain_is_a_matter_of_texture_not_of_level_or_of_the_very_noise():
     assert abs(roughness_ratio(noise(), 0.5 * noise()) - 1) < 1e-3
     assert abs(roughness_ratio(noise(), noise(1)) - 1) < 0.03
+    assert window_distances(noise(), noise(1), 512, 40)[2] < 0.05
 
 
-def test_the_recipe_learns_and_writes_codec_and_card(tmp_path):
-    recipe = CodecRecipe(steps=60, batch_size=8, crop=4800, learning_rate=4e-3)
-    codec = train_codec(tmp_path, [Tones()], recipe, TINY, held_out=[Tones().load(3)], progress=False)
-    untrained = Codec(TINY).eval()
+def test_a_spectrogram_that_was_ironed_has_less_grain():
+    window = torch.hann_window(512)
+    spectrum = torch.stft(noise()[0], 512, 128, window=window, return_complex=True)
+    smooth = torch.nn.functional.avg_pool2d(spectrum.abs()[None], 5, 1, 2)[0]
+    ironed = torch.istft(torch.polar(smooth, spectrum.angle()), 512, 128, window=window, length=16000)[None]
+    assert roughness_ratio(noise(), ironed) < 0.9
+    assert window_distances(noise(), ironed, 512, 40)[2] > 2 * window_distances(noise(), noise(1), 512, 40)[2]
+
+
+@pytest.mark.parametrize("hertz", [437.0, 440.0, 1003.0])
+def test_the_turn_of_a_tone_is_its_distance_from_the_bin_in_hertz(hertz):
+    codec = Codec(TINY)
+    wav = torch.sin(2 * torch.pi * hertz * torch.arange(16000) / 16000)[None]
+    spectrum, step = codec.spectrum(wav), TINY.hop // TINY.parts
+    bins = torch.arange(spectrum.shape[2]) * 16000 / TINY.n_fft
+    turn = (2 * torch.pi * (hertz - bins) * step / 16000).expand(1, spectrum.shape[1], -1)
+    inside = slice(4, -4)  # the first and the last frames hear the tone begin and end
+    assert turn_distance(spectrum[:, inside], turn[:, inside], codec.advance) < 0.05
+    assert turn_distance(spectrum[:, inside], turn[:, inside] + 1.0, codec.advance) > 0.4  # 1 - cos 1 = 0.46
+
+
+def test_sizes_are_compared_bin_by_bin_whatever_their_phases():
+    spectrum = torch.polar(torch.tensor([[[1.0, 0.1, 10.0]]]), torch.tensor([[[0.3, 2.0, -1.0]]]))
+    assert size_distance(spectrum, spectrum.abs()) == 0
+    wrong = size_distance(spectrum, spectrum.abs() * torch.tensor([1.0, 1.0, 10.0]))
+    assert wrong == pytest.approx((1 / 3 + (100**0.3 - 10**0.3) / 3) / 2, abs=1e-5)
+
+
+def test_crowding_is_none_where_all_entries_are_used_alike_and_nearly_one_where_one_is():
+    entries = 10 * torch.eye(8)
+    assert crowding(entries + 0.1, entries) < 1e-3
+    assert crowding(entries[:1].repeat(8, 1) + 0.1, entries) > 0.95
+
+
+def test_perplexity_counts_the_entries_in_use():
+    codes = torch.stack([torch.arange(16), torch.zeros(16, dtype=torch.long), torch.arange(16) % 4])
+    assert perplexities(codes, 16) == pytest.approx([1, 1 / 16, 4 / 16])
+
+
+# --- the critic
+
+
+def test_the_critic_learns_to_tell_noise_from_tones_and_then_blames_the_tones():
+    torch.manual_seed(0)
+    critic, which = Critic(), WINDOWS.index(512)
+    optimizer = torch.optim.Adam(critic.parameters(), 3e-3)
+    real = torch.cat([noise(s)[..., :12000] for s in range(4)])
+    made = torch.cat([Tones().load(i) for i in range(4)])
+    first = critic.blame(real, made, which)
+    for _ in range(30):
+        optimizer.zero_grad()
+        critic.blame(real, made, which).backward()
+        optimizer.step()
+    assert critic.blame(real, made, which) < 0.2 * first
+    (fine, near), (bad, far) = critic.please(real, real, which), critic.please(real, made, which)
+    assert near == 0 and far > 0.2 and bad > fine
+
+
+# --- the recipe
+
+
+RECIPE = CodecRecipe(steps=64, batch_size=8, crop=4800, learning_rate=4e-3, plain=0.2, freeze=0.8)
+
+
+HELD_OUT = HeldOut({"tones": [Tones().load(3)]}, {"hum": [Tones().load(0)]})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("codec")
+    return folder, train_codec(folder, {"tones": Tones()}, RECIPE, TINY, HELD_OUT, progress=False)
+
+
+def test_the_recipe_learns_and_writes_codec_and_card(trained):
+    folder, codec = trained
     wavs = [Tones().load(i) for i in (2, 11, 17)]
-    assert codec_figures(codec, wavs)["mel_distance"] < 0.7 * codec_figures(untrained, wavs)["mel_distance"]
-    assert torch.equal(load_codec(tmp_path).encode(wavs[0]), codec.encode(wavs[0]))
-    card = (tmp_path / "card.md").read_text()
-    assert "| mel_distance |" in card and "| steps | 60 |" in card
-    assert not (tmp_path / "checkpoint.pt").exists()
+    untrained = Codec(TINY).eval()
+    assert codec_figures(codec, wavs)["mel_distance"] < 0.85 * codec_figures(untrained, wavs)["mel_distance"]
+    assert torch.equal(load_codec(folder).encode(wavs[0]), codec.encode(wavs[0]))
+    card = (folder / "card.md").read_text()
+    assert "| tones (1) | this one |" in card and "| steps | 64 |" in card and "times real time" in card
+    assert "tones (24 clips)" in card and "| hum | " in card
+    assert not (folder / "checkpoint.pt").exists()
 
 
-def test_a_run_goes_on_where_it_was_broken_off(tmp_path):
-    codec, again = Codec(TINY), Codec(TINY)
-    optimizer = torch.optim.AdamW(codec.parameters())
-    codec.quantizer.stages[0].counts.fill_(3.0)
-    _save(tmp_path / "c.pt", codec, optimizer, {"step": 7, "minutes": 0.5, "started": True, "curve": []})
-    state = _resume(tmp_path / "c.pt", again, torch.optim.AdamW(again.parameters()))
-    assert state["step"] == 7 and state["started"]
-    assert all(torch.equal(a, b) for a, b in zip(codec.parameters(), again.parameters(), strict=True))
-    assert torch.equal(again.quantizer.stages[0].counts, codec.quantizer.stages[0].counts)
+def _run(folder) -> _Run:
+    run = _Run(folder, RECIPE, None, TINY)
+    run.crops = Crops([Tones()], RECIPE.crop, False)
+    run.state["quantised"] = True
+    run._freeze()
+    return run
+
+
+def test_after_the_freeze_only_the_decoder_changes(tmp_path):
+    run = _run(tmp_path)
+    before = {name: value.clone() for name, value in run.codec.state_dict().items()}
+    for _ in range(3):
+        run.step(0.9)
+    after = run.codec.state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"from_latent", "decoder", "leave"}
+
+
+def test_codes_are_final_from_the_freeze_on(tmp_path):
+    wav = Tones().load(5)
+    run = _run(tmp_path)
+    codes = load_codec(tmp_path).encode(wav)
+    run.step(0.9)
+    assert torch.equal(run.averaged.encode(wav), codes)
+
+
+def test_a_broken_run_ends_with_the_weights_of_one_that_was_not(tmp_path):
+    recipe = CodecRecipe(steps=8, batch_size=4, crop=4800, plain=0.25, freeze=0.6)
+
+    def run(folder, breaks: bool) -> dict:
+        while (now := _Run(folder, recipe, None, TINY)).resume() or now.share < 1:
+            now.crops = Crops([Tones()], recipe.crop, False)
+            now.step(now.share)
+            while not breaks and now.share < 1:
+                now.step(now.share)
+            now.save()
+        return now.averaged.state_dict()
+
+    whole, broken = run(tmp_path / "whole", False), run(tmp_path / "broken", True)
+    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+# --- beside other codecs, and on real recordings
+
+
+def test_the_times_of_real_time_are_seconds_of_sound_a_second():
+    assert times_real_time(Codec(TINY).eval(), [noise()] * 3) > 5
+
+
+@pytest.mark.skipif(not has_opus(), reason="opusenc and opusdec (Debian: opus-tools) are not installed")
+def test_opus_is_nearer_to_the_sound_the_more_bits_it_has():
+    wavs = [Tones().load(9), noise()]
+    assert distances(through_opus(12), wavs)[0] < distances(through_opus(6), wavs)[0]
+
+
+def test_the_recordings_of_a_fold_are_heard_in_training_or_held_back(tmp_path):
+    (tmp_path / "001 - Dog bark").mkdir()
+    for name in ("1-7-A.ogg", "3-9-B.ogg", "4-5-A.ogg", "readme.txt"):
+        (tmp_path / "001 - Dog bark" / name).write_bytes(b"")
+    assert [path.name for path in Recordings(tmp_path).files] == ["1-7-A.ogg", "3-9-B.ogg"]
+    assert [path.name for path in Recordings(tmp_path, held_out=True).files] == ["4-5-A.ogg"]
+    with pytest.raises(MinigenError, match="fold-source-take"):
+        Recordings(tmp_path / "nothing")

@@ -136,7 +136,7 @@ def test_a_mixture_draws_again_when_a_clip_cannot_be_loaded(corpus):
 def test_clips_that_may_not_meet_give_no_mixture(tmp_path):
     for number in range(8):
         (tmp_path / "rain").mkdir(exist_ok=True)
-        soundfile.write(tmp_path / "rain" / f"{number}.wav", np.full(800, 0.5), 16000)
+        soundfile.write(tmp_path / "rain" / f"{number}.wav", np.resize([0.5, -0.5], 800), 16000)
     rain = read_corpus(tmp_path, seconds=0.1)
     assert random_mixture(rain, np.random.default_rng(0)) is None
     assert len(tokenize(rain, HashCodec(), tmp_path / "tokens", mix=1.0, progress=False)) == len(rain)

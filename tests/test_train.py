@@ -14,7 +14,18 @@ from minigen.errors import MinigenError
 from minigen.lm import AudioLM, AudioLMConfig, shift_right
 from minigen.patterns import DelayPattern
 from minigen.regularizer import similarity_loss
-from minigen.train import Ema, TrainConfig, Trainer, cross_entropy, learning_rate, seconds_per_step, train
+from minigen.train import (
+    CHECKPOINT,
+    Ema,
+    TrainConfig,
+    Trainer,
+    _rows,
+    cross_entropy,
+    fingerprint,
+    learning_rate,
+    seconds_per_step,
+    train,
+)
 
 SIZES = AudioLMConfig(
     num_codebooks=2, codebook_size=16, width=32, layers=1, heads=2, ffn=64, memory_width=8, delays=(0, 1)
@@ -89,8 +100,6 @@ def test_training_learns_and_the_text_helps(tmp_path):
 
 
 def test_every_clip_is_visited_once_an_epoch():
-    from minigen.train import _rows
-
     config = TrainConfig(batch_size=7, seed=3)
     visits = np.concatenate([_rows(20, config, step) for step in range(20)])  # 140 = 7 epochs of 20
     for epoch in range(7):
@@ -143,15 +152,11 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path):
     whole, _ = run(tmp_path / "whole", similarity=1.0)
     torch.manual_seed(0)
     data, config = tokens(), TrainConfig(steps=40, batch_size=8, warmup=5, valid_every=20, similarity=1.0)
-    trainer = Trainer(AudioLM(SIZES), Words(), config)
-    from minigen.train import _rows
-
+    trainer = Trainer(AudioLM(SIZES), Words(), config, fingerprint(data))
     for step in range(17):
         trainer.train_step(*data.batch(_rows(len(data), config, step)))
     (tmp_path / "broken").mkdir()
-    trainer.save(
-        tmp_path / "broken" / "checkpoint.pt", [{"step": 0, "minutes": 0.0, "valid": 3.0, "valid_no_text": 3.0}]
-    )
+    trainer.save(tmp_path / "broken" / CHECKPOINT, [{"step": 0, "minutes": 0.0, "valid": 3.0, "valid_no_text": 3.0}])
     torch.manual_seed(99)  # another process starts in another random state
     resumed = AudioLM(SIZES)
     train(resumed, Words(), data, tokens(16, seed=1), tmp_path / "broken", config, progress=False)

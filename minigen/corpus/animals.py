@@ -30,8 +30,8 @@ def dog_bark(rng: np.random.Generator, samples: int, count: int, pitch: float) -
     small = np.clip(rng.uniform(0, 1) + 0.5 * pitch, 0, 1)
     fold = 330 * 2 ** (1.1 * small + rng.uniform(-0.2, 0.2) + 0.35 * pitch)
     jaw = 2 ** (0.7 * small - 0.35 + 0.15 * pitch) * rng.uniform(0.9, 1.1)
-    rough, breath, bright = rng.uniform(0.2, 0.8), rng.uniform(0.6, 2.2), rng.uniform(0.08, 0.35)
-    length = rng.uniform(0.22, 0.32) - 0.12 * small
+    rough, breath, bright = rng.uniform(0.1, 0.6), rng.uniform(0.2, 1.0), rng.uniform(0.03, 0.18)
+    length = rng.uniform(0.2, 0.28) - 0.1 * small
 
     def bark(n: int) -> np.ndarray:
         top = rng.uniform(0.25, 0.4)
@@ -41,10 +41,10 @@ def dog_bark(rng: np.random.Generator, samples: int, count: int, pitch: float) -
         mouth = [(first, 250 * jaw, 1), (second, 300 * jaw, 0.6), (3200 * jaw, 600, bright), (5500, 1200, 0.6 * bright)]
         voice = to_peak(bandpass(voiced(rng, curve, mouth, 1.2, breath, rough), 450 * jaw, 8000))
         start = bandpass(noise(rng, n), 500, 6000) * decay(n, 0.04, 0.004)
-        body = bend([(0, 0), (0.1, 0.8), (top, 1), (0.6, 0.6), (0.8, 0.2), (1, 0)], n)
+        body = bend([(0, 0), (0.08, 0.8), (top, 1), (0.5, 0.5), (0.75, 0.12), (1, 0)], n)
         return (voice * body + 0.03 * start) * rng.uniform(0.75, 1)
 
-    return to_peak(repeat(rng, samples, count, length, bark), 0.95)
+    return to_peak(repeat(rng, samples, count, length, bark, 0.6), 0.95)
 
 
 def cat_meow(rng: np.random.Generator, samples: int, count: int, pitch: float) -> np.ndarray:
@@ -73,16 +73,16 @@ def rooster(rng: np.random.Generator, samples: int, count: int, pitch: float) ->
 
     def crow(n: int) -> np.ndarray:
         a, b, c = np.array([0.12, 0.29, 0.4]) + rng.uniform(-0.02, 0.02, 3)
-        e = 0.012
+        e, fall = 0.012, rng.uniform(0.9, 1.1)
         curve = bend([(0, 0.7), (a / 2, 0.8), (a + 0.05, 0.78), (a + 0.09, 1), (b - 0.03, 1.02), (b, 0.92),
-                      (b + 0.03, 1.05), (c - e, 1.05), (c, 0.96), (c + 0.05, 1.15), (0.62, 1.12), (0.88, 0.95),
-                      (1, 0.78)], n)  # fmt: skip
+                      (b + 0.03, 1.05), (c - e, 1.05), (c, 0.96), (c + 0.05, 1.13), (0.65, 1.12), (0.9, fall),
+                      (1, 0.85 * fall)], n)  # fmt: skip
         loud = glide([(0, 0), (e, 0.5), (a - e, 0.5), (a, 0), (a + 0.05, 0), (a + 0.05 + e, 0.9), (b - e, 0.9),
                       (b, 0.15), (b + e, 0.9), (c - e, 0.8), (c, 0.15), (c + 2 * e, 1), (0.75, 0.9), (0.93, 0.4),
                       (1, 0)], n)  # fmt: skip
-        mouth = [(1300 * size, 400, 1), (2100 * size, 500, 0.7), (3600 * size, 1000, 0.15), (6000, 1200, 0.06)]
+        mouth = [(1500 * size, 450, 0.6), (2050 * size, 450, 1), (3600 * size, 900, 0.06), (6000, 1200, 0.015)]
         hoarse = rough * glide([(0, 1), (c, 1), (c + 0.1, 0.1), (0.9, 0.1), (1, 0.5)], n)
-        return to_peak(voiced(rng, fold * curve, mouth, 0.6, 0.06 + 2 * hoarse, hoarse)) * loud
+        return to_peak(voiced(rng, fold * curve, mouth, 0.9, 0.06 + 2 * hoarse, hoarse)) * loud
 
     return to_peak(repeat(rng, samples, count, length, crow), 0.9)
 

@@ -5,17 +5,21 @@
     folder/corpus.json                              seed, seconds and first caption: a half-made corpus is never mixed
 
 A clip depends on (seed, split, index, seconds) alone: on no other clip, on no number of workers. Workers are processes
-of their own (`python -c`), so a notebook, a script without a main guard and any start method all work.
+of their own (`python -c`), so a notebook, a script without a main guard and any start method all work. A build that was
+killed is called again and goes on: whole clips are kept, and the tables are written last.
 """
 
 import csv
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -25,6 +29,8 @@ from minigen.corpus.captions import caption, split_of
 from minigen.corpus.dsp import RATE
 from minigen.corpus.scenes import Scene, render_scene, sample_scene
 from minigen.errors import MinigenError
+from minigen.files import sweep, write_aside
+from minigen.limits import Need
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -83,19 +89,25 @@ def clip_row(split: str, index: int, scene: Scene, text: str) -> Row:
 
 
 def _write_clip(path: Path, scene: Scene, rng: np.random.Generator) -> None:
-    """Render and write aside, then rename; a complete clip is kept."""
+    """Render and write aside, then rename; a complete clip is kept.
+
+    Not flushed clip by clip, which would cost more than the sound: one that a loss of power cut short has another size.
+    """
     import soundfile
 
     samples = round(scene.seconds * RATE)
     if path.exists() and path.stat().st_size == 44 + 2 * samples:
         return
-    aside = path.with_name(f".{path.stem}.part")
-    sound = render_scene(scene, rng, samples)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    encoded = io.BytesIO()
+    soundfile.write(encoded, render_scene(scene, rng, samples), RATE, format="WAV", subtype="PCM_16")
     try:
-        soundfile.write(aside, sound, RATE, format="WAV", subtype="PCM_16")
+        aside.write_bytes(encoded.getvalue())
         os.replace(aside, path)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise MinigenError(f"cannot write {path}: {error}. Make room, then call again to finish.") from error
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink()
+        raise MinigenError(f"cannot write {path} ({error.strerror}). Make room, then call again to finish.") from error
 
 
 def make_clips(folder: Path, clips: int, seed: int, seconds: float, part: int, parts: int) -> Iterator[Row]:
@@ -155,22 +167,39 @@ def _prepare(folder: Path, seed: int, seconds: float) -> None:
     note = folder / "corpus.json"
     try:
         (folder / "audio").mkdir(parents=True, exist_ok=True)
-        if not note.exists():
-            note.write_text(json.dumps(recipe) + "\n")
     except OSError as error:
         raise MinigenError(f"cannot write the corpus to {folder}: {error.strerror}. Name a writable folder.") from error
-    found = json.loads(note.read_text())
+    if not note.exists():
+        write_aside(note, json.dumps(recipe) + "\n")
+    for place in (folder, folder / "audio"):
+        sweep(place)
+    try:
+        found = json.loads(note.read_text())
+    except (OSError, ValueError) as error:
+        raise MinigenError(f"{note} is damaged ({error}). Remove {folder} or name another folder.") from error
     if found != recipe:
         raise MinigenError(f"{folder} holds another corpus ({found}, not {recipe}). Remove it or name another folder.")
 
 
 def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    aside = path.with_suffix(".part")
-    with open(aside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: row["youtube_id"]))
-    os.replace(aside, path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: row["youtube_id"]))
+    write_aside(path, text.getvalue())
+
+
+def corpus_need(folder: str | Path, clips: int, seed: int, seconds: float, measure: bool = False) -> Need:
+    """What `build_corpus` will take. `measure`: render three clips to say how long, too."""
+    took = 0.0
+    if measure:
+        began = time.perf_counter()
+        for index in range(3):
+            scene, _, rng = describe_clip(seed, "train", index, seconds)
+            render_scene(scene, rng, round(seconds * RATE))
+        took = (time.perf_counter() - began) / 3 * clips / min(_processors(), max(1, clips // CLIPS_A_WORKER))
+    missing = max(0, clips - sum(1 for _ in Path(folder).glob("audio/*.wav")))
+    return Need("the corpus", disk=missing * (2000 + 2 * RATE * seconds), seconds=took, folder=Path(folder))
 
 
 def _check(clips: int, seed: int, seconds: float, workers: int) -> None:
@@ -198,6 +227,7 @@ def build_corpus(
     workers = min(_processors(), max(1, clips // CLIPS_A_WORKER)) if workers is None else workers
     _check(clips, seed, seconds, workers)
     folder = Path(folder)
+    corpus_need(folder, clips, seed, seconds).refuse()
     request = {"folder": str(folder.resolve()), "clips": clips, "seed": seed, "seconds": float(seconds)}
     _prepare(folder, seed, float(seconds))
     with tqdm(total=clips, desc="corpus", unit="clip", disable=not progress) as bar:

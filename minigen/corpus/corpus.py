@@ -16,10 +16,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from minigen.audio import AudioError, fit_length, load_audio, write_aside
+from minigen.audio import AudioError, fit_length, load_audio
 from minigen.corpus.clip import Clip
+from minigen.files import write_aside
 
-SILENT = 1e-4  # a clip whose largest sample stays below this is silent
+SILENT = 1e-4  # a clip is silent whose largest sample stays below this, or whose largest distance from its mean does
 
 
 @dataclass
@@ -99,12 +100,12 @@ class Corpus:
         """Clip `index` as float32 [1, 1, round(seconds * sample_rate)], cut or padded with zeros.
 
         Raises:
-            AudioError: the file turns out missing, damaged, not finite, or silent (peak below 1e-4).
+            AudioError: the file turns out missing, damaged, not finite, or silent (peak below 1e-4, or a constant).
         """
         source = self.read(index)
         start = first_sound(source, self.seconds) if self.seek_sound else 0.0
         wav = load_audio(source, self.sample_rate, start, self.seconds)
-        if wav.abs().max() < SILENT:
+        if wav.abs().max() < SILENT or (wav - wav.mean()).abs().max() < SILENT:
             raise AudioError("silent", f"{self.clips[index].file} is silent. Use another recording.")
         return fit_length(wav, round(self.seconds * self.sample_rate))
 

@@ -190,12 +190,17 @@ def voiced(
     return moving_formants(source, peaks, tilt)
 
 
-def repeat(rng: np.random.Generator, samples: int, count: int, length: float, make: Callable) -> np.ndarray:
-    """`count` sounds in a row: `make(samples)` is called for each with about `length` seconds, or what has room."""
+def repeat(
+    rng: np.random.Generator, samples: int, count: int, length: float, make: Callable, loose: float = 0.3
+) -> np.ndarray:
+    """`count` sounds in a row: `make(samples)` is called for each with about `length` seconds, or what has room.
+
+    loose: how much of the pause after it a sound may be late; no animal keeps time like a clock.
+    """
     out = np.zeros(samples)
     slot = samples / max(count, 1)
     for i in range(max(count, 1)):
         size = max(32, int(min(length * rng.uniform(0.9, 1.1) * RATE, 0.8 * slot)))
-        late = 0.3 * rng.uniform() * (slot - size) * (i > 0)
+        late = loose * rng.uniform() * (slot - size) * (i > 0)
         place(out, make(min(size, samples)), (i * slot + late) / RATE)
     return out

@@ -67,16 +67,26 @@ def throttle(rng: np.random.Generator, samples: int, longest: float, lag: float)
 
 
 def helicopter(rng: np.random.Generator, samples: int, count: int, pitch: float) -> np.ndarray:
-    """Helicopter: blades chop the air 9 to 20 times a second and gate its rush; the tail rotor buzzes."""
+    """Helicopter: blades chop the air 9 to 20 times a second and gate its rush; tail rotor buzzes, turbine whines.
+
+    Far air swallows the treble (some 30 dB at 8 kHz), and wind and echoes from the ground make the level drift.
+    """
     scale, near = 2 ** (0.4 * pitch), rng.uniform(0.3, 1)
     beat = rng.uniform(9, 17) * scale * (1 + 0.01 * wander(rng, samples, 1))
     chops, phase = firing(rng, beat, 2, 0.08)
     slap = formants(chops, [(80, 30, 0.6), (160, 50, 1), (300, 90, 0.8), (700, 300, 0.25 * near)])
-    gate = rng.uniform(0.15, 0.6) + (0.5 + 0.5 * np.cos(2 * np.pi * phase)) ** rng.uniform(1, 3)
-    air = coloured(rng, samples, [(40, -4), (150, 0), (400, -4), (1500, -16), (8000, -50 + 20 * near)], 0.5 * pitch)
+    gate = rng.uniform(0.3, 2.2 - 1.5 * near) + (0.5 + 0.5 * np.cos(2 * np.pi * phase)) ** rng.uniform(1, 2)
+    steep = rng.uniform(12, 22) - 4 * near  # dB lost from 300 Hz to 1 kHz
+    curve = [(30, -2), (90, 0), (300, -4), (1000, -4 - steep), (4000, -8 - 1.7 * steep), (8000, -14 - 2.3 * steep)]
+    rush = coloured(rng, samples, curve, 0.5 * pitch)
+    thump = coloured(rng, samples, [(30, -6), (90, 0), (300, -4), (700, -24), (8000, -70)], 0.5 * pitch)
+    air = unit(gate * thump) + unit((1 + 0.8 * near**2 * (gate / np.mean(gate) - 1)) * rush)  # echoes fill the treble
     tail = bandpass(firing(rng, beat * rng.uniform(5, 6.5), 3, 0.1)[0], 60, 400, 1)
-    mix = rng.uniform(0.2, 0.8) * unit(slap) + unit(gate * air) + rng.uniform(0.2, 0.5) * unit(tail)
-    return to_peak(mix * np.linspace(*rng.uniform(0.5, 1, 2), samples))
+    mix = rng.uniform(0.1, 0.2 + 0.4 * near) * unit(slap) + 0.7 * air + rng.uniform(0.2, 0.5) * unit(tail)
+    turbine = 2 * np.pi * rng.uniform(1200, 4800) * scale * seconds(samples)
+    mix += rng.choice([0, 0.02, 0.06]) * np.sin(turbine + wander(rng, samples, 3))
+    drift = np.exp(0.12 * wander(rng, samples, 1.5)) * np.linspace(*rng.uniform(0.5, 1, 2), samples)
+    return to_peak(bandpass(mix * drift, 25, 8000, 1))
 
 
 def chainsaw(rng: np.random.Generator, samples: int, count: int, pitch: float) -> np.ndarray:
@@ -85,10 +95,11 @@ def chainsaw(rng: np.random.Generator, samples: int, count: int, pitch: float) -
     hand = 0.85 + 0.1 * wander(rng, samples, 2) if steady else throttle(rng, samples, 1.4, rng.uniform(0.07, 0.2))
     rate = high * (0.42 + 0.58 * hand) * (1 + 0.02 * wander(rng, samples, 12))
     pulses, phase = firing(rng, rate, 2, 0.12)
-    peaks = [(260, 1), (600, 0.9), (1200, 0.8), (2300, 0.6), (4000, 0.4)]
+    peaks = [(140, 0.5), (260, 1), (600, 0.9), (1200, 0.8), (2300, 0.6), (4000, 0.3)]
     body = formants(pulses, [(f * rng.uniform(0.8, 1.25), f / 2.5, g) for f, g in peaks])
-    rasp = coloured(rng, samples, [(300, -16), (1000, -2), (2500, 0), (6000, -8), (8000, -16)], 0.3 * pitch)
-    rasp *= np.exp(-3 * phase) * rng.uniform(0.3, 0.7)
+    rasp = coloured(rng, samples, [(60, -8), (300, -6), (1000, -1), (2500, 0), (5000, -8), (8000, -22)],
+                    0.3 * pitch)  # fmt: skip
+    rasp *= (0.3 + np.exp(-3 * phase)) * rng.uniform(0.3, 0.9)
     return to_peak(bandpass(np.tanh(1.2 * unit(body) + rasp), 60, 8000, 1) * (rate / high) ** 1.5)
 
 

@@ -15,9 +15,9 @@ from minigen.corpus.dsp import RATE, formants, place, seconds, to_peak, wander
 
 # Rain models: (drops a second, lowest and highest drop resonance in Hz, drop level over the hiss in dB)
 RAIN = {
-    "drizzle on leaves": (90, 1400, 5200, 5.0),
-    "rain on a roof": (500, 350, 2600, 4.0),
-    "downpour": (1500, 700, 4500, -4.0),
+    "drizzle on leaves": (90, 1400, 5200, 2.0),
+    "rain on a roof": (500, 350, 2600, 0.0),
+    "downpour": (1500, 700, 4500, -7.0),
 }
 
 
@@ -64,7 +64,9 @@ def modes(strikes: np.ndarray, bars: list[tuple[float, float, float]]) -> np.nda
 def rain(rng: np.random.Generator, samples: int, count: int, pitch: float) -> np.ndarray:
     """Rain: a hiss of far drops below a shower of near ones, each a click that rings what it falls on."""
     rate, low, high, level = RAIN[rng.choice(list(RAIN))]
-    bed = [(40, rng.uniform(-12, 4)), (200, rng.uniform(-6, 4)), (1000, 0), (4000, rng.uniform(-8, 0)), (8000, -14)]
+    low_end, high_end = rng.uniform(-12, 10), rng.uniform(-10, 3)
+    bed = [(40, low_end), (200, rng.uniform(-6, 3)), (1000, 0), (4000, 0.7 * high_end), (7000, high_end - 2),
+           (8000, high_end - 8)]  # fmt: skip
     hiss = coloured(rng, samples, bed, 0.7 * pitch) * (1 + 0.12 * wander(rng, samples, 3))
     drops = np.zeros(samples)
     for frequency in np.geomspace(low, high, 5) * rng.uniform(0.85, 1.15, 5) * 2 ** (0.5 * pitch):
@@ -102,6 +104,7 @@ def sea_waves(rng: np.random.Generator, samples: int, count: int, pitch: float) 
     crash = coloured(rng, samples, [(150, -24), (450, 0), (1200, -2), (3000, -12), (8000, -30)], 0.5 * pitch)
     foam = coloured(rng, samples, [(400, -40), (1500, -8), (3500, 0), (6000, -4), (8000, -10)], 0.4 * pitch)
     crash *= 1 + 0.25 * wander(rng, samples, 9)  # it boils
+    foam *= np.exp(0.3 * wander(rng, samples, 25))  # and bursts, bubble by bubble
     return to_peak(rng.uniform(0.3, 0.9) * low * rumble + mid * crash + rng.uniform(0.2, 0.5) * high * foam)
 
 
@@ -126,11 +129,11 @@ def crackling_fire(rng: np.random.Generator, samples: int, count: int, pitch: fl
     flurry, rate = np.exp(0.6 * wander(rng, samples, 4)), rng.uniform(12, 45)
     snaps = np.zeros(samples)
     for frequency in rng.uniform([700, 1500, 2800, 4200], [1300, 2600, 4200, 6000]) * 2 ** (0.5 * pitch):
-        snaps += formants(sparks(rng, samples, rate / 4, 0.8), [(min(frequency, 7000), frequency / 4, 1.0)])
+        snaps += formants(sparks(rng, samples, rate / 4, 1.1), [(min(frequency, 7000), frequency / 4, 1.0)])
     flames = coloured(rng, samples, [(20, 0), (90, 0), (250, -10), (700, -24), (3000, -34), (8000, -40)], 0.4 * pitch)
     flames *= 1 + 0.3 * wander(rng, samples, 9)
     hiss = coloured(rng, samples, [(500, -30), (3000, 0), (7000, 0)])
-    return to_peak(unit(snaps * flurry) + rng.uniform(0.4, 1.6) * flames + rng.uniform(0.04, 0.15) * hiss)
+    return to_peak(unit(snaps * flurry) + rng.uniform(0.5, 2.5) * flames + rng.uniform(0.02, 0.1) * hiss)
 
 
 def stream(rng: np.random.Generator, samples: int, count: int, pitch: float) -> np.ndarray:

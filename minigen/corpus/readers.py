@@ -16,8 +16,9 @@ from pathlib import Path
 from minigen.audio import AUDIO_SUFFIXES, SAMPLE_RATE, AudioError, check_audio
 from minigen.corpus.clip import Clip, Event
 from minigen.corpus.corpus import Corpus, Report
-from minigen.corpus.table import SPLITS, Files, from_csv, tables_of
+from minigen.corpus.table import SPLITS, Files, clean_caption, from_csv, start_of, tables_of
 from minigen.errors import MinigenError
+from minigen.processes import is_first
 
 
 def read_corpus(
@@ -52,7 +53,7 @@ def read_corpus(
         raise MinigenError(f"clips of {seconds} s hold no sound. Ask for more than 0 s.")
     path = Path(path)
     clips, report, read = _open(path, split, seconds, None if audio is None else Path(audio))
-    if skipped_to is not None and report.skipped:
+    if skipped_to is not None and report.skipped and is_first():
         report.write(skipped_to)
     if not clips:
         listed = f"; list in {skipped_to}" if skipped_to is not None and report.skipped else ""
@@ -98,11 +99,11 @@ def _from_classes(folder: Path, split: str, seconds: float) -> tuple[list[Clip],
         report.looked_at += 1
         try:
             rate, frames = check_audio(path)
+            label = path.relative_to(folder).parts[0]
+            caption, kind = clean_caption(plain_caption(label)), kind_of_label(label)
         except AudioError as error:
             report.skip(str(path), error.reason)
             continue
-        label = path.relative_to(folder).parts[0]
-        caption, kind = plain_caption(label), kind_of_label(label)
         events = (Event(kind, 1, 0.0, min(frames / rate, seconds)),) if kind else ()
         clips.append(Clip(path.stem, "", 0.0, caption[:1].upper() + caption[1:], str(path), events))
     return clips, report
@@ -150,11 +151,12 @@ def _from_datasets(path: Path, split: str) -> tuple[list[Clip], Report, Callable
     for number, row in enumerate(table.remove_columns("audio")):
         report.looked_at += 1
         name = f"{path}[{number}]"
-        caption = " ".join(str(row["caption"] or "").split())
-        if not caption:
-            report.skip(name, "no caption")
+        try:
+            caption = clean_caption(str(row["caption"] or ""))
+        except AudioError as error:
+            report.skip(name, error.reason)
             continue
-        video, start = str(row.get("youtube_id") or ""), float(row.get("start_time") or 0)
+        video, start = str(row.get("youtube_id") or ""), start_of(str(row.get("start_time") or ""))
         clips.append(Clip(str(row.get("audiocap_id", number)), video, start, caption, name))
         rows.append(number)
     return clips, report, lambda index: _sound(table[rows[index]]["audio"])

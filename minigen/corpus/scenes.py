@@ -23,11 +23,16 @@ SOUNDS = {**voices.SOUNDS, **nature.SOUNDS, **machines.SOUNDS}
 # Seconds of one sound (shortest, usual): these kinds sound `count` times, and captions may say how often.
 COUNTED = {
     "dog_bark": (0.25, 0.5), "cat_meow": (0.55, 1.1), "rooster": (1.2, 2.3), "frog_croak": (0.4, 0.8),
-    "cow_moo": (1.1, 2.2), "sneeze": (0.7, 1.2), "cough": (0.3, 0.5), "thunder": (1.4, 3.2), "church_bell": (0.8, 1.8),
+    "cow_moo": (1.1, 2.2), "sneeze": (1.0, 1.4), "cough": (0.3, 0.5), "thunder": (1.4, 3.2), "church_bell": (0.8, 1.8),
     "telephone": (0.8, 1.6), "knock": (0.2, 0.38), "car_horn": (0.4, 0.8), "alarm_beep": (0.25, 0.6),
 }  # fmt: skip
 # Seconds of one cry or one call: textures that are made of repeated sounds too rich to be counted by ear.
 PHRASED = {"baby_cry": 1.3, "bird_chirp": 0.9}
+# Seconds in which a sound rises and falls where it begins or ends inside the clip: nature has no switch.
+FADES = {"counted": (0.003, 0.03), "gradual": (0.3, 0.4), "other": (0.08, 0.12)}
+GRADUAL = frozenset({"rain", "wind", "sea_waves", "crackling_fire", "stream", "helicopter", "engine", "applause",
+                     "crickets"})  # fmt: skip
+CUT = 0.004  # seconds: the recorder starts and stops in the middle of the sound
 # Kinds that would hide each other when they sound at once.
 MASKING = (
     frozenset({"rain", "wind", "sea_waves", "stream", "applause", "crackling_fire"}),
@@ -229,8 +234,20 @@ def event_gain_db(event: SceneEvent) -> float:
     return GAIN_DB[event.loudness] + GAIN_DB[event.distance]
 
 
-def render_event(event: SceneEvent, rng: np.random.Generator) -> np.ndarray:
-    """The event alone, float64 [(offset - onset) * 16000], at its level: rms 1 while it sounds if ordinary."""
+def _fades(event: SceneEvent, clip: float) -> tuple[float, float]:
+    """Attack and release in seconds; a texture that reaches an end of the `clip` seconds is cut there, not faded."""
+    style = "counted" if event.kind in COUNTED else "gradual" if event.kind in GRADUAL else "other"
+    attack, release = FADES[style]
+    if style == "counted":
+        return attack, 0.8 if event.kind == "church_bell" else release
+    return CUT if event.onset == 0 else attack, CUT if event.offset >= clip else release
+
+
+def render_event(event: SceneEvent, rng: np.random.Generator, clip: float = np.inf) -> np.ndarray:
+    """The event alone, float64 [(offset - onset) * 16000], at its level: rms 1 while it sounds if ordinary.
+
+    clip: seconds of the clip around it.
+    """
     samples = round((event.offset - event.onset) * RATE)
     length = samples / RATE
     count = max(1, round(length / PHRASED[event.kind])) if event.kind in PHRASED else event.count
@@ -239,7 +256,7 @@ def render_event(event: SceneEvent, rng: np.random.Generator) -> np.ndarray:
         sound = room(rng, bandpass(sound, 0, 2200, 1), 0.9, 0.5)
     if event.distance == "background":
         sound = bandpass(sound, 0, 4500, 1)
-    attack, release = (0.003, 0.8 if event.kind == "church_bell" else 0.03) if event.kind in COUNTED else (0.08, 0.12)
+    attack, release = _fades(event, clip)
     sound *= swell(samples, min(attack, length / 4), min(release, length / 3))
     return sound * 10 ** (event_gain_db(event) / 20) / (loudness_rms(sound) + 1e-9)
 
@@ -252,7 +269,7 @@ def render_scene(scene: Scene, rng: np.random.Generator, samples: int) -> np.nda
     mix = np.zeros(samples)
     for event in scene.events:
         first = round(event.onset * RATE)
-        sound = render_event(event, rng)[: max(samples - first, 0)]
+        sound = render_event(event, rng, scene.seconds)[: max(samples - first, 0)]
         mix[first : first + len(sound)] += sound
     if ROOMS[scene.room]:
         mix = room(rng, mix, *ROOMS[scene.room])

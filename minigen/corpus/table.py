@@ -4,9 +4,14 @@
 
 The last five are the built-in corpus': a path, and the true events as lists joined by ";". Without `file` a clip goes
 by one of the names that AudioCaps' clips have been given: <youtube_id>_<start_time>, <youtube_id>, or these after a Y.
+
+Tables come from anywhere: with a byte order mark, in Latin-1, with quoted newlines, a quote that never ends, a novel
+for a caption. A row that cannot be used is skipped with its reason; only a table without the columns is refused.
 """
 
 import csv
+import io
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +25,7 @@ from minigen.errors import MinigenError
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 EVENT_COLUMNS = ("kinds", "counts", "onsets", "offsets")
+LONGEST = 1000  # characters of a caption: AudioCaps' longest has 300, and the text encoder reads 256 tokens
 
 
 def tables_of(path: Path, split: str) -> dict[str, Path]:
@@ -87,17 +93,36 @@ def from_csv(tables: dict[str, Path], split: str, files: Files) -> tuple[list[Cl
 
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:
-    """Rows of a CSV as {column: text}: in any column order, with a byte order mark, quoted newlines, extra columns."""
+    """Rows of a CSV as {column: text}: in any column order, with quoted newlines and extra columns.
+
+    A row that the CSV reader cannot read is an empty one.
+    """
+    reader = csv.reader(io.StringIO(_text(table), newline=""))
+    columns = [name.strip().lower() for name in _next(reader) or []]
+    _check_columns(columns, table)
+    while (row := _next(reader)) is not None:
+        if row:
+            yield {name: cell.strip() for name, cell in zip(columns, row, strict=False)}
+
+
+def _text(table: Path) -> str:
+    """A table's text: UTF-8, with or without a byte order mark, else Latin-1, in which every byte is a letter."""
     try:
-        with open(table, newline="", encoding="utf-8-sig", errors="replace") as file:
-            reader = csv.reader(file)
-            columns = [name.strip().lower() for name in next(reader, [])]
-            _check_columns(columns, table)
-            for row in reader:
-                if row:
-                    yield {name: cell.strip() for name, cell in zip(columns, row, strict=False)}
-    except (OSError, csv.Error) as error:
-        raise MinigenError(f"cannot read {table}: {error}. Write it as a comma-separated table in UTF-8.") from error
+        content = table.read_bytes()
+    except OSError as error:
+        raise MinigenError(f"cannot read {table} ({error.strerror}). Name a comma-separated table in UTF-8.") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _next(reader) -> list[str] | None:
+    """The reader's next row, None after the last; [""] for one with a cell of more than 128 kB, csv's limit."""
+    try:
+        return next(reader, None)
+    except csv.Error:
+        return [""]
 
 
 def _check_columns(columns: list[str], table: Path) -> None:
@@ -105,21 +130,36 @@ def _check_columns(columns: list[str], table: Path) -> None:
     missing += [] if {"youtube_id", "file"} & {*columns} else ["youtube_id (or file)"]
     if missing:
         raise MinigenError(
-            f"{table} has no column {' and no column '.join(missing)}; it has {', '.join(columns) or 'none'}. "
+            f"{table} has no column {' and no column '.join(missing)}; it has {', '.join(columns)[:200] or 'none'}. "
             f"AudioCaps' columns are audiocap_id,youtube_id,start_time,caption."
         )
 
 
+def clean_caption(text: str) -> str:
+    """A caption as one line of text that every later link can read.
+
+    Raises:
+        AudioError: nothing in it, or more than 1000 characters.
+    """
+    caption = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * LONGEST]).split())
+    if not caption:
+        raise AudioError("no caption", "there is no caption.")
+    if len(caption) > LONGEST:
+        raise AudioError("caption too long", f"a caption has more than {LONGEST} characters.")
+    return caption
+
+
+def start_of(text: str) -> float:
+    """AudioCaps' `start_time` in seconds; 0 for what is no number of them."""
+    return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) else 0.0
+
+
 def _clip(row: dict[str, str], number: int, files: Files) -> Clip:
-    if not row.get("caption"):
-        raise AudioError("no caption", f"row {number + 1} has no caption.")
+    caption = clean_caption(row.get("caption", ""))
     file = files.find(row)
     check_audio(file)
-    start = row.get("start_time", "")
-    start_time = float(start) if re.fullmatch(r"\d+(\.\d+)?", start) else 0.0
-    name = row.get("audiocap_id") or str(number)
-    caption = " ".join(row["caption"].split())
-    return Clip(name, row.get("youtube_id", ""), start_time, caption, file, _events(row, number))
+    name, start = row.get("audiocap_id") or str(number), start_of(row.get("start_time", ""))
+    return Clip(name, row.get("youtube_id", ""), start, caption, file, _events(row, number))
 
 
 def _events(row: dict[str, str], number: int) -> tuple[Event, ...]:
@@ -127,7 +167,10 @@ def _events(row: dict[str, str], number: int) -> tuple[Event, ...]:
     kinds, counts, onsets, offsets = ([c for c in row.get(name, "").split(";") if c] for name in EVENT_COLUMNS)
     try:
         values = zip(kinds, map(int, counts), map(float, onsets), map(float, offsets), strict=True)
-        return tuple(sorted((Event(*value) for value in values), key=lambda event: event.onset))
+        events = [Event(*value) for value in values]
+        if not all(0 <= event.onset <= event.offset < math.inf and 0 < event.count < 10**6 for event in events):
+            raise ValueError("an event that has no place in time")
+        return tuple(sorted(events, key=lambda event: event.onset))
     except ValueError as error:
         raise AudioError("bad events", f"row {number + 1}: {error}") from error
 

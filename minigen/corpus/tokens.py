@@ -1,77 +1,42 @@
-"""The token cache: every clip goes through the codec once, and training reads codes from disk.
+"""Tokenising: every clip goes through the codec once, and training reads codes from disk (`minigen.corpus.cache`).
 
-    clips, and mixtures of two --codec.encode--> codes.npy   int16 [n, K, T], memory-mapped
-                                                 rows.jsonl  caption, events, source: line i describes codes[i]
-                                                 skipped.jsonl, tokens.json: what was left out, settings, how far it is
+    clips, and mixtures of two --codec.encode--> codes.npy, rows.jsonl, skipped.jsonl, tokens.json
 
 Mixing (`minigen.corpus.mixing`) has to happen here, before the codec: codes are names of codebook entries, not
 amplitudes, so the codes of a sum are not the sum of the codes, nor anything else that could be worked out from them.
+Several processes (`accelerate launch`) encode a batch each and the first one writes: the files are the same.
 """
 
 import hashlib
 import json
 import math
-import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minigen.audio import AudioError, write_aside
+from minigen import processes
+from minigen.audio import AudioError
+from minigen.corpus.cache import (
+    TokenSet,
+    allocate,
+    keep_lines,
+    open_codes,
+    read_lines,
+    read_state,
+    write_state,
+)
 from minigen.corpus.clip import Event
 from minigen.corpus.corpus import Corpus
 from minigen.corpus.mixing import mix_captions, mix_clips, random_mixture
 from minigen.errors import MinigenError
+from minigen.files import append_lines, sweep
+from minigen.limits import Need
 
-__all__ = ["TokenSet", "mix_captions", "mix_clips", "tokenize"]
-
-
-@dataclass(frozen=True)
-class TokenSet:
-    """A finished token cache, opened: codes stay on disk until a batch asks for them.
-
-    Attributes:
-        codes: int16 [n, K, T], a memory map.
-        captions, events, sources: one entry a row; a mixture has two sources.
-        frame_rate: codec frames a second; codebook_size: V.
-    """
-
-    codes: np.ndarray
-    captions: list[str]
-    events: list[tuple[Event, ...]]
-    sources: list[list[str]]
-    frame_rate: float
-    codebook_size: int
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-    def batch(self, indices: Sequence[int]) -> tuple[Tensor, list[str]]:
-        """Rows `indices` -> (codes int64 [B, K, T], captions)."""
-        rows = [int(index) for index in indices]
-        return torch.from_numpy(self.codes[rows].astype(np.int64)), [self.captions[row] for row in rows]
-
-    @classmethod
-    def open(cls, folder: str | Path) -> "TokenSet":
-        """Open what `tokenize` wrote.
-
-        Raises:
-            MinigenError: no token cache there, or one that is not finished.
-        """
-        state = _read_state(Path(folder))
-        if state is None or not state["done"]:
-            what = "no tokens" if state is None else f"unfinished tokens ({state['next']} of {state['jobs']} clips)"
-            raise MinigenError(f"there are {what} in {folder}. Run `minigen tokenize` to make them.")
-        rows = _read_lines(Path(folder) / "rows.jsonl")
-        codes = _open_codes(Path(folder), "r")[: state["rows"]]
-        if len(rows) != len(codes):
-            raise _damaged(Path(folder) / "rows.jsonl")
-        events = [tuple(Event(**event) for event in row["events"]) for row in rows]
-        captions, sources = [row["caption"] for row in rows], [row["source"] for row in rows]
-        return cls(codes, captions, events, sources, state["codec"]["frame_rate"], state["codec"]["codebook_size"])
+__all__ = ["TokenSet", "mix_captions", "mix_clips", "tokenize", "tokens_need"]
 
 
 def tokenize(
@@ -102,11 +67,12 @@ def tokenize(
         MinigenError: settings that do not fit each other or the tokens already there, no usable clip, no room on disk.
     """
     folder = Path(folder)
-    state = _start(corpus, codec, folder, mix, seed)
+    with processes.first_alone():
+        state = _start(corpus, codec, folder, mix, seed)
     if not state["done"]:
-        _encode_all(corpus, codec, folder, state, batch_size, progress)
+        _encode_all(corpus, codec, folder, state, batch_size, progress and processes.is_first())
     listed = set(corpus.report.skipped)
-    found = [(row["file"], row["reason"]) for row in _read_lines(folder / "skipped.jsonl")]
+    found = [(row["file"], row["reason"]) for row in read_lines(folder / "skipped.jsonl")]
     corpus.report.skipped.extend(row for row in found if row not in listed)
     if state["rows"] == 0:
         raise MinigenError(f"no usable sound among {len(corpus)} clips: {corpus.report}. Use other recordings.")
@@ -117,13 +83,12 @@ def _start(corpus: Corpus, codec: nn.Module, folder: Path, mix: float, seed: int
     """The state of the cache in `folder`: how far it is if it was begun with these settings, else a fresh one."""
     _check_settings(corpus, codec, mix)
     settings = _settings(corpus, codec, mix, seed)
-    state = _read_state(folder)
+    state = read_state(folder)
     if state is None:
-        jobs = len(corpus) + round(mix * len(corpus))
-        silence = torch.zeros(1, 1, round(corpus.seconds * corpus.sample_rate), device=_device(codec))
-        _allocate(folder, (jobs, *codec.encode(silence).shape[1:]))
+        jobs = _jobs(corpus, mix)
+        allocate(folder, (jobs, *codec.encode(_silence(corpus, codec)).shape[1:]))
         state = {**settings, "jobs": jobs, "next": 0, "rows": 0, "skipped": 0, "done": False}
-        _write_state(folder, state)
+        write_state(folder, state)
     different = [name for name in settings if state.get(name) != settings[name]]
     if different:
         raise MinigenError(
@@ -171,40 +136,70 @@ def _settings(corpus: Corpus, codec: nn.Module, mix: float, seed: int) -> dict:
     }
 
 
-def _allocate(folder: Path, shape: tuple[int, ...]) -> None:
-    """Make codes.npy at its full size. A memory map on a full disk would kill the process, hence the look ahead."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        need, free = 2 * math.prod(shape), shutil.disk_usage(folder).free
-        if need > free:
-            raise MinigenError(f"the tokens need {need / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB. Make room.")
-        np.lib.format.open_memmap(folder / "codes.npy", "w+", np.int16, shape).flush()
-    except OSError as error:
-        raise MinigenError(f"cannot write tokens to {folder} ({error.strerror}). Choose another folder.") from error
+def tokens_need(corpus: Corpus, codec: nn.Module, folder: str | Path, mix: float = 0.0, measure: bool = False) -> Need:
+    """What `tokenize` will take. `measure`: encode a clip to say how long, too; reading the sounds comes on top."""
+    jobs, frames = _jobs(corpus, mix), math.ceil(corpus.seconds * codec.frame_rate)
+    took = 0.0
+    for _ in range(2 * measure):  # the first call also sets things up
+        began = time.perf_counter()
+        codec.encode(_silence(corpus, codec))
+        took = (time.perf_counter() - began) * jobs / processes.count()
+    codes = 0 if (Path(folder) / "codes.npy").exists() else 2 * codec.num_codebooks * frames * jobs
+    return Need("the tokens", disk=codes + 400 * jobs, seconds=took, folder=Path(folder))
+
+
+def _jobs(corpus: Corpus, mix: float) -> int:
+    return len(corpus) + round(mix * len(corpus))
+
+
+def _silence(corpus: Corpus, codec: nn.Module) -> Tensor:
+    return torch.zeros(1, 1, round(corpus.seconds * corpus.sample_rate), device=_device(codec))
 
 
 def _encode_all(corpus: Corpus, codec: nn.Module, folder: Path, state: dict, batch_size: int, progress: bool) -> None:
-    """Go on from `state` to the end, batch by batch: codes first, then rows, then the state that counts them."""
+    """Go on from `state` to the end, a batch in each process at a time; the first process writes."""
     from tqdm import tqdm
 
-    for name, count in (("rows.jsonl", state["rows"]), ("skipped.jsonl", state["skipped"])):
-        _keep_lines(folder / name, count)
-    codes = _open_codes(folder, "r+")
+    codes = _clean_up(folder, state) if processes.is_first() else None
     with tqdm(total=state["jobs"], initial=state["next"], unit="clip", desc="tokenize", disable=not progress) as bar:
         while state["next"] < state["jobs"]:
-            jobs = range(state["next"], min(state["next"] + batch_size, state["jobs"]))
-            waves, rows, skipped = _gather(corpus, jobs, state["seed"])
-            if waves:
-                batch = codec.encode(torch.cat(waves).to(_device(codec)))
-                codes[state["rows"] : state["rows"] + len(waves)] = batch.cpu().numpy()
-                codes.flush()
-            _append_lines(folder / "rows.jsonl", rows)
-            _append_lines(folder / "skipped.jsonl", skipped)
-            state["rows"], state["skipped"] = state["rows"] + len(rows), state["skipped"] + len(skipped)
+            jobs = range(state["next"], min(state["next"] + batch_size * processes.count(), state["jobs"]))
+            own = processes.parts_of(jobs, batch_size)[processes.rank()]
+            for found in processes.gather_objects(_encode(corpus, codec, own, state["seed"])):
+                if codes is not None:
+                    _store(folder, codes, state["rows"], *found)
+                state["rows"], state["skipped"] = state["rows"] + len(found[1]), state["skipped"] + len(found[2])
             state["next"] = jobs.stop
             state["done"] = state["next"] == state["jobs"]
-            _write_state(folder, state)
+            if codes is not None:
+                write_state(folder, state)
             bar.update(len(jobs))
+    processes.gather_objects(None)  # the last state is written before any process reads it
+
+
+def _clean_up(folder: Path, state: dict) -> np.ndarray:
+    """Remove what a break left beyond the state, and open the codes to write on."""
+    sweep(folder)
+    for name, count in (("rows.jsonl", state["rows"]), ("skipped.jsonl", state["skipped"])):
+        keep_lines(folder / name, count)
+    return open_codes(folder, "r+")
+
+
+def _encode(corpus: Corpus, codec: nn.Module, jobs: range, seed: int) -> tuple[np.ndarray | None, list, list]:
+    """Codes int16 [n, K, T], rows and skipped clips of some jobs."""
+    waves, rows, skipped = _gather(corpus, jobs, seed)
+    if not waves:
+        return None, rows, skipped
+    return codec.encode(torch.cat(waves).to(_device(codec))).cpu().numpy().astype(np.int16), rows, skipped
+
+
+def _store(folder: Path, codes: np.ndarray, first: int, new: np.ndarray | None, rows: list, skipped: list) -> None:
+    """Codes first, then rows; the state that counts them comes last."""
+    if new is not None:
+        codes[first : first + len(new)] = new
+        codes.flush()
+    append_lines(folder / "rows.jsonl", map(json.dumps, rows))
+    append_lines(folder / "skipped.jsonl", map(json.dumps, skipped))
 
 
 def _gather(corpus: Corpus, jobs: range, seed: int) -> tuple[list[Tensor], list[dict], list[dict]]:
@@ -235,44 +230,3 @@ def _row(caption: str, events: tuple[Event, ...], source: list[str]) -> dict:
 
 def _device(codec: nn.Module) -> torch.device:
     return next(codec.parameters(), torch.zeros(0)).device
-
-
-def _open_codes(folder: Path, mode: str) -> np.ndarray:
-    try:
-        return np.load(folder / "codes.npy", mmap_mode=mode)
-    except (OSError, ValueError) as error:
-        raise _damaged(folder / "codes.npy") from error
-
-
-def _read_state(folder: Path) -> dict | None:
-    file = folder / "tokens.json"
-    try:
-        return json.loads(file.read_text("utf-8")) if file.is_file() else None
-    except ValueError as error:
-        raise _damaged(file) from error
-
-
-def _damaged(file: Path) -> MinigenError:
-    return MinigenError(f"{file} is missing or damaged. Delete {file.parent} and tokenize again.")
-
-
-def _write_state(folder: Path, state: dict) -> None:
-    write_aside(folder / "tokens.json", json.dumps(state, indent=1) + "\n")
-
-
-def _read_lines(file: Path) -> list[dict]:
-    try:
-        return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise _damaged(file) from error
-
-
-def _append_lines(file: Path, rows: list[dict]) -> None:
-    with open(file, "a", encoding="utf-8") as out:
-        out.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-def _keep_lines(file: Path, count: int) -> None:
-    """Cut off what a break left behind the last state that was written."""
-    lines = file.read_text("utf-8").splitlines(keepends=True)[:count] if file.is_file() else []
-    write_aside(file, "".join(lines))

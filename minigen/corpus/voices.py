@@ -61,7 +61,8 @@ def sneeze(rng: np.random.Generator, samples: int, count: int, pitch: float) -> 
     fold = rng.uniform(190, 320) * 2 ** (0.5 * pitch)
     size = 2 ** (0.25 * pitch)
     vowel, tail, stop = rng.uniform(0.3, 1.1), rng.uniform(0.15, 1), rng.choice([0.0, 0.04])
-    teeth, fast, length = rng.uniform(2400, 4200) * size, rng.uniform(0.12, 0.4), rng.uniform(0.6, 1.0)
+    teeth, length = rng.uniform(2400, 4200) * size, rng.uniform(0.45, 0.8)
+    soft, fast = rng.uniform(0.04, 0.15), rng.uniform(0.12, 0.4)  # shares of the blast: it rises, and falls to 0.4
 
     def one(n: int) -> np.ndarray:
         start, blast = int(0.25 * n), int(rng.uniform(0.42, 0.5) * n)
@@ -70,11 +71,11 @@ def sneeze(rng: np.random.Generator, samples: int, count: int, pitch: float) -> 
         out = np.zeros(n)
         for sound, first, gain in ((inhale, 0, 1), (ah, start, vowel), (tchoo, blast, 1)):
             place(out, sound, first / RATE, gain)
-        return out
+        return out * rng.uniform(0.5, 1)  # no two are alike
 
     def _ah(n: int) -> np.ndarray:
         jaw = scaled([(0, 600), (0.6, 850), (1, 600)], size)
-        mouth = [(jaw, 150, 1), (1500 * size, 250, 0.6), (2900 * size, 350, 0.4)]
+        mouth = [(jaw, 150, 1), (1500 * size, 250, 0.25), (2900 * size, 350, 0.25)]
         voice = voiced(rng, fold * bend([(0, 0.9), (0.8, 1.6), (1, 1.5)], n), mouth, 0.8, 0.25, 0.15)
         shut = min(stop * RATE / n, 0.3)  # the tongue stops the air before the blast
         return to_peak(voice) * glide([(0, 0), (0.2, 0.6), (0.6, 1), (0.95 - shut, 0.7), (0.99 - shut, 0), (1, 0)], n)
@@ -82,12 +83,12 @@ def sneeze(rng: np.random.Generator, samples: int, count: int, pitch: float) -> 
     def _tchoo(n: int) -> np.ndarray:
         air = [(scaled([(0, 1.3), (0.3, 1), (1, 0.6)], teeth), 1800, 1), (1500 * size, 500, 0.9), (6000, 1800, 0.7)]
         burst = to_peak(moving_formants(noise(rng, n), air, 0.3))
-        burst *= bend([(0, 0), (0.03, 1), (fast, 0.4), (2 * fast, 0.1), (1, 0)], n)
+        burst *= bend([(0, 0), (soft, 1), (soft + fast, 0.4), (soft + 2 * fast, 0.1), (1, 0)], n)
         mouth = [(scaled([(0, 750), (1, 400)], size), 150, 1), (scaled([(0, 1700), (1, 900)], size), 200, 0.5)]
         voice = to_peak(voiced(rng, fold * bend([(0, 1.7), (0.3, 1.4), (1, 0.8)], n), mouth, 1, 0.2, 0.1))
         return burst + tail * voice * bend([(0, 0), (0.1, 0.8), (0.3, 0.5), (0.7, 0.1), (1, 0)], n)
 
-    return to_peak(repeat(rng, samples, count, length, one), 0.9)
+    return to_peak(repeat(rng, samples, count, length, one, 0.7), 0.9)
 
 
 def cough(rng: np.random.Generator, samples: int, count: int, pitch: float) -> np.ndarray:

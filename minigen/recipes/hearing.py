@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minigen.audio import SAMPLE_RATE, write_aside
+from minigen.audio import SAMPLE_RATE
 from minigen.corpus.builtin import describe_clip
 from minigen.corpus.captions import caption, plain_caption
 from minigen.corpus.clip import KINDS
 from minigen.corpus.scenes import Scene
+from minigen.files import write_aside
 from minigen.judge import Judge, Tagger
 from minigen.metrics import average_precision, event_recall, order_accuracy
 from minigen.recipes.pictures import SECONDS, corpus_clip, frame_labels

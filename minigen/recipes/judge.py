@@ -11,7 +11,7 @@ taken for. Neither model ever hears the output of a codec or of a language model
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,13 +22,23 @@ from tqdm.auto import tqdm
 from minigen.device import fast_bf16
 from minigen.judge import Judge, JudgeConfig, Tagger, TaggerConfig, linear_softmax, load_judge, load_tagger
 from minigen.recipes.hearing import finish, judge_figures, tagger_figures
-from minigen.recipes.pictures import Augmentation, Examples, augment, corpus_clip, examples, join, recordings
+from minigen.recipes.pictures import (
+    Augmentation,
+    Examples,
+    augment,
+    corpus_clip,
+    examples,
+    join,
+    plain_noise,
+    recordings,
+)
 from minigen.recipes.wordings import plain_wordings, train_tokenizer, wordings
 
 TAGGER_AUGMENTATION = Augmentation(gain=(-1.5, 0.6), noise=(-5, -1), floor=-5, mix=0.3, turn=True)
 JUDGE_AUGMENTATION = Augmentation(gain=(-0.1, 0.1), noise=(-5, -1), floor=-5)
 SAVE_EVERY = 60.0  # seconds between checkpoints
 REAL_SHARE = 0.12  # of every batch, where there are real recordings
+NOTHING = 5  # clips of plain noise or silence that a batch of the tagger holds besides: steady noise is no rain
 
 WHY_NOT_HTSAT = """Why not CLAP's own HTSAT: a ClapModel with a small HTSAT (48 channels, 3 stages, 1.5 M parameters;
 110 clips a second forward and backward on one core) had, after 319 steps of 64 clips, a mean average precision of 0.19
@@ -71,10 +81,11 @@ def train_tagger(
     training = training or Training()
     torch.manual_seed(training.seed)
     tagger = Tagger(TaggerConfig())
-    data = _Data(training, real, progress)
+    data, nothing = _Data(training, real, progress), plain_noise(training.seed)
 
     def loss(rng: torch.Generator) -> Tensor:
-        batch = augment(_with_silence(data.examples.rows(data.draw(rng))), TAGGER_AUGMENTATION, rng)
+        empty = nothing.rows(torch.randint(len(nothing), (NOTHING,), generator=rng))
+        batch = augment(join(data.examples.rows(data.draw(rng)), empty), TAGGER_AUGMENTATION, rng)
         return tagger_loss(tagger(batch.pictures.transpose(1, 2)), batch)
 
     minutes, curve = fit(tagger, loss, training, Path(folder) / "checkpoint.pt", progress)
@@ -93,12 +104,6 @@ def tagger_loss(logits: Tensor, batch: Examples) -> Tensor:
     clip = binary_cross_entropy(linear_softmax(frames).clamp(1e-6, 1 - 1e-6), batch.labels.float())
     each = binary_cross_entropy_with_logits(logits, batch.frames.float(), reduction="none").mean((1, 2))
     return clip + (each * batch.timed).sum() / batch.timed.sum().clamp(min=1)
-
-
-def _with_silence(batch: Examples) -> Examples:
-    """Two silent clips more, without a label; augmentation turns about half of such clips into plain noise."""
-    silent = Examples(*(torch.zeros_like(value[:2]) for value in vars(batch).values()))
-    return join(batch, replace(silent, pictures=silent.pictures - 5, timed=~silent.timed))
 
 
 def train_judge(

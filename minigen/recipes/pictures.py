@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
@@ -19,6 +20,7 @@ from minigen.audio import AUDIO_SUFFIXES, SAMPLE_RATE, fit_length, load_audio, l
 from minigen.corpus.builtin import describe_clip
 from minigen.corpus.captions import kind_of_label
 from minigen.corpus.clip import KINDS, Event
+from minigen.corpus.nature import coloured
 from minigen.corpus.scenes import render_scene
 from minigen.errors import MinigenError
 
@@ -64,6 +66,16 @@ def corpus_clip(seed: int, split: str, index: int) -> tuple[Tensor, tuple, bool]
     scene, _, rng = describe_clip(seed, split, index, SECONDS)
     wav = render_scene(scene, rng, int(SECONDS * SAMPLE_RATE))
     return torch.from_numpy(wav).view(1, 1, -1), scene.events, True
+
+
+def plain_noise(seed: int, clips: int = 240) -> Examples:
+    """Steady noise, which holds no event: a sixth silence, a third white, the rest coloured; rms 0.001 to 0.5."""
+    rng, sounds = np.random.default_rng([seed, clips]), []
+    for i in range(clips):
+        curve = [(hz, 0 if i % 6 < 3 else rng.uniform(-15, 15)) for hz in (40, 200, 1000, 4000, 8000)]
+        noise = coloured(rng, int(SECONDS * SAMPLE_RATE), curve) * 10 ** rng.uniform(-3, -0.3) * (i % 6 > 0)
+        sounds.append((torch.from_numpy(noise.astype(np.float32)).view(1, 1, -1), (), True))
+    return examples(sounds)
 
 
 def frame_labels(events: Iterable[Event]) -> Tensor:
@@ -116,59 +128,61 @@ def augment(batch: Examples, how: Augmentation, generator: torch.Generator) -> E
     In order: mixing, turning, gain and colour (a smooth curve over the bands, 3 dB standard deviation), noise of random
     tilt (half of the clips), blur over 3 x 3 points as a codec would (a third), hiding of a few bands and moments.
     """
-    luck = _Luck(len(batch), generator)
+    luck = Luck(len(batch), generator)
     batch = _mix(batch, luck, how.mix)
     batch = _turn(batch, luck) if how.turn else batch
     bands = batch.pictures.shape[2]
     x = batch.pictures + luck.uniform(*how.gain) + _curve(luck, 5, bands, 0.3)
-    x = torch.where(luck.chance(0.5), _add(x, luck.uniform(*how.noise) + _noise(luck, x)), x)
+    x = torch.where(luck.chance(0.5), add_powers(x, luck.uniform(*how.noise) + _noise(luck, x)), x)
     x = torch.where(luck.chance(0.33), avg_pool2d(x, 3, 1, 1, count_include_pad=False), x)
     return replace(batch, pictures=_hide(x.clamp(min=how.floor), luck))
 
 
-class _Luck:
+class Luck:
     """Random numbers for each clip of a batch, shaped [B, 1, 1] to spread over its picture."""
 
     def __init__(self, clips: int, generator: torch.Generator):
         self.clips, self.generator = clips, generator
 
     def uniform(self, low: float, high: float) -> Tensor:
+        """One number between `low` and `high` for each clip."""
         return low + (high - low) * torch.rand(self.clips, 1, 1, generator=self.generator)
 
     def chance(self, probability: float) -> Tensor:
+        """True with `probability`, for each clip on its own."""
         return self.uniform(0, 1) < probability
 
 
-def _add(x: Tensor, y: Tensor) -> Tensor:
-    """Logarithm of the sum of two powers."""
+def add_powers(x: Tensor, y: Tensor) -> Tensor:
+    """Base-10 logarithm of the sum of two powers given as such logarithms: two unrelated sounds at once."""
     return torch.logaddexp(x * LN10, y * LN10) / LN10
 
 
-def _curve(luck: _Luck, knots: int, bands: int, spread: float) -> Tensor:
+def _curve(luck: Luck, knots: int, bands: int, spread: float) -> Tensor:
     """A random smooth curve over the bands, [B, 1, M]."""
     points = spread * torch.randn(luck.clips, 1, knots, generator=luck.generator)
     return interpolate(points, bands, mode="linear", align_corners=True)
 
 
-def _noise(luck: _Luck, x: Tensor) -> Tensor:
+def _noise(luck: Luck, x: Tensor) -> Tensor:
     """Noise of random tilt around level 0; a low band holds few bins of the transform and so fluctuates most."""
     flutter = 0.434 / torch.linspace(1, 4, x.shape[2])
     return _curve(luck, 2, x.shape[2], 0.7) + flutter * torch.randn(x.shape, generator=luck.generator)
 
 
-def _mix(batch: Examples, luck: _Luck, probability: float) -> Examples:
+def _mix(batch: Examples, luck: Luck, probability: float) -> Examples:
     """Add its neighbour, 0 to 8 dB softer, to some clips: labels are united, and timed only where both are."""
     mixed, softer = luck.chance(probability), luck.uniform(-0.8, 0.0)
     other = Examples(*(value.roll(1, 0) for value in vars(batch).values()))
     return Examples(
-        torch.where(mixed, _add(batch.pictures, other.pictures + softer), batch.pictures),
+        torch.where(mixed, add_powers(batch.pictures, other.pictures + softer), batch.pictures),
         batch.labels | (other.labels & mixed[:, 0]),
         batch.frames | (other.frames & mixed),
         batch.timed & (other.timed | ~mixed[:, 0, 0]),
     )
 
 
-def _turn(batch: Examples, luck: _Luck) -> Examples:
+def _turn(batch: Examples, luck: Luck) -> Examples:
     """Roll the batch round in time by a random number of label frames: what leaves at the end enters at the front."""
     steps = int(torch.randint(batch.frames.shape[2], (1,), generator=luck.generator))
     per_label = batch.pictures.shape[1] / batch.frames.shape[2]
@@ -176,7 +190,7 @@ def _turn(batch: Examples, luck: _Luck) -> Examples:
     return replace(batch, pictures=pictures, frames=batch.frames.roll(steps, 2))
 
 
-def _hide(x: Tensor, luck: _Luck) -> Tensor:
+def _hide(x: Tensor, luck: Luck) -> Tensor:
     """SpecAugment (arXiv 1904.08779): replace up to 8 bands, and up to 5 % of the time, by the clip's mean."""
     for axis, most in ((1, x.shape[1] // 20), (2, 8)):
         place = torch.arange(x.shape[axis]).view(1, -1, 1).transpose(1, axis)

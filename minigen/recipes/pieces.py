@@ -15,10 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minigen.recipes.teacher import View
 from minigen.text import MAX_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from minigen.recipes.teacher import Teacher
 
 PAD, END, UNKNOWN = range(3)  # the first pieces of every T5 vocabulary
 
@@ -33,7 +36,9 @@ def train_tokenizer(captions: list[str], pieces: int) -> PreTrainedTokenizerBase
     from transformers import PreTrainedTokenizerFast
 
     space = {"replacement": "▁", "prepend_scheme": "always", "split": True}
-    words = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**space)])
+    words = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**space), pre_tokenizers.Punctuation()]
+    )
     folded = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     learner = Tokenizer(models.Unigram())
     learner.normalizer, learner.pre_tokenizer = folded, words
@@ -42,7 +47,11 @@ def train_tokenizer(captions: list[str], pieces: int) -> PreTrainedTokenizerBase
         vocab_size=pieces, initial_alphabet=visible, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False
     )
     learner.train_from_iterator(captions, trainer)
-    learned = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["vocab"][1:]]
+    # letters that no caption needs alone come in an order, with scores, that change from run to run: one score for all
+    learned = {name: round(score, 4) for name, score in json.loads(learner.to_str())["model"]["vocab"][1:]}
+    lowest = min(learned.values())
+    learned |= {letter: lowest for letter in visible if learned[letter] < lowest + 0.1}
+    learned = sorted(learned.items(), key=lambda pair: (-pair[1], pair[0]))
     known = [(name, 0.0) for name in ("<pad>", "</s>", "<unk>")] + [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
     tokenizer = Tokenizer(models.Unigram([*known, *learned, ("<extra_id_0>", 0.0)], unk_id=UNKNOWN, byte_fallback=True))
     tokenizer.normalizer, tokenizer.pre_tokenizer = folded, words
@@ -78,3 +87,13 @@ def embeddings_from_counts(
     start = torch.zeros(size, width)
     start[:, : vectors.shape[1]] = vectors
     return F.normalize(start, dim=1) * width**0.5
+
+
+def embeddings_from_teacher(tokenizer: PreTrainedTokenizerBase, teacher: Teacher, view: View) -> Tensor:
+    """Start vectors of the pieces, [vocabulary, width], of unit mean square: what the teacher makes of each alone.
+
+    Seen from the mean of the pieces, along the axes of the captions: a piece is a word, mostly, not a caption.
+    """
+    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    vectors = teacher.teach([name.replace("▁", " ").strip() or "." for name in names])
+    return View(vectors.mean(0, keepdim=True), view.axes)(vectors) * view.axes.shape[1] ** 0.5

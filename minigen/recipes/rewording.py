@@ -38,6 +38,25 @@ loud noisy | soft quiet faint gentle light | near nearby close | distant far dis
 big large huge | small little tiny | several multiple many some few | fast quick rapid | continuous constant steady
 brief short | repeated repetitive | while as | then followed
 """
+PROMPT_WORDS = """
+alligator ambulance animal anvil apartment arcade arrow audience avalanche axe bagpipe balloon banjo barn bass bat
+beach bear bike blender blizzard blacksmith bomb bottle bow brass brush bugle bus cafe camera campfire cannon cash
+castle cathedral cave cello chain chant cheer choir circus city clarinet coin concert cough coyote crane crash crow
+crunch cuckoo cymbal dice dishwasher dolphin donkey door doorbell dragon drum eagle earthquake echo elephant elevator
+explosion factory falcon fan farm feet ferry fireworks flute forest fountain fox freezer fridge garden ghost giggle
+glass glove gong grass guitar hail hair hairdryer hall harbor harmonica harp hawk heartbeat heater heel helmet highway
+hiccup hinge hippo horse hotel howl hyena ice insect jackhammer jungle kazoo kettle key kitchen koala ladder lake
+lathe lawnmower leaf leopard library lid lighter lion lizard llama lock lullaby machine mall marble market meadow
+metal microwave mixer monk monkey monster mosquito mouse mud mule nail needle night nightingale office orchestra organ
+otter owl paper parade parrot party peacock pen penguin phone photograph piano pig pinball pipe pirate plastic
+platform plate playground police pond pool pot printer projector puddle pump purr rabbit race radio rat rattlesnake
+raven razor refrigerator restaurant ribbon rifle robot rock roller roof rope sand sandpaper saxophone school scissors
+scooter scratch seagull seal sewing shaver sheet shoe shop shovel shower shutter skateboard ski slam slap snake snow
+spaceship sparrow spoon squirrel stadium stair station steel stomp stone storm stove street subway swallow swan swing
+sword synthesizer tank tape tent thud tiger tire tornado tractor traffic tram trombone trumpet tuba tunnel turbine
+turkey turtle typhoon ukulele umbrella vacuum van violin volcano vulture wagon walrus washer waterfall whale wheel
+whisper wolf wood woodpecker workshop zebra zipper
+"""
 JOINTS = {"and": "and", "while": "while", "as": "as", "with": "with", "followed by": "after", "then": "after"}
 
 
@@ -53,10 +72,13 @@ def stem(word: str) -> str:
 
 
 def families(captions: list[str], least: int = 3) -> dict[str, list[str]]:
-    """For each word that occurs `least` times in the captions: all such words of its stem or of a synonym's stem."""
+    """For each word that occurs `least` times in the captions: all such words of its stem or of a synonym's stem.
+
+    The synonyms themselves may take the place of a word though no caption has them.
+    """
     words = [w for w, n in Counter(w for c in captions for w in _words(c)).items() if n >= least and len(w) > 2]
     forms = defaultdict(list)
-    for word in sorted(words):
+    for word in sorted({*words, *(re.findall(r"\w{3,}", SYNONYMS) if captions else ())}):
         forms[stem(word)].append(word)
     related = defaultdict(set)
     for line in re.split(r"[|\n]", SYNONYMS):
@@ -86,6 +108,25 @@ def turn_round(caption: str, rng: np.random.Generator) -> str:
     joint = found[rng.integers(len(found))]
     before, after = caption[: joint.start()].strip(" ,"), caption[joint.end() :].strip(" ,")
     return f"{after} {JOINTS[joint.group()]} {before}" if before and after else caption
+
+
+def parts(captions: list[str], least: int = 2) -> list[str]:
+    """What stands between the joints of at least `least` captions, in 2 to 6 words: such prompts people type."""
+    cut = re.compile(rf",|\b(?:{'|'.join(JOINTS)})\b")
+    found = Counter(" ".join(part.split()) for caption in captions for part in cut.split(caption.lower()))
+    return [part for part, often in found.items() if often >= least and 1 <= part.count(" ") <= 5]
+
+
+def prompt_words() -> list[str]:
+    """Words that a prompt may hold though no caption does: the synonyms, also with -ing, and things that sound."""
+    synonyms = sorted(set(re.findall(r"\w+", SYNONYMS)))
+    return list(dict.fromkeys([*synonyms, *map(_gerund, synonyms), *PROMPT_WORDS.split()]))
+
+
+def _gerund(verb: str) -> str:
+    """Yap -> yapping, drone -> droning, bark -> barking."""
+    doubled = re.search(r"(?:^|[^aeiou])[aeiou][bdgmnpt]$", verb)
+    return (verb + verb[-1] if doubled else verb.rstrip("e")) + "ing"
 
 
 def _words(caption: str) -> list[str]:

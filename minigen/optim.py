@@ -1,0 +1,86 @@
+"""How the weights move: the settings of a training, the rate over its steps, which weights decay, and their average.
+
+    rate        .-""-.                     average   e <- d e + (1 - d) w    every few steps; what is kept is e
+               /      "-._
+      warm-up /           "-- a twentieth
+
+The optimiser is AudioGen's (arXiv 2209.15352, section 4): AdamW with betas 0.9 and 0.95, weight decay 0.1, gradients
+clipped at 1.0, an average of 0.99 every ten steps; the schedule is shorter, a cosine instead of an inverse root.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from minigen.errors import MinigenError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how fast, and what is done to the text.
+
+    Raises:
+        MinigenError: values that no training can have.
+    """
+
+    steps: int = 2000
+    batch_size: int = 16  # clips a step, over all processes
+    learning_rate: float = 1e-3
+    warmup: int = 150  # steps of linear rise; then cosine decay to a twentieth
+    weight_decay: float = 0.1
+    clip: float = 1.0  # largest gradient norm
+    ema: float = 0.99  # moving average of the weights, taken every `ema_every` steps
+    ema_every: int = 10
+    text_dropout: float = 0.1  # share of steps without text, the whole batch at once; 1 never sees the text
+    similarity: float = 0.0  # weight of the regulariser (the paper's lambda) in those steps
+    pooling: str = "max"
+    valid_every: int = 100
+    save_minutes: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.steps < 1 or self.batch_size < 1 or not 0 < self.learning_rate < math.inf:
+            raise MinigenError(
+                f"steps {self.steps}, batch_size {self.batch_size} and learning_rate {self.learning_rate} "
+                f"must be positive."
+            )
+        if not 0 <= self.text_dropout <= 1 or not 0 <= self.similarity < math.inf:
+            raise MinigenError(
+                f"text_dropout {self.text_dropout} lies in 0..1 and similarity {self.similarity} is 0 or more."
+            )
+        if self.similarity and self.batch_size < 2:
+            raise MinigenError("the regulariser compares pairs of clips. Give a batch_size of 2 or more.")
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then half a cosine from `learning_rate` down to a twentieth of it."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    share = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.learning_rate * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))))
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW in which matrices decay, and gains and biases do not."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
+
+
+class Ema:
+    """Moving average of the weights. The decay grows from 0.1 to `decay`, so that short runs forget their start."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.updates = decay, 0
+        self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move every weight towards the model's."""
+        self.updates += 1
+        decay = min(self.decay, self.updates / (9 + self.updates))
+        for name, value in model.state_dict().items():
+            self.weights[name].lerp_(value, 1 - decay)

@@ -1,0 +1,76 @@
+"""What the codec hears while it learns: random crops of the corpus and of real recordings.
+
+sources, held as 16-bit samples --draw, change speed, mix, level--> [batch, 1, crop]
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from minigen.audio import load_audio
+from minigen.errors import MinigenError
+
+
+class Recordings:
+    """Real recordings of a folder of class folders, named as in ESC-10: fold-source-take.ogg."""
+
+    def __init__(self, folder: str | Path, fold: str = "4", held_out: bool = False):
+        files = sorted(Path(folder).glob("*/*-*-*.*"))
+        self.files = [path for path in files if path.name.startswith(f"{fold}-") == held_out]
+        if not self.files:
+            raise MinigenError(f"{folder} has no recordings named fold-source-take.ogg in class folders, as ESC-10.")
+
+    NAME = (
+        'recordings of ESC-10 (K. J. Piczak, "ESC: Dataset for environmental sound classification", 2015, CC BY 3.0; '
+        "none of them is part of the weights) but for fold 4"
+    )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def by_kind(self) -> dict[str, list[Tensor]]:
+        """Class folder, without its number -> all its waveforms."""
+        kinds = {}
+        for index, path in enumerate(self.files):
+            kinds.setdefault(path.parent.name.split(" - ")[-1].lower(), []).append(self.load(index))
+        return kinds
+
+    def load(self, index: int) -> Tensor:
+        """Waveform [1, 1, samples], 16 kHz."""
+        return load_audio(self.files[index])
+
+
+class Crops:
+    """Random crops from sources held in memory as 16-bit samples, each source equally often."""
+
+    def __init__(self, sources: list, crop: int, progress: bool):
+        self.crop, self.sources = crop, []
+        for source in sources:
+            load = tqdm(range(len(source)), desc="loading", disable=not progress)
+            wavs = [(source.load(i)[0, 0].clamp(-1, 1) * 32767).short() for i in load]
+            self.sources.append([w for w in wavs if len(w) >= 1.25 * crop])
+        if not all(self.sources):
+            raise MinigenError(f"a source of sound has no clip of at least {1.25 * crop:.0f} samples.")
+
+    def batch(self, size: int, rng: np.random.Generator) -> Tensor:
+        """[size, 1, crop]: half of them faster or slower by up to a quarter, a third mixed with the one before.
+
+        Levels are random (peak 0.1 to 1), since the codec must not expect one.
+        """
+        rows = torch.stack([self._one(self.sources[i % len(self.sources)], rng) for i in range(size)])
+        mixed = torch.from_numpy(rng.uniform(0.1, 1, size) * (rng.uniform(size=size) < 1 / 3)).float()[:, None]
+        rows = rows + mixed * rows.roll(len(self.sources), 0)
+        level = torch.from_numpy(10 ** rng.uniform(-1, 0, size)).float()[:, None]
+        return (rows / rows.abs().amax(1, keepdim=True).clamp(min=0.02) * level)[:, None]
+
+    def _one(self, source: list[Tensor], rng: np.random.Generator) -> Tensor:
+        wav = source[rng.integers(len(source))]
+        reach = self.crop if rng.uniform() < 0.5 else int(self.crop * rng.uniform(0.8, 1.25))
+        first = rng.integers(len(wav) - reach + 1)
+        crop = wav[first : first + reach].float() / 32767
+        crop = F.interpolate(crop[None, None], size=self.crop, mode="linear")[0, 0] if reach != self.crop else crop
+        return crop / crop.abs().max().clamp(min=0.02)

@@ -1,0 +1,182 @@
+"""One step of training: a batch of clips, with its captions or without, moves the weights a little.
+
+    codes [B, K, T] --pattern--> sequence [B, K, S] --shifted right--> model --> logits [B, K, S, V] --> cross-entropy
+    captions --frozen encoder--> memory [B, N, D], taken from the whole batch with probability `text_dropout`
+
+    loss = CE(sequence | memory)                                      with the text
+    loss = CE(sequence) + similarity · similarity_loss(memory, hidden)   when the text was dropped
+
+One network thus learns p(audio | text) and p(audio), which guidance needs (AudioGen, arXiv 2209.15352, section 3.2),
+and the regulariser keeps what it hears without text arranged as the text would arrange it (arXiv 2309.08773). All that
+is left to chance depends on (seed, step) alone; every process is given the same batch and works on its share.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from minigen import processes
+from minigen.checkpoint import load_checkpoint, save_checkpoint
+from minigen.corpus.tokens import TokenSet
+from minigen.device import fast_bf16
+from minigen.errors import MinigenError
+from minigen.lm import AudioLM, shift_right
+from minigen.optim import Ema, TrainConfig, learning_rate, make_optimizer
+from minigen.patterns import DelayPattern
+from minigen.regularizer import pool, similarity_loss_pooled
+from minigen.text import TextEncoder
+
+
+class NotFinite(MinigenError):
+    """A loss or a gradient that is no number; the weights have not been touched by it."""
+
+
+def cross_entropy(logits: Tensor, sequence: Tensor) -> Tensor:
+    """Mean cross-entropy in nats over the real codes: logits [B, K, S, V], sequence int64 [B, K, S] (V = no code)."""
+    return F.cross_entropy(logits.flatten(0, 2), sequence.flatten(), ignore_index=logits.shape[-1])
+
+
+class Trainer:
+    """A model in training: its optimiser, its average, and the one step that changes them.
+
+    data: what it learns from, in a word that a checkpoint remembers. recent: what the steps since the last row of the
+    log gave.
+
+    Raises:
+        MinigenError: several processes that cannot share a batch evenly.
+    """
+
+    def __init__(self, lm: AudioLM, encoder: TextEncoder, config: TrainConfig, data: str = ""):
+        from accelerate import Accelerator
+
+        processes.check_shares(config.batch_size)
+        self.accelerator = Accelerator(mixed_precision="bf16" if fast_bf16() else "no")
+        self.config, self.encoder, self.data = config, encoder, data
+        self.pattern = DelayPattern(lm.config.delays)
+        self.lm = lm.to(self.accelerator.device).train()
+        self.ema = Ema(self.lm, config.ema)
+        self.optimizer = make_optimizer(self.lm, config)
+        # On a processor the fused kernel's backward pass is slower than the plain product of matrices.
+        fused = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+        self.attention = [*(fused if self.accelerator.device.type == "cuda" else []), SDPBackend.MATH]
+        self.step, self.recent = 0, []
+
+    def losses(self, codes: Tensor, captions: list[str], drop: bool, similarity: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of a batch and its similarity loss (0 unless asked for): codes [B, K, T] -> two scalars.
+
+        Among several processes the batch is this one's share, and the similarity loss is that of all their shares.
+        """
+        device, fill = self.accelerator.device, self.lm.config.codebook_size
+        sequence = self.pattern.apply(codes.to(device), fill)
+        memory, mask = (None, None) if drop and not similarity else self.encoder(captions)
+        text = {} if drop else {"memory": memory.to(device), "memory_mask": mask.to(device)}
+        with self.accelerator.autocast(), sdpa_kernel(self.attention):
+            hidden = self.lm.hidden_states(shift_right(sequence, fill), **text)
+            logits = self.lm.head(hidden)
+        entropy = cross_entropy(_at_least_float32(logits), sequence)
+        if not similarity:
+            return entropy, torch.zeros((), device=device)
+        pooled = (pool(memory.to(device), mask.to(device), self.config.pooling),
+                  pool(_at_least_float32(hidden), None, self.config.pooling))  # fmt: skip
+        return entropy, similarity_loss_pooled(*map(processes.gather_rows, pooled))
+
+    def train_step(self, codes: Tensor, captions: list[str]) -> dict:
+        """One step of the optimiser on a batch, the same one in every process; returns what the log shows.
+
+        Raises:
+            NotFinite: the loss or its gradient is not a finite number; the weights stay as they were.
+        """
+        config, own = self.config, processes.share(len(captions))
+        drop = np.random.default_rng([config.seed, 1, self.step]).random() < config.text_dropout
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, config)
+        with self._chance():
+            entropy, alike = self.losses(codes[own], captions[own], drop, config.similarity if drop else 0.0)
+            entropy = entropy / processes.count()
+            loss, whole = entropy + config.similarity * alike, processes.total(entropy)
+            self._check_finite("loss", whole + config.similarity * alike)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.accelerator.backward(loss)
+        processes.sum_gradients(self.lm.parameters())
+        self._check_finite("gradient", torch.nn.utils.clip_grad_norm_(self.lm.parameters(), config.clip))
+        self.optimizer.step()
+        self.step += 1
+        if self.step % config.ema_every == 0:
+            self.ema.update(self.lm)
+        similarity = alike.item() if config.similarity and drop else None
+        return {"loss": whole.item(), "similarity": similarity, "dropped": bool(drop)}
+
+    def _check_finite(self, what: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise NotFinite(f"the {what} of step {self.step} is {value.item()}.")
+
+    @contextmanager
+    def _chance(self) -> Iterator[None]:
+        """Dropout's random numbers: those of (seed, step, process), whatever was drawn before."""
+        device = self.accelerator.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            words = [self.config.seed, 2, self.step, processes.rank()]
+            torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+            yield
+
+    @torch.no_grad()
+    def validate(self, tokens: TokenSet, clips: int = 64) -> dict[str, float]:
+        """Cross-entropy of the averaged weights on the first clips of a set, with their captions and without.
+
+        Every process does all of it: the others would only wait.
+        """
+        model = copy.deepcopy(self.lm).eval()
+        model.load_state_dict(self.ema.weights)
+        trained, self.lm = self.lm, model
+        totals, clips = {"valid": 0.0, "valid_no_text": 0.0}, min(clips, len(tokens))
+        for chunk in np.array_split(np.arange(clips), max(1, clips // self.config.batch_size)):
+            codes, captions = tokens.batch(chunk)
+            share = len(chunk) / clips
+            totals["valid"] += share * self.losses(codes, captions, drop=False)[0].item()
+            totals["valid_no_text"] += share * self.losses(codes, captions, drop=True)[0].item()
+        self.lm = trained
+        return totals
+
+    def save(self, path: Path, history: list[dict]) -> None:
+        """Write a checkpoint, once among all processes; the last good one is there until the new one is whole.
+
+        Raises:
+            MinigenError: no room on the disk, or a place that cannot be written.
+        """
+        if processes.is_first():
+            state = {"config": asdict(self.config), "data": self.data, "step": self.step, "lm": self.lm.state_dict()}
+            state |= {"optimizer": self.optimizer.state_dict(), "ema": self.ema.weights}
+            state |= {"ema_updates": self.ema.updates, "history": history, "recent": self.recent}
+            save_checkpoint(path, state)
+
+    def resume(self, path: Path) -> list[dict]:
+        """Take up a checkpoint and return the history so far.
+
+        Raises:
+            MinigenError: the checkpoint is damaged, or was made with other settings, clips or sizes.
+        """
+        state = load_checkpoint(path, self.accelerator.device)
+        sizes = {name: list(value.shape) for name, value in self.lm.state_dict().items()}
+        same = {name: list(value.shape) for name, value in state["lm"].items()} == sizes
+        if state["config"] != asdict(self.config) or state["data"] != self.data or not same:
+            raise MinigenError(
+                f"{path} was made with other settings, clips or sizes. Name another folder, or delete it to start "
+                f"afresh."
+            )
+        self.lm.load_state_dict(state["lm"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema.weights, self.ema.updates, self.step = state["ema"], state["ema_updates"], state["step"]
+        self.recent = state["recent"]
+        return state["history"]
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,134 @@
+"""Kills jobs at random moments, over and over: `python killing.py FOLDER KILLS SEED` prints what came of it as JSON.
+
+PyTorch is loaded once, and every attempt is a fork of this process: a kill costs milliseconds instead of seconds. A job
+that ends before it was killed often enough begins again in another folder. What is compared is bit for bit.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import accelerate  # noqa: F401  loaded here once, not in every fork
+import numpy as np
+import soundfile
+import torch
+from test_tokens import HashCodec
+from test_train import SIZES, Words, tokens
+
+from minigen.checkpoint import load_checkpoint
+from minigen.corpus import build_corpus, read_corpus, tokenize
+from minigen.lm import AudioLM
+from minigen.train import CHECKPOINT, TrainConfig, train
+
+CLOCKS = ("minutes", "frames_per_second")  # the columns of the log that no two runs share
+
+
+def train_tiny(folder: Path, kills: int) -> None:
+    """With dropout and the regulariser, so that every random state matters; saved after every step."""
+    torch.manual_seed(0)
+    lm = AudioLM(type(SIZES)(**{**vars(SIZES), "dropout": 0.1}))
+    config = TrainConfig(steps=5 * kills, batch_size=8, warmup=5, valid_every=7, save_minutes=0, similarity=1.0,
+                         text_dropout=0.4, ema_every=3)  # fmt: skip
+    train(lm, Words(), tokens(), tokens(16, seed=1), folder, config, progress=False)
+
+
+def tokenize_tiny(folder: Path, kills: int) -> None:
+    """A batch of one clip, so that the state is written as often as possible."""
+    sounds = folder.parent / "sounds"
+    corpus = read_corpus(sounds, seconds=0.2)
+    tokenize(corpus, HashCodec(), folder, mix=2.0, batch_size=1, progress=False)
+
+
+def write_sounds(folder: Path, clips: int) -> None:
+    """Noises with captions that may all be mixed; one is silent."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(clips):
+        soundfile.write(folder / f"{number}.wav", (number != 3) * rng.uniform(-0.5, 0.5, 3200), 16000)
+    rows = [f"{number}.wav,Sound number {number}" for number in range(clips)]
+    (folder / "train.csv").write_text("\n".join(["file,caption", *rows]))
+
+
+def build_tiny(folder: Path, kills: int) -> None:
+    """Clips of one second."""
+    build_corpus(folder, clips=3 * kills, seconds=1.0, workers=1, progress=False)
+
+
+def outcome(job: str, folder: Path) -> dict:
+    """All that a job leaves behind, by name, without what depends on the clock."""
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    if job != "train":
+        return files
+    del files[CHECKPOINT], files["log.csv"]
+    state = load_checkpoint(folder / CHECKPOINT)
+    history = [{name: value for name, value in row.items() if name not in CLOCKS} for row in state.pop("history")]
+    return {**files, "history": repr(history), **flat(state)}
+
+
+def flat(value, name: str = "") -> dict:
+    """A nested state as {path: bytes of the tensor, or the value as text}."""
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in flat(item, f"{name}/{key}").items()}
+    if isinstance(value, list):
+        return {k: v for key, item in enumerate(value) for k, v in flat(item, f"{name}/{key}").items()}
+    return {name: value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value)}
+
+
+def attempt(work, lifetime: float) -> bool:
+    """Run in a fork; True where it ended by itself, False where it was killed after `lifetime` seconds."""
+    process = os.fork()
+    if process == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    end = time.monotonic() + lifetime
+    while True:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done and status:
+            raise SystemExit("an attempt failed")
+        if done:
+            return True
+        if time.monotonic() >= end:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            return False
+        time.sleep(0.001)
+
+
+def torment(job: str, work, top: Path, kills: int, rng: np.random.Generator) -> dict:
+    """Kill `job` `kills` times at moments drawn from `rng`, let it end, and compare with one left in peace."""
+    began = time.monotonic()
+    attempt(lambda: work(top / job, kills), np.inf)
+    whole, expected = time.monotonic() - began, outcome(job, top / job)
+    killed, in_the_act, ended, different = 0, 0, 0, []
+    folder = top / f"{job}-0"
+    while True:
+        last = killed == kills
+        if attempt(lambda: work(folder, kills), np.inf if last else rng.uniform(0, 4 * whole / kills)):
+            found, ended = outcome(job, folder), ended + 1
+            different += [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
+            shutil.rmtree(folder)
+            if last:
+                break
+        else:
+            killed += 1
+            in_the_act += any(folder.rglob("*.part"))
+    return {"killed": killed, "in the act of writing": in_the_act, "ended": ended, "different": sorted(set(different)),
+            "seconds": round(time.monotonic() - began, 1), "compared": len(expected)}  # fmt: skip
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    top, kills = Path(sys.argv[1]), int(sys.argv[2])
+    write_sounds(top / "sounds", 2 * kills)
+    jobs = {"train": train_tiny, "tokenize": tokenize_tiny, "corpus": build_tiny}
+    chance = [np.random.default_rng([int(sys.argv[3]), number]) for number in range(len(jobs))]
+    print(json.dumps({job: torment(job, jobs[job], top, kills, rng) for job, rng in zip(jobs, chance, strict=True)}))

@@ -1,0 +1,44 @@
+"""What one process does, or several that share it: `accelerate launch ... sharing.py FOLDER CLIPS`.
+
+In FOLDER: `exact`, a training in float64 with the regulariser; `tokens` and `model`, made by the command line.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from test_train import SIZES, Words, tokens
+
+from minigen import cli, trainer
+from minigen.lm import AudioLM
+from minigen.train import TrainConfig, train
+
+EXACT = TrainConfig(steps=12, batch_size=8, warmup=3, valid_every=4, save_minutes=0, similarity=1.0, text_dropout=0.5,
+                    ema_every=2)  # fmt: skip
+
+
+class Words64(Words):
+    """The stand-in encoder in float64."""
+
+    def forward(self, captions):
+        states, mask = super().forward(captions)
+        return states.double(), mask
+
+
+def work(folder: Path, clips: Path) -> None:
+    """All that the test compares."""
+    torch.manual_seed(0)
+    trainer.fast_bf16 = lambda: False
+    train(AudioLM(SIZES).double(), Words64(), tokens(), tokens(16, seed=1), folder / "exact", EXACT, progress=False)
+    for line in (
+        f"tokenize {clips} --out {folder}/tokens --seconds 1 --mix 1",
+        f"train {folder}/tokens --valid {folder}/tokens --out {folder}/model --steps 2 --batch-size 4 --width 32 "
+        "--layers 1 --similarity 1 --text-dropout 0.5",
+    ):
+        if cli.main(line.split()):
+            raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    work(Path(sys.argv[1]), Path(sys.argv[2]))
