@@ -259,6 +259,7 @@ def _judge(listed) -> None:
     option = _command(listed, commands.train_judge, "train what the metrics hear with", "--part tagger --minutes 12")
     option("--part", choices=("judge", "tagger"), default="judge", help="audio-text model, or event classifier")
     option("--real", help="folder of class folders of real recordings, which are added")
+    option("--start", help="tagger whose weights to begin with (default: random ones; for the judge's ears, mini)")
     _add_recipe(option, "PART")
 
 

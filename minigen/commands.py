@@ -341,9 +341,10 @@ def train_judge(options: Namespace) -> None:
     from minigen.recipes import judge
 
     if options.part == "tagger":
-        judge.train_tagger(out, options.real, replace(judge.Training(), **_given(options)))
+        judge.train_tagger(out, options.real, replace(judge.Training(), **_given(options)), start=options.start)
     else:
-        judge.train_judge(out, options.real, replace(judge.JUDGE_TRAINING, **_given(options)))
+        training = replace(judge.JUDGE_TRAINING, **_given(options))
+        judge.train_judge(out, options.real, training, tagger=options.start or "mini")
     print(f"{out / 'card.md'} tells how good it is")
 
 

@@ -143,8 +143,8 @@ def _check_config(config) -> None:
         )
     if config.audio_channels != 1:
         raise MinigenError(
-            f"this MusicGen has {config.audio_channels} channels; minigen is mono. Use facebook/musicgen-small, -medium "
-            "or -large."
+            f"this MusicGen has {config.audio_channels} channels; minigen is mono. Use facebook/musicgen-small, "
+            "-medium or -large."
         )
     if config.activation_function != "gelu":
         raise MinigenError(f"the activation is {config.activation_function!r}; this model has GELU, as MusicGen's.")

@@ -189,8 +189,8 @@ def caution(clips: int, reference: int, width: int) -> str:
     """
     said, fewest = [], min(clips, reference)
     if fewest <= width:
-        said.append(f"FAD is fitted to {fewest} clips in {width} dimensions, and needs more clips than dimensions: it is "
-                    "too high, and comparable only within this table")  # fmt: skip
+        said.append(f"FAD is fitted to {fewest} clips in {width} dimensions, and needs more clips than dimensions: "
+                    "it is too high, and comparable only within this table")  # fmt: skip
     if clips < 30:
         said.append(f"{clips} clips are few: the intervals are too narrow, and a difference may be chance")
     return "; ".join(said)

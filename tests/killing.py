@@ -79,11 +79,31 @@ def flat(value, name: str = "") -> dict:
     return {name: value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value)}
 
 
-def attempt(work, lifetime: float) -> bool:
-    """Run in a fork; True where it ended by itself, False where it was killed after `lifetime` seconds."""
+def die_in_the_act(call: int) -> None:
+    """Have this process killed at the `call`-th time that a file is flushed or renamed: before it, or just after."""
+    calls = []
+
+    def fatal(act):
+        def acted(*arguments):
+            calls.append(act)
+            if len(calls) == call // 2 + 1 and call % 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            act(*arguments)
+            if len(calls) == call // 2 + 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return acted
+
+    os.fsync, os.replace = fatal(os.fsync), fatal(os.replace)
+
+
+def attempt(work, lifetime: float = np.inf, call: int | None = None) -> bool:
+    """Run in a fork; True where it ended by itself, False where it was killed: after `lifetime` seconds, or at `call`."""
     process = os.fork()
     if process == 0:
         try:
+            if call is not None:
+                die_in_the_act(call)
             work()
             os._exit(0)
         except BaseException:
@@ -92,6 +112,8 @@ def attempt(work, lifetime: float) -> bool:
     end = time.monotonic() + lifetime
     while True:
         done, status = os.waitpid(process, os.WNOHANG)
+        if done and os.WIFSIGNALED(status):
+            return False
         if done and status:
             raise SystemExit("an attempt failed")
         if done:
@@ -104,15 +126,19 @@ def attempt(work, lifetime: float) -> bool:
 
 
 def torment(job: str, work, top: Path, kills: int, rng: np.random.Generator) -> dict:
-    """Kill `job` `kills` times at moments drawn from `rng`, let it end, and compare with one left in peace."""
+    """Kill `job` `kills` times at moments drawn from `rng`, let it end, and compare with one left in peace.
+
+    Every other time it is killed while it writes: at one of the next thirty or so calls that flush or rename a file.
+    """
     began = time.monotonic()
-    attempt(lambda: work(top / job, kills), np.inf)
+    attempt(lambda: work(top / job, kills))
     whole, expected = time.monotonic() - began, outcome(job, top / job)
     killed, in_the_act, ended, different = 0, 0, 0, []
     folder = top / f"{job}-0"
     while True:
         last = killed == kills
-        if attempt(lambda: work(folder, kills), np.inf if last else rng.uniform(0, 4 * whole / kills)):
+        moment = {"call": int(rng.integers(60))} if killed % 2 else {"lifetime": rng.uniform(0, 4 * whole / kills)}
+        if attempt(lambda: work(folder, kills), **({} if last else moment)):
             found, ended = outcome(job, folder), ended + 1
             different += [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
             shutil.rmtree(folder)

@@ -267,7 +267,7 @@ def test_half_precision_on_request(musicgen_folder, dtype, tmp_path):
 MEMORY = """
 import os, resource, sys, torch
 import transformers.models.musicgen.modeling_musicgen, transformers.models.encodec.modeling_encodec
-from transformers import T5EncoderModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, T5EncoderModel
 from minigen.generate import TextToAudio
 from minigen.interop import lm_from_musicgen
 from minigen.lm import AudioLM
@@ -286,6 +286,7 @@ def peak(load):
     return 1024 * int(os.read(reader, 99))
 
 musicgen, ours = sys.argv[1:]
+AutoTokenizer.from_pretrained(musicgen)  # loads what the library needs, not what the checkpoint takes
 size = {folder: os.path.getsize(folder + "/model.safetensors") for folder in (musicgen, ours)}
 print(peak(lambda: TextToAudio.from_pretrained(musicgen)) / size[musicgen])
 print(peak(lambda: lm_from_musicgen(musicgen)) / size[musicgen])

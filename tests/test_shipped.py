@@ -11,7 +11,8 @@ from minigen.judge import load_judge
 from minigen.lm import shift_right
 from minigen.metrics import clap_score
 from minigen.patterns import DelayPattern
-from minigen.recipes.codec import codec_figures, mel_distance
+from minigen.recipes.codec_card import distances, entries_used, through
+from minigen.recipes.codec_losses import mel_distance
 from minigen.train import cross_entropy
 
 CLIPS = 16
@@ -25,10 +26,12 @@ def clips() -> tuple[list[str], torch.Tensor]:
     return [caption for _, caption, _ in rows], torch.stack(wavs)[:, None]
 
 
-def test_the_codec_stays_near_the_sound_and_uses_its_codebooks(clips):
-    figures = codec_figures(load_codec(), list(clips[1].split(1)))
-    assert figures["mel_distance"] < 0.25
-    assert all(figures[f"perplexity_{k}"] > 0.15 for k in range(4))  # of 3200 frames
+def test_the_codec_stays_near_the_sound_keeps_its_grain_and_uses_its_codebooks(clips):
+    codec, wavs = load_codec(), list(clips[1].split(1))
+    near, grain = distances(through(codec), wavs)
+    assert near < 0.25
+    assert 0.75 < grain < 1.15
+    assert all(share > 0.15 for share in entries_used(codec, wavs))  # of 3200 frames
 
 
 def test_each_codebook_of_the_codec_adds_detail(clips):

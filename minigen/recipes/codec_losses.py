@@ -1,4 +1,4 @@
-"""How far a decoded sound is from the original: the distances that the codec learns by, and the figures of its card.
+"""How far a decoded sound is from the original: what the codec learns by, and what its card reports.
 
     mel_distance      |log mel(x) - log mel(y)|                how loud every band is, over five windows
     spectral_distance ||X|^.3 - |Y|^.3|                        single lines, which mel bands blur
@@ -14,7 +14,6 @@ grain lies. Sources: EnCodec (arXiv 2210.13438, section 3.4); moments of subband
 import math
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -111,25 +110,6 @@ def perplexities(codes: Tensor, size: int) -> list[float]:
     """Perplexity of each codebook as a share of its entries, from codes int64 [K, n]: exp(entropy) / V."""
     shares = [torch.bincount(stream, minlength=size).double() / stream.numel() for stream in codes]
     return [float(torch.exp(-torch.special.xlogy(share, share).sum())) / size for share in shares]
-
-
-@torch.no_grad()
-def codec_figures(codec, wavs: list[Tensor]) -> dict[str, float]:
-    """Figures on waveforms [1, 1, samples] at the codec's rate, each brought to a peak of 1.
-
-    Returns mel distance, roughness ratio (median over clips), and the perplexity of each codebook as a share of V.
-    """
-    distances, ratios, codes = [], [], []
-    for wav in wavs:
-        wav = wav / wav.abs().max().clamp(min=1e-4)
-        code = codec.encode(wav)
-        decoded = codec.decode(code)[..., : wav.shape[-1]]
-        distances.append(float(mel_distance(wav, decoded)))
-        ratios.append(roughness_ratio(wav, decoded))
-        codes.append(code[0])
-    figures = {"mel_distance": float(np.mean(distances)), "roughness_ratio": float(np.nanmedian(ratios))}
-    used = perplexities(torch.cat(codes, 1), codec.codebook_size)
-    return figures | {f"perplexity_{k}": share for k, share in enumerate(used)}
 
 
 def crowding(latents: Tensor, codebook: Tensor) -> Tensor:

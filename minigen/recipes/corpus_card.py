@@ -71,7 +71,8 @@ def _head() -> str:
     return f"""# corpus
 
 Made by `minigen corpus-card`. The built-in corpus is synthesised by minigen from a seed, at any size; this page shows
-what it sounds like, {len(KINDS)} kinds of event in all. Pictures are log-mel spectrograms of {SECONDS:g} s, 0 to 8 kHz.
+what it sounds like, {len(KINDS)} kinds of event in all. Pictures are log-mel spectrograms: seconds across, kHz up,
+brighter is louder (the colours span 70 dB), each sound at the same peak.
 """
 
 

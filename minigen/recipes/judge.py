@@ -68,19 +68,23 @@ JUDGE_TRAINING = Training(minutes=9, batch=64, learning_rate=1e-3)
 
 
 def train_tagger(
-    folder: str | Path, real: str | Path | None = None, training: Training | None = None, progress: bool = True
-) -> dict[str, float]:
+    folder: str | Path, real: str | Path | None = None, training: Training | None = None, progress: bool = True,
+    start: str | Path | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Train an event classifier and write config.json, model.safetensors (float16) and card.md to `folder`.
 
-    real: a folder of class folders of recordings (ESC-10). A run that was interrupted goes on from its last checkpoint
-    when it is started again. Returns the figures of the card.
+    real: a folder of class folders of recordings (ESC-10). start: a tagger whose weights to begin with (random ones
+    otherwise). A run that was interrupted goes on from its last checkpoint when it is started again. Returns the
+    figures of the card.
 
     Raises:
-        MinigenError: `real` has no class folder named after a kind.
+        MinigenError: `real` has no class folder named after a kind, or there is no tagger `start`.
     """
     training = training or Training()
     torch.manual_seed(training.seed)
     tagger = Tagger(TaggerConfig())
+    if start:
+        tagger.load_state_dict(load_tagger(start).state_dict())
     data, nothing = _Data(training, real, progress), plain_noise(training.seed)
 
     def loss(rng: torch.Generator) -> Tensor:
@@ -91,7 +95,8 @@ def train_tagger(
     minutes, curve = fit(tagger, loss, training, Path(folder) / "checkpoint.pt", progress)
     tagger.eval().save_pretrained(folder)
     figures = tagger_figures(load_tagger(folder), training.seed, training.test_clips, data.test)
-    return finish(Path(folder), "tagger", figures, training, len(data.kinds), minutes, curve)
+    note = f"It began with the weights of the tagger {start}." if start else ""
+    return finish(Path(folder), "tagger", figures, training, len(data.kinds), minutes, curve, note)
 
 
 def tagger_loss(logits: Tensor, batch: Examples) -> Tensor:
