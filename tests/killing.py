@@ -98,7 +98,7 @@ def die_in_the_act(call: int) -> None:
 
 
 def attempt(work, lifetime: float = np.inf, call: int | None = None) -> bool:
-    """Run in a fork; True where it ended by itself, False where it was killed: after `lifetime` seconds, or at `call`."""
+    """Run in a fork; True where it ended by itself, False where it was killed (after `lifetime` s, or at `call`)."""
     process = os.fork()
     if process == 0:
         try:

@@ -10,6 +10,7 @@ from minigen.recipes.codec_card import HeldOut, distances, has_opus, through, th
 from minigen.recipes.codec_data import Crops, Recordings
 from minigen.recipes.codec_losses import (
     crowding,
+    frame_lines,
     mel_distance,
     perplexities,
     roughness_ratio,
@@ -91,6 +92,13 @@ def test_crowding_is_none_where_all_entries_are_used_alike_and_nearly_one_where_
     entries = 10 * torch.eye(8)
     assert crowding(entries + 0.1, entries) < 1e-3
     assert crowding(entries[:1].repeat(8, 1) + 0.1, entries) > 0.95
+
+
+def test_a_frame_that_is_said_again_and_again_stands_out_in_lines():
+    sound = torch.cat([noise(s) for s in range(3)], 2)
+    said_again = noise()[..., :320].repeat(1, 1, 150)
+    assert abs(frame_lines(sound, 50.0)) < 1
+    assert frame_lines(sound + said_again, 50.0) > 8
 
 
 def test_perplexity_counts_the_entries_in_use():

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from minigen.audio import fit_length, load_audio, save_audio
 from minigen.files import write_aside
-from minigen.recipes.codec_losses import mel_distance, perplexities, roughness_ratio
+from minigen.recipes.codec_losses import frame_lines, mel_distance, perplexities, roughness_ratio
 
 Wavs = list[Tensor]  # each [1, 1, samples]
 OPUS_RATES = (6, 12)  # kb/s
@@ -99,8 +99,17 @@ def figures_table(codec, held_out: dict[str, Wavs]) -> list[str]:
 def grain_table(codec, kinds: dict[str, Wavs]) -> list[str]:
     """Markdown lines: mean roughness ratio of each kind of recording after this codec, and after Opus."""
     codecs = {"this one": through(codec)} | {f"Opus {rate}": through_opus(rate) for rate in OPUS_RATES if has_opus()}
-    rows = [(kind, *(f"{distances(run, wavs)[1]:.2f}" for run in codecs.values())) for kind, wavs in kinds.items()]
-    return [f"| {' | '.join(row)} |" for row in (("grain", *codecs), ["---"] * (1 + len(codecs)), *rows)]
+    rows = [
+        (kind, *(f"{distances(run, wavs)[1]:.2f}" for run in codecs.values()), f"{lines_of(codec, wavs):.1f} dB")
+        for kind, wavs in kinds.items()
+    ]
+    head = ("grain", *codecs, "lines at multiples of the frame rate")
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def lines_of(codec, wavs: Wavs) -> float:
+    """`frame_lines` of what a codec makes of clips, mean over the clips."""
+    return float(np.mean([frame_lines(through(codec)(to_peak(wav)), codec.frame_rate) for wav in wavs]))
 
 
 def kbps(codec) -> float:
