@@ -335,13 +335,20 @@ def test_a_command_without_a_corpus_makes_the_built_in_one_once(monkeypatch):
     assert commands.default_corpus() == Path("build/corpus") and asked == [1000]
 
 
-def test_a_caption_is_a_file_within_eight_seconds_of_the_start_of_the_process():
-    """By the processor's time, of which a single thread needs no more than the clock shows on a free machine."""
+def processor_seconds(argv: list[str]) -> tuple[float, subprocess.CompletedProcess]:
+    """What a process takes of the processor: unlike the clock, no other process adds to it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    argv = [sys.executable, "-m", "minigen", "generate", "a dog barks while rain falls", "-o", "dog.wav"]
     done = subprocess.run(argv, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, done
+
+
+def test_a_caption_is_a_file_in_a_few_times_what_importing_pytorch_takes():
+    """Compared within one run, since machines differ by more than most changes do."""
+    pytorch, _ = processor_seconds([sys.executable, "-c", "import torch"])
+    argv = [sys.executable, "-m", "minigen", "generate", "a dog barks while rain falls", "-o", "dog.wav"]
+    taken, done = processor_seconds(argv)
     assert done.returncode == 0, done.stderr
     assert load_audio("dog.wav").shape == (1, 1, 64000)
-    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 8
+    assert taken < 8 * pytorch
     assert "Warning" not in done.stderr
