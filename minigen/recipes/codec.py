@@ -175,9 +175,11 @@ class _Run:
 
     def _crowding(self, latents: Tensor) -> Tensor:
         """`crowding` of the first two codebooks, the ones that silence and hiss would fill; latents [n, D]."""
-        first, second = self.codec.quantizer.stages[:2]
-        left = latents - first.decode(first.encode(latents.detach()))
-        return (crowding(latents, first.codebook.clone()) + crowding(left, second.codebook.clone())) / 2
+        uneven = []
+        for stage in self.codec.quantizer.stages[:2]:
+            uneven.append(crowding(latents, stage.codebook.clone()))  # the codebook is about to learn, in place
+            latents = latents - stage.decode(stage.encode(latents.detach()))
+        return torch.stack(uneven).mean()
 
     def _against_critic(self, wav: Tensor) -> dict[str, Tensor]:
         codec, recipe, which = self.codec, self.recipe, int(self.rng.integers(len(WINDOWS)))

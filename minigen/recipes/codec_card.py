@@ -31,7 +31,6 @@ def to_peak(wav: Tensor) -> Tensor:
     return wav / wav.abs().max().clamp(min=1e-4)
 
 
-@torch.no_grad()
 def through(codec) -> Callable[[Tensor], Tensor]:
     """What a codec makes of a waveform [1, 1, samples]."""
     return lambda wav: codec.decode(codec.encode(wav))[..., : wav.shape[-1]]
