@@ -1,23 +1,20 @@
-"""What a notebook plays, draws and lets the reader move: players, the chain, the explorers.
+"""What a notebook plays and draws around its text: players, and the chain. What moves is in `minigen.explorers`.
 
     player(wav, rate)      one sound                            chain(*lit)          the whole system, today's piece lit
-    players(wavs, rate)    several, with their spectrograms     GuidanceExplorer     type a caption, move two sliders
+    players(wavs, rate)    several, with their spectrograms
 
 Sounds are 16-bit FLAC inside the page, so that a saved notebook plays them without files, network or kernel.
 """
 
-import time
 from collections.abc import Collection, Mapping
 from html import escape
-from io import BytesIO
 
-import ipywidgets
 from IPython.display import HTML
 from torch import Tensor
 
 from minigen.audio import SAMPLE_RATE
 from minigen.errors import MinigenError
-from minigen.plots import spectrogram, spectrogram_png
+from minigen.plots import spectrogram_png
 from minigen.report import data_uri, flac
 
 # piece, notebook, left, top, width, height, what it is, what it does
@@ -93,7 +90,7 @@ def player(wav: Tensor, sample_rate: int = SAMPLE_RATE, title: str = "") -> HTML
     Raises:
         MinigenError: several sounds in one tensor, no samples, NaN or infinity.
     """
-    return HTML(f"<p>{escape(title)}</p>{_audio(wav, sample_rate)}")
+    return HTML(f"<p>{escape(title)}</p>{audio_tag(wav, sample_rate)}")
 
 
 def players(wavs: Mapping[str, Tensor], sample_rate: int = SAMPLE_RATE) -> HTML:
@@ -104,7 +101,7 @@ def players(wavs: Mapping[str, Tensor], sample_rate: int = SAMPLE_RATE) -> HTML:
     """
     rows = []
     for title, wav in wavs.items():
-        audio = _audio(wav, sample_rate)
+        audio = audio_tag(wav, sample_rate)
         picture = data_uri(spectrogram_png(wav, sample_rate), "image/png")
         alt = escape(f"spectrogram: {title}", quote=True)
         rows.append(
@@ -114,60 +111,11 @@ def players(wavs: Mapping[str, Tensor], sample_rate: int = SAMPLE_RATE) -> HTML:
     return HTML(f"<table>{''.join(rows)}</table>")
 
 
-def _audio(wav: Tensor, sample_rate: int, autoplay: bool = False) -> str:
+def audio_tag(wav: Tensor, sample_rate: int, autoplay: bool = False) -> str:
+    """The HTML of a player: one sound of any of the shapes of `player`, or a MinigenError."""
     if wav.ndim == 0 or wav.numel() == 0 or wav.numel() != wav.shape[-1]:
         raise MinigenError(f"a player plays one sound, got shape {list(wav.shape)}. Give one row, such as wav[0].")
     if not wav.isfinite().all():
         raise MinigenError("the sound holds NaN or infinity. Check the model that made it.")
     source = data_uri(flac(wav, sample_rate), "audio/flac")
     return f'<audio controls {"autoplay " if autoplay else ""}preload="metadata" src="{source}"></audio>'
-
-
-class GuidanceExplorer(ipywidgets.VBox):
-    """Type a caption, move guidance and temperature, hear and see the result after each change.
-
-    tta: a `minigen.generate.TextToAudio`. seconds: length of each sound; making it takes about as long on two cores.
-    A mistake, such as an empty caption, is said under the controls.
-    """
-
-    def __init__(self, tta, caption: str = "A dog barks twice", seconds: float = 2.0, seed: int = 0):
-        self.tta, self.seconds = tta, seconds
-        name = {"description_width": "90px"}  # holds "temperature"
-        wide = {"layout": ipywidgets.Layout(width="520px"), "style": name, "continuous_update": False}
-        self.caption = ipywidgets.Text(caption, description="caption", **wide)
-        self.guidance = ipywidgets.FloatSlider(3.0, min=0, max=10, step=0.5, description="guidance", **wide)
-        self.temperature = ipywidgets.FloatSlider(1.0, min=0, max=1.5, step=0.1, description="temperature", **wide)
-        self.seed = ipywidgets.BoundedIntText(seed, min=0, max=9999, description="seed", style=name)
-        self.again = ipywidgets.Button(description="next seed")
-        self.said = ipywidgets.HTML("Move a slider, or end the caption with Enter: the sound follows.")
-        self.sound, self.picture = ipywidgets.HTML(), ipywidgets.Image(format="png")
-        self.picture.layout = ipywidgets.Layout(width="600px", display="none")
-        controls = (self.caption, self.guidance, self.temperature, self.seed)
-        for control in controls:
-            control.observe(self.make, names="value")
-        self.again.on_click(self._next)
-        row = ipywidgets.HBox((self.seed, self.again))
-        super().__init__((*controls[:3], row, self.said, self.sound, self.picture))
-
-    def make(self, _change=None) -> None:
-        """Make the sound of the present settings and show it."""
-        started = time.perf_counter()
-        self.said.value = f"making {self.seconds:g} s of sound …"
-        settings = {"guidance": self.guidance.value, "temperature": self.temperature.value, "seed": self.seed.value}
-        try:
-            wav = self.tta.generate(self.caption.value, self.seconds, **settings)
-        except MinigenError as error:
-            self.said.value = escape(str(error))
-            return
-        self._show(wav, ", ".join(f"{name} {value:g}" for name, value in settings.items()))
-        self.said.value += f" (made in {time.perf_counter() - started:.1f} s)"
-
-    def _show(self, wav: Tensor, settings: str) -> None:
-        rate, picture = self.tta.codec.sample_rate, BytesIO()
-        self.sound.value = _audio(wav, rate, autoplay=True)
-        spectrogram(wav, rate, self.caption.value).savefig(picture, format="png")
-        self.picture.value, self.picture.layout.display = picture.getvalue(), None
-        self.said.value = escape(f"{self.caption.value}: {settings}")
-
-    def _next(self, _button=None) -> None:
-        self.seed.value = (self.seed.value + 1) % (self.seed.max + 1)  # the change of seed makes the sound

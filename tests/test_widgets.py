@@ -11,7 +11,8 @@ import soundfile
 import torch
 
 from minigen.errors import MinigenError
-from minigen.widgets import BOXES, PIECES, GuidanceExplorer, chain, chain_svg, player, players
+from minigen.explorers.guidance import GuidanceExplorer
+from minigen.widgets import BOXES, PIECES, chain, chain_svg, player, players
 
 SINE = torch.sin(torch.arange(1600) * 0.1).view(1, 1, -1) * 0.5
 

@@ -1,32 +1,10 @@
-"""Instant checks for the exercises of the course: right, or what went wrong.
-
-    check.bit_rate(2000, codec)   ->  Right: 50 frames/s x 4 codebooks x 10 bits = 2000 bit/s.
-    check.bit_rate(500, codec)    ->  Not yet: 500 is what one codebook costs. Each frame has 4.
-
-A check knows the right answer in every form that a reader may give it, and typical wrong ones by what leads to them.
-"""
+"""Checks of notebook 00: the bit rate of a codec, the columns of a delay pattern, what guidance 0 ignores."""
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from minigen.check.verdict import UNANSWERED, Verdict, as_float, number, same
 from minigen.patterns import DelayPattern
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a check says; a notebook cell that ends with it shows `Right: ...` or `Not yet: ...`."""
-
-    right: bool
-    text: str
-
-    def __repr__(self) -> str:
-        return f"{'Right' if self.right else 'Not yet'}: {self.text}"
-
-
-UNANSWERED = Verdict(False, "no answer so far. Replace the dots and run the cell again.")
-
-# notebook 00
 
 CASES = (  # (frames, delays) that tell the formulas apart
     (200, (0, 1, 2, 3)), (5, (0, 1, 2, 3)), (5, (0, 0, 0, 0)), (7, (0, 2, 4, 6)), (6, (0, 0, 1, 1)), (6, (3, 0)),
@@ -53,31 +31,23 @@ def bit_rate(answer: object, codec) -> Verdict:
         (right / 8, "is the answer in bytes a second. Give bit/s."),
     )
     said = f"{rate:g} frames/s × {streams} codebooks × {bits:g} bits = {right:g} bit/s."
-    return _number(answer, right, said, mistakes, "Multiply frames a second, codes a frame and bits a code.")
+    return number(answer, right, said, mistakes, "Multiply frames a second, codes a frame and bits a code.")
 
 
 def columns(function: Callable[[int, tuple[int, ...]], int]) -> Verdict:
     """S for T frames: function(frames, delays) must be what `DelayPattern(delays).steps(frames)` is."""
-    cases = [
-        (200, (0, 1, 2, 3)),
-        (5, (0, 1, 2, 3)),
-        (5, (0, 0, 0, 0)),
-        (7, (0, 2, 4, 6)),
-        (6, (0, 0, 1, 1)),
-        (6, (3, 0)),
-    ]
     given = []
-    for frames, delays in cases:
+    for frames, delays in CASES:
         try:
             given.append(function(frames, delays))
         except Exception as error:  # whatever a reader's function may raise
             return Verdict(False, f"columns({frames}, {delays}) stopped with {type(error).__name__}: {error}")
         if given[-1] is ...:
             return UNANSWERED
-        if _as_float(given[-1]) is None:
+        if as_float(given[-1]) is None:
             return Verdict(False, f"columns({frames}, {delays}) gives {given[-1]!r}, not a number. What is returned?")
     right = [DelayPattern(delays).steps(frames) for frames, delays in CASES]
-    if _same(given, right):
+    if same(given, right):
         return Verdict(True, "S = T + max(delays): the stream that starts last also ends last.")
     return Verdict(False, _columns_mistake(given, right))
 
@@ -95,9 +65,9 @@ def _columns_mistake(given: list, right: list) -> str:
         (lambda t, d: t - max(d), "subtracting goes from columns back to frames."),
     )
     for formula, text in mistakes:
-        if _same(given, [formula(*case) for case in CASES]):
+        if same(given, [formula(*case) for case in CASES]):
             return text
-    wrong = next(i for i in range(len(CASES)) if not _same(given[i : i + 1], right[i : i + 1]))
+    wrong = next(i for i in range(len(CASES)) if not same(given[i : i + 1], right[i : i + 1]))
     frames, delays = CASES[wrong]
     return f"columns({frames}, {delays}) gives {given[wrong]}, but {right[wrong]} are needed. Draw them."
 
@@ -120,39 +90,3 @@ def ignored_at_zero(answer: object) -> Verdict:
     if not cleaned:
         return Verdict(False, "put 0 for w in uncond + w (cond − uncond). One of the two terms is gone.")
     return Verdict(True, "uncond + 0 (cond − uncond) = uncond, and uncond never saw the caption.")
-
-
-# what the checks share
-
-
-def _number(answer: object, right: float, said: str, mistakes: Iterable[tuple[float, str]], hint: str) -> Verdict:
-    if answer is ...:
-        return UNANSWERED
-    number = _as_float(answer)
-    if number is None:
-        return Verdict(False, f"{answer!r} is not a number. {hint}")
-    if _close(number, right):
-        return Verdict(True, said)
-    for value, text in mistakes:
-        if _close(number, value):
-            return Verdict(False, f"{number:g} {text}")
-    return Verdict(False, f"{number:g} is too {'large' if number > right else 'small'}. {hint}")
-
-
-def _same(given: Iterable, wanted: Iterable) -> bool:
-    return all(_close(_as_float(one), other) for one, other in zip(given, wanted, strict=True))
-
-
-def _close(a: float, b: float) -> bool:
-    return math.isclose(a, b, rel_tol=1e-6)
-
-
-def _as_float(answer: object) -> float | None:
-    """A number of any library as a float; None for what is no number (text, True, a list, NaN)."""
-    if isinstance(answer, (str, bool, bytes)):
-        return None
-    try:
-        number = float(answer)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    return number if math.isfinite(number) else None

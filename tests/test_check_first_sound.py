@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from minigen import check
+from minigen.check import first_sound as check
 from minigen.patterns import DelayPattern
 
 MINI = SimpleNamespace(sample_rate=16000, frame_rate=50.0, num_codebooks=4, codebook_size=1024)

@@ -1,0 +1,62 @@
+"""Guidance and temperature by ear (notebooks 00 and 07): type a caption, move two sliders, hear and see the result."""
+
+import time
+from html import escape
+from io import BytesIO
+
+import ipywidgets
+from torch import Tensor
+
+from minigen.errors import MinigenError
+from minigen.plots import spectrogram
+from minigen.widgets import audio_tag
+
+
+class GuidanceExplorer(ipywidgets.VBox):
+    """Type a caption, move guidance and temperature, hear and see the result after each change.
+
+    tta: a `minigen.generate.TextToAudio`. seconds: length of each sound; making it takes about as long on two cores.
+    A mistake, such as an empty caption, is said under the controls.
+    """
+
+    def __init__(self, tta, caption: str = "A dog barks twice", seconds: float = 2.0, seed: int = 0):
+        self.tta, self.seconds = tta, seconds
+        name = {"description_width": "90px"}  # holds "temperature"
+        wide = {"layout": ipywidgets.Layout(width="520px"), "style": name, "continuous_update": False}
+        self.caption = ipywidgets.Text(caption, description="caption", **wide)
+        self.guidance = ipywidgets.FloatSlider(3.0, min=0, max=10, step=0.5, description="guidance", **wide)
+        self.temperature = ipywidgets.FloatSlider(1.0, min=0, max=1.5, step=0.1, description="temperature", **wide)
+        self.seed = ipywidgets.BoundedIntText(seed, min=0, max=9999, description="seed", style=name)
+        self.again = ipywidgets.Button(description="next seed")
+        self.said = ipywidgets.HTML("Move a slider, or end the caption with Enter: the sound follows.")
+        self.sound, self.picture = ipywidgets.HTML(), ipywidgets.Image(format="png")
+        self.picture.layout = ipywidgets.Layout(width="600px", display="none")
+        controls = (self.caption, self.guidance, self.temperature, self.seed)
+        for control in controls:
+            control.observe(self.make, names="value")
+        self.again.on_click(self._next)
+        row = ipywidgets.HBox((self.seed, self.again))
+        super().__init__((*controls[:3], row, self.said, self.sound, self.picture))
+
+    def make(self, _change=None) -> None:
+        """Make the sound of the present settings and show it."""
+        started = time.perf_counter()
+        self.said.value = f"making {self.seconds:g} s of sound …"
+        settings = {"guidance": self.guidance.value, "temperature": self.temperature.value, "seed": self.seed.value}
+        try:
+            wav = self.tta.generate(self.caption.value, self.seconds, **settings)
+        except MinigenError as error:
+            self.said.value = escape(str(error))
+            return
+        self._show(wav, ", ".join(f"{name} {value:g}" for name, value in settings.items()))
+        self.said.value += f" (made in {time.perf_counter() - started:.1f} s)"
+
+    def _show(self, wav: Tensor, settings: str) -> None:
+        rate, picture = self.tta.codec.sample_rate, BytesIO()
+        self.sound.value = audio_tag(wav, rate, autoplay=True)
+        spectrogram(wav, rate, self.caption.value).savefig(picture, format="png")
+        self.picture.value, self.picture.layout.display = picture.getvalue(), None
+        self.said.value = escape(f"{self.caption.value}: {settings}")
+
+    def _next(self, _button=None) -> None:
+        self.seed.value = (self.seed.value + 1) % (self.seed.max + 1)  # the change of seed makes the sound
