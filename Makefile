@@ -18,14 +18,15 @@ PYTHON     ?= $(shell for p in $(CANDIDATES); do $$p -c '$(CAPABLE)' >/dev/null 
 TORCH ?= $(shell sed -n 's/^cpu = \["\(.*\)"\]$$/\1/p' pyproject.toml)
 PIP   := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
-.PHONY: help demo test lab notebooks lint doctor clean
+.PHONY: help demo test lab notebooks site lint doctor clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     train a small text-to-audio model, hear it, compare it (MINUTES=$(or $(MINUTES),3)) -> build/report.html"
 	@echo "make test     formatting, tests, and every notebook compared cell by cell"
 	@echo "make lab      open JupyterLab on notebooks/"
-	@echo "make notebooks  run every notebook anew and store its outputs, after a change in the library"
+	@echo "make notebooks  run every notebook anew, store its outputs and what it took (ONLY=03 for one)"
+	@echo "make site     the course as it was run, as pages for any web server -> build/site/index.html"
 	@echo "make lint     mend formatting where that can be done by itself, and list the rest"
 	@echo "make doctor   look whether everything works, and say how to mend what does not"
 	@echo "make clean    delete build/ and caches (.venv/ stays)"
@@ -46,9 +47,12 @@ test: $(READY)
 lab: $(READY)
 	@$(BIN)/jupyter lab notebooks
 
+notebooks: export OMP_NUM_THREADS = 1
 notebooks: $(READY)
-	@HF_HUB_OFFLINE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb notebooks/solutions/*.ipynb
+	@$(BIN)/python -m minigen.recipes.course $(ONLY)
+
+site: $(READY)
+	@$(BIN)/python -m minigen.recipes.site
 
 lint: $(READY)
 	@$(BIN)/ruff format .

@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="minigen", description="From a caption to sound: every link of the chain is a command.")
     parser.add_argument("--version", action="version", version=f"minigen {__version__}")
     listed = parser.add_subparsers(required=True, metavar="command")
-    for add in (_corpus, _tokenize, _train, _generate, _evaluate, _compare, _demo, _doctor,
+    for add in (_corpus, _tokenize, _train, _generate, _evaluate, _compare, _study, _listen, _demo, _bench, _doctor,
                 _codec, _text, _judge, _corpus_card, _convert):  # fmt: skip
         add(listed)
     return parser
@@ -222,6 +222,37 @@ def _add_measuring(option: Callable) -> None:
     option("--csv", type=Path, help="file for the table as CSV")
 
 
+def _listen(listed) -> None:
+    option = _command(
+        listed, commands.listen, "compare models by ear: a blind test in the browser, and its report",
+        "build/listening --models mini-dropout mini-regularized --clips 12",
+    )  # fmt: skip
+    option("folder", type=Path, nargs="?", default=commands.LISTENING, help="the test: made here, or gone on with")
+    option("--report", nargs="*", metavar="ANSWERS", help="show the report; CSVs, or folders of them, are added to it")
+    option("--models", nargs="+", help='names or folders; "real": the true clips (default: mini-dropout and '
+           "mini-regularized)")  # fmt: skip
+    option("--guidance", type=FINITE, nargs="+", help="one strength, or one for each model (default: 3)")
+    option("--clips", type=COUNT, help="how many captions (default: 12)")
+    option("--checks", type=COUNT, help="attention checks among the trials: a real clip against noise (default: 4)")
+    option("--seconds", type=SECONDS, help="length of a clip (default: 4)")
+    option("--data", help="corpus of the captions (default: the built-in corpus, made if need be)")
+    option("--split", help="train, validation or test (default: test)")
+    option("--seed", type=SEED, help="of the sounds, the orders and the sides (default: 0)")
+    option("--port", type=_number(int, 0, 65535), default=8765, help="of the page on 127.0.0.1; 0 takes any free one")
+
+
+def _study(listed) -> None:
+    option = _command(
+        listed, commands.study, "test the regulariser: five models, three seeds, one table; goes on where it stopped",
+        "--out build/study",
+    )  # fmt: skip
+    option("--out", type=Path, default=Path("build/study"), help="folder for corpus, codes and models, some gigabytes")
+    option("--rows", type=Path, help=f"folder of rows.csv and captions.csv (default: {commands.STUDY})")
+    option("--table", action="store_true", help="only make table.md and its figures from the rows that are there")
+    option("--tasks", type=COUNT, help="stop after so many trainings (default: when nothing is missing)")
+    option("--smoke", action="store_true", help="tiny models: the whole machinery in about a minute, figures void")
+
+
 def _demo(listed) -> None:
     option = _command(
         listed, commands.demo, "build, train, generate, compare: the whole chain in minutes", "--minutes 5"
@@ -230,6 +261,13 @@ def _demo(listed) -> None:
     option("--out", type=Path, default=Path("build"), help="folder for everything; the page is report.html in it")
     option("--data", help="train on this corpus (default: the built-in one)")
     option("--seed", type=SEED, default=0, help="of everything that is left to chance")
+
+
+def _bench(listed) -> None:
+    option = _command(listed, commands.bench, "measure speed beside transformers, on the same weights", "--quick")
+    option("--out", type=Path, default=Path("build/bench"), help="folder for bench.md and bench.json")
+    option("--quick", action="store_true", help="short clips, few rounds: a glance instead of a measurement")
+    option("--threads", type=COUNT, default=1, help="of generation, ours and theirs")
 
 
 def _doctor(listed) -> None:

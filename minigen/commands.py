@@ -17,6 +17,8 @@ from minigen.errors import MinigenError
 CORPUS = Path("build/corpus")  # made when a command needs a corpus and none is named
 TOKENS = Path("build/tokens")
 TOLD = Path("build/teacher")  # what the text encoder's teacher said of the captions: asked once
+LISTENING = Path("build/listening")
+STUDY = Path("data/study")  # rows of the study, and its table: part of the project
 WEIGHTS = Path("build/weights")  # laid out as data/, so that MINIGEN_DATA=build/weights tries them
 REFERENCE = 240  # real clips, at the most, that FAD compares with
 FILE_SUFFIXES = (".wav", ".flac", ".csv")
@@ -52,9 +54,9 @@ def corpus(options: Namespace) -> None:
 
 
 def _say_need(need) -> None:
-    """Say what a long job will take before it begins; one that cannot fit does not begin."""
-    need.refuse()
-    print(need, flush=True)
+    from minigen.limits import say
+
+    say(need)
 
 
 def default_corpus() -> Path:
@@ -279,6 +281,48 @@ def _some_clips(options: Namespace, split: str, count: int):
     return clips, torch.cat(wavs)
 
 
+def listen(options: Namespace) -> None:
+    """`minigen listen`: a blind listening test, made, served to a browser on this machine, and reported."""
+    from minigen.listen import REAL, RECIPE, contestants, make_test, report_of, serve, whole_recipe
+
+    if options.report is not None:
+        return print(report_of(options.folder, options.report))
+    check_writable(options.folder)
+    recipe = whole_recipe(options.folder, {name: getattr(options, name) for name in RECIPE})
+    named = [model for model, _ in contestants(recipe).values() if model != REAL]
+
+    def clips():
+        from minigen.lm import find_lm
+
+        for model in named:
+            find_lm(model)  # a wrong name is told before a corpus is made
+        return _some_clips(Namespace(**recipe), recipe["split"], recipe["clips"])
+
+    def model(name: str):
+        from minigen.generate import TextToAudio
+
+        return TextToAudio.from_pretrained(name)
+
+    serve(options.folder, make_test(options.folder, recipe, clips, model), options.port)
+
+
+def study(options: Namespace) -> None:
+    """`minigen study`: what is missing of the study, and its table."""
+    out = options.out / "smoke" if options.smoke else options.out
+    rows = options.rows or (out / "rows" if options.smoke else STUDY)
+    for place in (out, rows):
+        check_writable(place)
+    from minigen.study.plan import SMOKE, StudyConfig
+    from minigen.study.run import run_study
+    from minigen.study.table import make_table
+
+    config = SMOKE if options.smoke else StudyConfig()
+    if not options.table:
+        done = run_study(out, rows, config, most=options.tasks)
+        print(f"{len(done)} tasks done; rows in {rows}")
+    print(make_table(rows, config))
+
+
 def demo(options: Namespace) -> None:
     """`minigen demo`: the whole chain in minutes, and a page that shows it."""
     check_writable(options.out)
@@ -289,6 +333,18 @@ def demo(options: Namespace) -> None:
     from minigen.demo import run_demo
 
     run_demo(options.out, options.minutes, options.seed, options.data)
+
+
+def bench(options: Namespace) -> None:
+    """`minigen bench`: how fast, beside `transformers` with the same weights and beside what the machine can do."""
+    check_writable(options.out)
+    from tqdm import tqdm
+
+    from minigen.bench import QUICK, Sizes, run_bench
+
+    with tqdm(desc="bench", unit="part", total=6) as bar:
+        run_bench(options.out, QUICK if options.quick else Sizes(), options.threads, say=lambda _: bar.update())
+    print(f"{(options.out / 'bench.md').read_text()}in {options.out / 'bench.md'} and bench.json")
 
 
 def doctor(options: Namespace) -> int:

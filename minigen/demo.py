@@ -12,23 +12,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from minigen import evaluate
 from minigen.audio import save_audio
+from minigen.corpus.builtin import corpus_need
 from minigen.corpus.clip import Clip
 from minigen.corpus.corpus import Corpus
+from minigen.corpus.tokens import TokenSet
 from minigen.errors import MinigenError
 from minigen.evaluate import CODEC, REAL, Measurement, Yardstick
 from minigen.findings import GUIDED, LIVE, MISMATCHED, PLAIN, REGULARIZED, Example, Facts, Results
 from minigen.generate import TextToAudio
-from minigen.live import Live, LiveConfig, load_some, open_splits, tokens_for, train_live
+from minigen.limits import Need, say, training_memory
+from minigen.live import Live, LiveConfig, load_some, new_model, open_splits, tokens_for, train_live
 from minigen.lm import AudioLM
 from minigen.report import write_report
 
 DROPOUT, SIMILARITY = "mini-dropout", "mini-regularized"  # the shipped models, in the sweep by these names
+BESIDE = 300  # seconds
 STAGES = ("corpus", "tokens", "live training", "generation", "measurement", "report")
 Sounds = dict[str, Tensor]  # name in the table -> waveforms [n, 1, samples]
 Points = dict[str, dict[float, Measurement]]  # model -> guidance scale -> its row
@@ -136,6 +141,7 @@ def run_demo(
     if not 0 < minutes < 1e4:
         raise MinigenError(f"minutes is {minutes}. Give the training more than 0 minutes; 3 is usual.")
     run = Run(_writable(Path(out)), seed, progress, config or DemoConfig(), parts or Parts.shipped())
+    say(demo_need(run, minutes, clips, built=data is None))
     with run.stage("built in" if data is None else str(data)):
         splits = open_splits(run.out, data, clips, seed, run.config.seconds, progress)
         held_out = _hold_out(splits, run.config.captions, seed)
@@ -159,6 +165,23 @@ def run_demo(
         report = _write(run.out, Results(facts, examples, live.history, live.blind, rows, points))
     print(f"\n{evaluate.table(rows)}\n\n{sum(s for _, s in run.times) / 60:.1f} min in all", flush=True)
     return report
+
+
+def demo_need(run: Run, minutes: float, clips: int, built: bool) -> Need:
+    """What the demo will take: the live model twice, with its checkpoints, and the corpus where it has to be made.
+
+    Beside the training everything else takes about BESIDE seconds on two cores.
+    """
+    sizes, encoder, codec = run.config.live, run.parts.encoder, run.parts.codec
+    tokens = TokenSet(np.zeros((1, codec.num_codebooks, 1), np.int16), [""], [()], [[]], codec.frame_rate,
+                      codec.codebook_size)  # fmt: skip
+    with torch.device("meta"):
+        live = sum(weight.numel() for weight in new_model(encoder, tokens, sizes).parameters())
+    steps = round(run.config.seconds * codec.frame_rate) + codec.num_codebooks
+    memory = training_memory(live, sizes.layers, sizes.width, 4 * sizes.width, sizes.heads,
+                             codec.num_codebooks * codec.codebook_size, sizes.batch_size, steps)  # fmt: skip
+    corpus = corpus_need(run.out, clips, run.seed, run.config.seconds).disk if built else 0
+    return Need("the demo", live, memory, 2 * 40 * live + corpus, 60 * minutes + BESIDE, run.out)
 
 
 def answer(run: Run, live: AudioLM, captions: list[str]) -> Sounds:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from minigen.errors import MinigenError
 
@@ -101,6 +102,49 @@ def sweep(folder: str | Path) -> None:
         if process.isdigit() and not _lives(int(process)):
             with suppress(OSError):
                 part.unlink()
+
+
+def claim(path: str | Path) -> IO | None:
+    """Take a job for this process: an open file that holds it, or None where another process has it.
+
+    Closing the file gives the job back; so does the end of the process, whatever ended it, since the lock is the
+    system's and not the file's existence. Where a system has no such locks (Windows), the job is always given.
+
+    Raises:
+        MinigenError: the place cannot be written.
+    """
+    return _locked(path, wait=False)
+
+
+@contextmanager
+def alone(path: str | Path) -> Iterator[None]:
+    """Wait until no other process is in a block with this path, then go through it; see `claim`.
+
+    Raises:
+        MinigenError: the place cannot be written.
+    """
+    file = _locked(path, wait=True)
+    try:
+        yield
+    finally:
+        file.close()
+
+
+def _locked(path: str | Path, wait: bool) -> IO | None:
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a")  # open as long as the lock is held
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with suppress(ImportError):
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.close()
+            return None
+    return file
 
 
 def cannot_write(path: str | Path, error: OSError) -> MinigenError:

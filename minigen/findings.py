@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from minigen.evaluate import CODEC, NOISE, REAL, SHUFFLED, Measurement, difference, of_codec
+from minigen.metrics import caution
 
 LIVE, PLAIN, GUIDED, REGULARIZED = "live model", "no guidance", "guidance", "guidance + regulariser"
 MISMATCHED = "the same, shuffled captions"
@@ -125,11 +126,11 @@ def _gain(name: str, scale: float, unit: str, mean: float, low: float, high: flo
 def _limits(results: Results, rows: Mapping[str, Measurement]) -> str:
     facts, real = results.facts, rows[REAL]
     text = f"FAD compares {real.clips} clips with {facts.reference_clips} others in {facts.embedding_width} dimensions"
-    few = min(real.clips, facts.reference_clips) <= facts.embedding_width
-    text += ", too few to estimate a full covariance" if few else ""
     text += f"; real clips themselves come out at {real.fad:.3g}, and differences of that order mean nothing. "
     text += (
         f"All of it is heard by {facts.embedder} and {facts.judge}, which have never heard what a codec or a language "
     )
     text += "model does to a sound: they can be fooled, and miss what you hear. One seed, one set of captions: another "
-    return text + "run gives other digits. Listen before you believe a row."
+    text += "run gives other digits. Listen before you believe a row."
+    few = caution(real.clips, facts.reference_clips, facts.embedding_width)
+    return text + (f" {few[0].upper()}{few[1:]}." if few else "")

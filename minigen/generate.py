@@ -1,6 +1,6 @@
 """Generation: from a caption to sound, one column of codes at a time. The whole chain meets here.
 
-    captions ─► text encoder ─► states ─► AudioLM + KV cache ─► logits with text ──┐
+    captions ─► text encoder ─► states ─► AudioLM + KV cache ─► logits with text ──┐      (`minigen.decoding`)
                                              ▲                  logits without ────┴► guide ─► sample ─► column of codes
                                              └──────────────────── fed back as the next input ◄──────────────┘
     waveform [B, 1, samples] ◄── codec.decode ◄── pattern.revert ◄── all columns [B, K, S]
@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from minigen.codec import load_codec
+from minigen.decoding import Decoder
 from minigen.errors import MinigenError
 from minigen.files import write_aside
-from minigen.guidance import guide
 from minigen.hub import HubModel
 from minigen.interop import pipeline_from_musicgen
-from minigen.lm import AudioLM, KVCache, find_lm
+from minigen.lm import AudioLM, find_lm
 from minigen.patterns import DelayPattern
 from minigen.text import load_text_encoder
 from minigen.weights import read_config
@@ -39,7 +39,7 @@ UNKNOWN = -1  # marks a cell still to be drawn
 
 def keep_top_k(probs: Tensor, k: int) -> Tensor:
     """Keep the k most likely codes of [..., V], set the others to 0 and scale to a sum of 1."""
-    weakest = probs.topk(min(k, probs.shape[-1])).values[..., -1:]
+    weakest = probs.topk(min(k, probs.shape[-1]), sorted=False).values.amin(-1, keepdim=True)
     kept = probs * (probs >= weakest)
     return kept / kept.sum(-1, keepdim=True)
 
@@ -116,13 +116,16 @@ def generate_codes(
     if guidance == 0:
         memory = memory_mask = None
     branches = 1 if memory is None or guidance == 1 else 2
-    was_training, first = lm.training, int((known == UNKNOWN).any(0).any(0).nonzero()[0])
+    was_training, free = lm.training, known == UNKNOWN
+    first = int(free.any(0).any(0).nonzero()[0])
     cache = lm.eval().start(branches * rows, known.shape[-1], memory, memory_mask)
+    decoder = Decoder(lm, cache, guidance if branches == 2 else None)
     try:
+        if first:  # the prompt, all of its columns at once
+            lm.step(sequence[..., :first].repeat(branches, 1, 1), cache)
         for s in _bar(range(first, known.shape[-1]), progress):
-            logits = _next_logits(lm, sequence[..., cache.length : s + 1], cache, guidance)
-            drawn = sample(logits, temperature, top_k, top_p, generator)
-            sequence[..., s + 1] = torch.where(known[..., s] == UNKNOWN, drawn, known[..., s])
+            drawn = sample(decoder.step(sequence[..., s]), temperature, top_k, top_p, generator)
+            sequence[..., s + 1] = torch.where(free[..., s], drawn, known[..., s])
     finally:
         lm.train(was_training)
     return pattern.revert(sequence[..., 1:])
@@ -254,14 +257,6 @@ def _canvas(lm: AudioLM, rows: int, frames: int, prompt: Tensor | None) -> Tenso
         raise MinigenError(f"prompt has codes from {prompt.min()} to {prompt.max()}. Give 0 to {size - 1}.")
     codes[..., : prompt.shape[2]] = prompt
     return codes
-
-
-def _next_logits(lm: AudioLM, columns: Tensor, cache: KVCache, guidance: float) -> Tensor:
-    """Logits [B, K, V] after the columns [B, K, n]; guided where the cache has a second row for each, without text."""
-    if cache.rows == len(columns):
-        return lm.step(columns, cache)
-    cond, uncond = lm.step(columns.repeat(2, 1, 1), cache).chunk(2)
-    return guide(cond, uncond, guidance)
 
 
 def _check_sampling(temperature: float, top_k: int, top_p: float) -> None:

@@ -105,6 +105,26 @@ def training_memory(parameters: int, layers: int, width: int, ffn: int, heads: i
     return BYTES * (6 * parameters + rows * steps * each)
 
 
+def recipe_need(what: str, parameters: int, held: float, minutes: float, folder: str | Path) -> Need:
+    """What one of the trainings of `minigen.recipes` will take, in `minutes` of training proper.
+
+    Memory: weights, gradients and AdamW's two moments (16 bytes a parameter) and `held` bytes of clips, without what a
+    step makes on its way. Disk: two checkpoints of 12 bytes a parameter, the old one and the new.
+    """
+    return Need(what, parameters, 4 * BYTES * parameters + held, 2 * 3 * BYTES * parameters, 60 * minutes, Path(folder))
+
+
+def say(need: Need, progress: bool = True) -> None:
+    """Say what a long job will take before it begins; one that cannot fit does not begin.
+
+    Raises:
+        MinigenError: as `Need.refuse`.
+    """
+    need.refuse()
+    if progress:
+        print(need, flush=True)
+
+
 def memory_free() -> float:
     """Bytes of memory that a new job may take: what the system calls available, within a container's own limit."""
     free = _number_after("/proc/meminfo", "MemAvailable:") * 1024

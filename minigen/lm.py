@@ -119,14 +119,15 @@ class Attention(nn.Module):
 class KVCache:
     """What the columns so far left behind, so that a step computes one column and not all of them again.
 
-    keys, values: [layers, B, heads, steps, d], the first `length` steps filled. text: keys and values of the words, one
-    pair a layer, computed once; where it has fewer rows than B, only the first rows read it (see AudioLM.start).
+    both: [2, layers, B, heads, steps, d], keys and values, the first `length` steps filled: it is written in place and
+    never copied. text: keys and values of the words, one pair a layer, computed once; where it has fewer rows than B,
+    only the first rows read it (see AudioLM.start).
     """
 
-    def __init__(self, keys: Tensor, positions: Tensor, text: list | None, text_mask: Tensor | None):
-        self.keys, self.values = keys, torch.empty_like(keys)
+    def __init__(self, both: Tensor, positions: Tensor, text: list | None, text_mask: Tensor | None):
+        self.both, self.keys, self.values = both, both[0], both[1]
         self.positions, self.text, self.text_mask = positions, text, text_mask
-        self.rows, self.steps, self.length = keys.shape[1], keys.shape[3], 0
+        self.rows, self.steps, self.length = both.shape[2], both.shape[4], 0
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values [B, heads, n, d]; return those of all steps so far."""
@@ -134,6 +135,14 @@ class KVCache:
         self.keys[layer, :, :, self.length : end] = keys
         self.values[layer, :, :, self.length : end] = values
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def slots(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Views for one more column, each by layer: its place [2, B, heads, d], and all keys and values with it.
+
+        Keys are [B heads, d, n], values [B heads, n, d], as torch.bmm multiplies them; n = length + 1.
+        """
+        keys, values = self.both.flatten(2, 3).narrow(3, 0, self.length + 1)
+        return self.both.select(4, self.length).unbind(1), keys.mT.unbind(), values.unbind()
 
 
 class Layer(nn.Module):
@@ -215,8 +224,8 @@ class AudioLM(HubModel, nn.Module):
         if memory is not None and len(memory) > batch:
             raise MinigenError(f"{batch} sequences with the text of {len(memory)}. Give at most one text for each.")
         config = self.config
-        keys = self.norm.weight.new_empty(config.layers, batch, config.heads, steps, config.width // config.heads)
-        return KVCache(keys, sinusoids(steps, config.width), *self._read(memory, memory_mask))
+        shape = (2, config.layers, batch, config.heads, steps, config.width // config.heads)
+        return KVCache(self.norm.weight.new_empty(shape), sinusoids(steps, config.width), *self._read(memory, memory_mask))
 
     def step(self, columns: Tensor, cache: KVCache) -> Tensor:
         """Feed the next column [B, K, 1]; return the logits [B, K, V] of the one after it.

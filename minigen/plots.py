@@ -3,6 +3,11 @@
     waveform, spectrogram          a sound                     codes_heatmap         what the codec made of it
     loss_curves                    a training run              guidance_sweep        what guidance buys and costs
     similarity_matrices            what the regulariser compares
+    lines                          any quantity over another   window_lengths        one sound, several windows
+    event_lanes                    what sounds when            codebook_map          points of a plane and their entries
+    spectrograms                   several sounds              probability_bars      distributions over a few codes
+    intervals                      means, and how sure they are
+    matrices                       tables of numbers as pictures, such as attention weights
 
 `Figure` is used directly, without pyplot: nothing is shown, no window or backend is needed, and nothing stays in memory
 when the figure is gone. `figure.savefig(path)` writes it; a notebook shows the figure that a cell ends with.
@@ -55,6 +60,25 @@ def spectrogram(wav: Tensor, sample_rate: int = SAMPLE_RATE, title: str = "", ba
         xlabel="time (s)", ylabel="frequency (Hz)", title=title, yticks=[mel(hz) for hz in ticks], yticklabels=ticks
     )
     figure.colorbar(image, ax=axes, label="level (dB)")
+    return figure
+
+
+def spectrograms(wavs: Mapping[str, Tensor], sample_rate: int = SAMPLE_RATE, columns: int = 2) -> "Figure":
+    """Several sounds in one picture, title -> wav as in `spectrogram`: one scale for all, `columns` in a row."""
+    rows = math.ceil(len(wavs) / columns)
+    figure, axes = _figure(3.6 * columns + 0.8, 0.4 + 1.7 * rows, rows, columns)
+    axes, top = np.atleast_1d(axes).flatten(), mel(sample_rate / 2)
+    ticks = [hz for hz in (0, 500, 2000, 8000) if hz <= sample_rate / 2]
+    for axis, (title, wav) in zip(axes, wavs.items(), strict=False):
+        image = axis.imshow(
+            mel_db(wav, sample_rate), origin="lower", aspect="auto", cmap="magma", vmin=QUIET_DB, vmax=LOUD_DB,
+            extent=(0, _flat(wav).size / sample_rate, 0, top), interpolation="nearest",
+        )  # fmt: skip
+        axis.set(title=title, yticks=[mel(hz) for hz in ticks], yticklabels=ticks)
+        axis.set(xlabel="time (s)", ylabel="frequency (Hz)")
+    for axis in axes[len(wavs) :]:
+        axis.remove()
+    figure.colorbar(image, ax=axes[: len(wavs)].tolist(), label="level (dB)")
     return figure
 
 
@@ -140,6 +164,123 @@ def codes_heatmap(codes: Tensor, frame_rate: float = 50.0, codebook_size: int = 
     )  # fmt: skip
     axes.set(xlabel="time (s)", ylabel="codebook", title=title, yticks=range(len(codes)))
     figure.colorbar(image, ax=axes, label="entry")
+    return figure
+
+
+def lines(
+    curves: Mapping[str, tuple], xlabel: str, ylabel: str, dots: Mapping[str, tuple] | None = None, title: str = ""
+) -> "Figure":
+    """Curves over one axis: name -> (x, y), points marked where a curve has 20 or fewer; `dots` are points alone."""
+    figure, axes = _figure(7, 3)
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        style = _style(i) if len(x) <= 20 else {**_style(i), "marker": ""}
+        axes.plot(np.asarray(x), np.asarray(y), label=name, **style, markersize=4, linewidth=1.2)
+    for name, (x, y) in (dots or {}).items():
+        axes.plot(np.asarray(x), np.asarray(y), "o", color="black", label=name, markersize=5)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.grid(alpha=0.25)
+    if len(curves) + len(dots or {}) > 1:
+        figure.legend(frameon=False, loc="outside right center")
+    return figure
+
+
+def probability_bars(rows: Mapping[str, Tensor], xlabel: str = "code", columns: int = 3) -> "Figure":
+    """Distributions over the same few codes, title -> probabilities [V]: one panel each, one scale for all."""
+    height = math.ceil(len(rows) / columns)
+    figure, axes = _figure(2.6 * columns, 0.3 + 1.8 * height, height, columns)
+    axes = np.atleast_1d(axes).flatten()
+    most = max(float(torch.as_tensor(probs).max()) for probs in rows.values())
+    for axis, (title, probs) in zip(axes, rows.items(), strict=False):
+        axis.bar(range(len(probs)), torch.as_tensor(probs).numpy(), color=COLOURS[0])
+        axis.set(title=title, xlabel=xlabel, ylabel="probability", ylim=(0, 1.05 * most), xticks=range(len(probs)))
+    for axis in axes[len(rows) :]:
+        axis.remove()
+    return figure
+
+
+def window_lengths(wav: Tensor, lengths: Sequence[int], sample_rate: int = SAMPLE_RATE, top: float = 2000) -> "Figure":
+    """Spectrograms of one sound with Hann windows of several lengths (samples): Hz from 0 to `top`, not mel.
+
+    wav: [samples], [1, samples] or [1, 1, samples]. Each picture's colours run over the 60 dB below its own maximum;
+    frames are 4 ms apart.
+    """
+    figure, axes = _figure(3.2 * len(lengths) + 0.8, 3, columns=len(lengths))
+    samples, hop = torch.as_tensor(_flat(wav)), round(0.004 * sample_rate)
+    for axis, length in zip(np.atleast_1d(axes), lengths, strict=True):
+        window = torch.hann_window(length)
+        power = torch.stft(samples, length, hop, window=window, pad_mode="constant", return_complex=True).abs().square()
+        power = power[: round(top / sample_rate * length) + 1]
+        db, half = 10 * (power / power.max()).clamp(min=1e-6).log10(), sample_rate / length / 2
+        image = axis.imshow(
+            db.numpy(), origin="lower", aspect="auto", cmap="magma", vmin=-60, vmax=0, interpolation="nearest",
+            extent=(0, len(samples) / sample_rate, -half, (len(power) - 0.5) * sample_rate / length),
+        )  # fmt: skip
+        title = f"{length} samples = {1000 * length / sample_rate:.0f} ms"
+        axis.set(xlabel="time (s)", ylabel="frequency (Hz)", title=title, ylim=(0, top))
+    figure.colorbar(image, ax=axes, label="level (dB)")
+    return figure
+
+
+def event_lanes(events: Sequence, seconds: float, title: str = "") -> "Figure":
+    """When each event sounds, one lane an event: `minigen.corpus.Event`s from onset to offset, with their counts."""
+    figure, axes = _figure(6, 0.9 + 0.35 * max(1, len(events)))
+    for lane, event in enumerate(events):
+        axes.barh(lane, event.offset - event.onset, left=event.onset, height=0.6, color=COLOURS[lane % 6])
+        if event.count > 1:
+            axes.text(event.onset, lane, f" {event.count} times", va="center", color="white")
+    names = [event.kind.replace("_", " ") for event in events]
+    axes.set(xlabel="time (s)", ylabel="event", title=title, xlim=(0, seconds), ylim=(len(events) - 0.5, -0.5))
+    axes.set_yticks(range(len(events)), names)
+    return figure
+
+
+def codebook_map(points: Tensor, maps: Mapping[str, Tensor]) -> "Figure":
+    """Codebooks over the vectors [n, 2] they quantise: name -> entries [V, 2]; a cross is an entry nobody chose."""
+    figure, axes = _figure(3.2 * len(maps), 3.3, columns=len(maps))
+    points = torch.as_tensor(points).float()
+    for axis, (name, entries) in zip(np.atleast_1d(axes), maps.items(), strict=True):
+        entries = torch.as_tensor(entries).detach().float()
+        chosen = torch.cdist(points, entries).argmin(1)
+        used = torch.bincount(chosen, minlength=len(entries)) > 0
+        axis.scatter(*points.T.numpy(), c=[COLOURS[i % 6] for i in chosen.tolist()], s=3, alpha=0.35, linewidths=0)
+        axis.plot(*entries[used].T.numpy(), "o", color="black", markersize=4)
+        axis.plot(*entries[~used].T.numpy(), "x", color="black", markersize=5)
+        axis.set(xlabel="first number of a vector", ylabel="second number", title=name, aspect="equal")
+    return figure
+
+
+def matrices(
+    maps: Mapping[str, Tensor], xlabel: str, ylabel: str, label: str, cmap: str = "viridis", aspect: str = "equal"
+) -> "Figure":
+    """Tables of numbers side by side, title -> [rows, columns], first row on top: one scale of colours for all.
+
+    xlabel counts the columns, ylabel the rows, label names what the numbers are.
+    """
+    tables = [torch.as_tensor(table).detach().cpu().float().numpy() for table in maps.values()]
+    low, high = min(table.min() for table in tables), max(table.max() for table in tables)
+    figure, axes = _figure(1.2 + 3.2 * len(tables), 3.2, columns=len(tables))
+    axes = np.atleast_1d(axes)
+    for axis, title, table in zip(axes, maps, tables, strict=True):
+        image = axis.imshow(table, vmin=low, vmax=high, cmap=cmap, aspect=aspect, interpolation="nearest")
+        axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    figure.colorbar(image, ax=axes.tolist(), label=label)
+    return figure
+
+
+def intervals(rows: Mapping[str, tuple[float, float, float]], xlabel: str, mark: float | None = None) -> "Figure":
+    """Means and their intervals, one row each, the first on top. rows: name -> (mean, low, high); nan is left out.
+
+    mark: a value to compare with, such as 0 for differences or 0.5 for preferences, drawn as a line.
+    """
+    rows = {name: row for name, row in rows.items() if np.isfinite(row).all()}
+    figure, axes = _figure(6, 0.9 + 0.3 * len(rows))
+    for place, (mean, low, high) in enumerate(rows.values()):
+        axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=1.5)
+        axes.plot(mean, place, "o", color=COLOURS[0], markersize=5)
+    if mark is not None:
+        axes.axvline(mark, color="black", linestyle=":", linewidth=1)
+    axes.set(xlabel=xlabel, ylabel="", yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.5, -0.5))
+    axes.grid(alpha=0.25, axis="x")
     return figure
 
 

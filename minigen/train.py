@@ -23,6 +23,7 @@ import torch
 from tqdm.auto import tqdm
 
 from minigen import processes
+from minigen.checkpoint import CHECKPOINT
 from minigen.corpus.tokens import TokenSet
 from minigen.errors import MinigenError
 from minigen.files import sweep, write_aside
@@ -34,7 +35,6 @@ from minigen.trainer import NotFinite, Trainer, cross_entropy
 
 __all__ = ["Ema", "TrainConfig", "Trainer", "cross_entropy", "learning_rate", "seconds_per_step", "train"]
 
-CHECKPOINT = "checkpoint.safetensors"
 LOG = ("step", "minutes", "lr", "frames_per_second", "loss", "similarity", "valid", "valid_no_text")
 
 
@@ -47,6 +47,7 @@ def train(
     config: TrainConfig | None = None,
     names: tuple[str, str] = ("mini", "mini"),
     progress: bool = True,
+    trainer: type[Trainer] = Trainer,
 ) -> list[dict]:
     """Train `lm` in place on tokenised clips; an interrupted run with the same folder and settings goes on.
 
@@ -62,6 +63,7 @@ def train(
         config: see `TrainConfig`.
         names: of the codec and the text encoder, for pipeline.json.
         progress: show a bar.
+        trainer: what makes the step (`minigen.variants` has others).
 
     Returns:
         one dict a logged step: step, loss, similarity, lr, frames_per_second, minutes, valid, valid_no_text.
@@ -75,7 +77,7 @@ def train(
     _check_captions(train_set, encoder)
     training_need(lm, train_set, config, folder).refuse()
     folder.mkdir(parents=True, exist_ok=True)
-    trainer, checkpoint = Trainer(lm, encoder, config, fingerprint(train_set)), folder / CHECKPOINT
+    trainer, checkpoint = trainer(lm, encoder, config, fingerprint(train_set)), folder / CHECKPOINT
     history = trainer.resume(checkpoint) if checkpoint.exists() else []
     processes.check_agreed("the step to go on from", trainer.step)
     if processes.is_first():

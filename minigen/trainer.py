@@ -19,9 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minigen import processes
 from minigen.checkpoint import load_checkpoint, save_checkpoint
@@ -44,6 +43,16 @@ def cross_entropy(logits: Tensor, sequence: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 2), sequence.flatten(), ignore_index=logits.shape[-1])
 
 
+def heads_cross_entropy(hidden: Tensor, heads: nn.ModuleList, sequence: Tensor) -> Tensor:
+    """`cross_entropy` of the heads' logits, which are made in one product and never sorted by codebook.
+
+    hidden [B, S, D], sequence [B, K, S]. The logits are the largest thing of a step, B S K V numbers: each copy counts.
+    """
+    size = heads[0].out_features
+    logits = F.linear(hidden, torch.cat([head.weight for head in heads])).view(-1, size)
+    return F.cross_entropy(_at_least_float32(logits), sequence.transpose(1, 2).flatten(), ignore_index=size)
+
+
 class Trainer:
     """A model in training: its optimiser, its average, and the one step that changes them.
 
@@ -64,9 +73,6 @@ class Trainer:
         self.lm = lm.to(self.accelerator.device).train()
         self.ema = Ema(self.lm, config.ema)
         self.optimizer = make_optimizer(self.lm, config)
-        # On a processor the fused kernel's backward pass is slower than the plain product of matrices.
-        fused = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
-        self.attention = [*(fused if self.accelerator.device.type == "cuda" else []), SDPBackend.MATH]
         self.step, self.recent = 0, []
 
     def losses(self, codes: Tensor, captions: list[str], drop: bool, similarity: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -78,10 +84,9 @@ class Trainer:
         sequence = self.pattern.apply(codes.to(device), fill)
         memory, mask = (None, None) if drop and not similarity else self.encoder(captions)
         text = {} if drop else {"memory": memory.to(device), "memory_mask": mask.to(device)}
-        with self.accelerator.autocast(), sdpa_kernel(self.attention):
+        with self.accelerator.autocast():
             hidden = self.lm.hidden_states(shift_right(sequence, fill), **text)
-            logits = self.lm.head(hidden)
-        entropy = cross_entropy(_at_least_float32(logits), sequence)
+            entropy = heads_cross_entropy(hidden, self.lm.heads, sequence)
         if not similarity:
             return entropy, torch.zeros((), device=device)
         pooled = (pool(memory.to(device), mask.to(device), self.config.pooling),

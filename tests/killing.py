@@ -5,12 +5,15 @@ that ends before it was killed often enough begins again in another folder. What
 """
 
 import json
+import math
 import os
+import resource
 import shutil
 import signal
 import sys
 import time
 import traceback
+from itertools import cycle
 from pathlib import Path
 
 import accelerate  # noqa: F401  loaded here once, not in every fork
@@ -20,10 +23,14 @@ import torch
 from test_tokens import HashCodec
 from test_train import SIZES, Words, tokens
 
-from minigen.checkpoint import load_checkpoint
+from minigen.checkpoint import CHECKPOINT, load_checkpoint
+from minigen.codec import CodecConfig
 from minigen.corpus import build_corpus, read_corpus, tokenize
 from minigen.lm import AudioLM
-from minigen.train import CHECKPOINT, TrainConfig, train
+from minigen.recipes import codec, judge
+from minigen.recipes.pictures import Examples
+from minigen.tagger import Tagger, TaggerConfig
+from minigen.train import TrainConfig, train
 
 CLOCKS = ("minutes", "frames_per_second")  # the columns of the log that no two runs share
 
@@ -59,9 +66,48 @@ def build_tiny(folder: Path, kills: int) -> None:
     build_corpus(folder, clips=3 * kills, seconds=1.0, workers=1, progress=False)
 
 
+class Tones:
+    """Eight tones of half a second, as far as the codec's recipe looks at sounds."""
+
+    def __len__(self):
+        return 8
+
+    def load(self, i):
+        return 0.5 * torch.sin(2 * torch.pi * (200 + 100 * i) * torch.arange(8000) / 16000)[None, None]
+
+
+def train_codec_tiny(folder: Path, kills: int) -> None:
+    """Through all four stages; saved after every step."""
+    codec.SAVE_EVERY = 0.0
+    recipe = codec.CodecRecipe(steps=kills, batch_size=2, crop=1600, plain=0.2, freeze=0.6)
+    sizes = CodecConfig(width=16, blocks=1, latent=8, num_codebooks=2, codebook_size=8)
+    codec.train_codec(folder, {"tones": Tones()}, recipe, sizes, progress=False)
+
+
+def train_tagger_tiny(folder: Path, kills: int) -> None:
+    """The loop of the tagger's and the judge's recipe, with dropout; saved after every step."""
+    judge.SAVE_EVERY = 0.0
+    torch.manual_seed(0)
+    tagger, chance = Tagger(TaggerConfig(channels=(2, 2, 2, 2), width=4)), torch.Generator().manual_seed(1)
+    pictures = torch.randn(16, 100, 64, generator=chance)
+    frames = torch.rand(16, len(tagger.kinds), 25, generator=chance) < 0.1
+    data = Examples(pictures, frames.any(-1), frames, torch.ones(16, dtype=torch.bool))
+
+    def loss(rng: torch.Generator) -> torch.Tensor:
+        batch = data.rows(torch.randint(16, (4,), generator=rng))
+        return judge.tagger_loss(tagger(batch.pictures.transpose(1, 2)), batch)
+
+    judge.fit(tagger, loss, judge.Training(steps=3 * kills), folder / CHECKPOINT, progress=False)
+    tagger.save_pretrained(folder)
+
+
 def outcome(job: str, folder: Path) -> dict:
     """All that a job leaves behind, by name, without what depends on the clock."""
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    if job == "codec":
+        del files["card.md"]  # it tells how fast it is
+    if job == "tagger":
+        del files[CHECKPOINT]  # it tells how long it took
     if job != "train":
         return files
     del files[CHECKPOINT], files["log.csv"]
@@ -77,6 +123,13 @@ def flat(value, name: str = "") -> dict:
     if isinstance(value, list):
         return {k: v for key, item in enumerate(value) for k, v in flat(item, f"{name}/{key}").items()}
     return {name: value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value)}
+
+
+def die_in_a_file(size: int) -> None:
+    """Have the system kill this process at the first write that makes a file longer than `size` bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python would turn it into an error
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def die_in_the_act(call: int) -> None:
@@ -97,13 +150,15 @@ def die_in_the_act(call: int) -> None:
     os.fsync, os.replace = fatal(os.fsync), fatal(os.replace)
 
 
-def attempt(work, lifetime: float = np.inf, call: int | None = None) -> bool:
-    """Run in a fork; True where it ended by itself, False where it was killed (after `lifetime` s, or at `call`)."""
+def attempt(work, lifetime: float = np.inf, call: int | None = None, size: int | None = None) -> bool:
+    """Run in a fork; True where it ended by itself, False where it was killed: after `lifetime` s, or as told above."""
     process = os.fork()
     if process == 0:
         try:
             if call is not None:
                 die_in_the_act(call)
+            if size is not None:
+                die_in_a_file(size)
             work()
             os._exit(0)
         except BaseException:
@@ -128,16 +183,21 @@ def attempt(work, lifetime: float = np.inf, call: int | None = None) -> bool:
 def torment(job: str, work, top: Path, kills: int, rng: np.random.Generator) -> dict:
     """Kill `job` `kills` times at moments drawn from `rng`, let it end, and compare with one left in peace.
 
-    Every other time it is killed while it writes: at one of the next thirty or so calls that flush or rename a file.
+    Two times in three it is killed while it writes: at one of the next thirty or so calls that flush or rename a file,
+    or in the middle of a file.
     """
     began = time.monotonic()
     attempt(lambda: work(top / job, kills))
     whole, expected = time.monotonic() - began, outcome(job, top / job)
     killed, in_the_act, ended, different = 0, 0, 0, []
-    folder = top / f"{job}-0"
+    folder, largest = top / f"{job}-0", max(map(len, expected.values()))
+    moments = cycle((
+        lambda: {"lifetime": rng.uniform(0, 4 * whole / kills)},
+        lambda: {"call": int(rng.integers(60))},
+        lambda: {"size": int(math.exp(rng.uniform(0, math.log(largest))))},
+    ))  # fmt: skip
     while True:
-        last = killed == kills
-        moment = {"call": int(rng.integers(60))} if killed % 2 else {"lifetime": rng.uniform(0, 4 * whole / kills)}
+        last, moment = killed == kills, next(moments)()
         if attempt(lambda: work(folder, kills), **({} if last else moment)):
             found, ended = outcome(job, folder), ended + 1
             different += [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
@@ -155,6 +215,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     top, kills = Path(sys.argv[1]), int(sys.argv[2])
     write_sounds(top / "sounds", 2 * kills)
-    jobs = {"train": train_tiny, "tokenize": tokenize_tiny, "corpus": build_tiny}
+    jobs = {"train": train_tiny, "tokenize": tokenize_tiny, "corpus": build_tiny, "codec": train_codec_tiny,
+            "tagger": train_tagger_tiny}  # fmt: skip
     chance = [np.random.default_rng([int(sys.argv[3]), number]) for number in range(len(jobs))]
     print(json.dumps({job: torment(job, jobs[job], top, kills, rng) for job, rng in zip(jobs, chance, strict=True)}))

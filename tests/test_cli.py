@@ -18,8 +18,8 @@ from minigen.corpus import TokenSet
 from minigen.errors import MinigenError
 from minigen.lm import AudioLM, AudioLMConfig
 
-COMMANDS = ["corpus", "tokenize", "train", "generate", "evaluate", "compare", "demo", "doctor",
-            "train-codec", "train-text", "train-judge", "corpus-card"]  # fmt: skip
+COMMANDS = ["corpus", "tokenize", "train", "generate", "evaluate", "compare", "study", "listen", "demo",
+            "bench", "doctor", "train-codec", "train-text", "train-judge", "corpus-card"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +143,12 @@ def test_every_command_but_generate_needs_no_argument():
         (["evaluate", "--clips", "1"], "1"),
         (["evaluate", "--data", "nowhere"], "nowhere"),
         (["compare", "nomodel", "--data", "nowhere"], "no"),
+        (["listen", "--models", "nomodel", "mini"], "nomodel"),
+        (["listen", "--models", "mini-dropout"], "two or more"),
+        (["listen", "--guidance", "1", "2", "3"], "3 strengths"),
+        (["listen", "--port", "70000"], "70000"),
+        (["listen", "/proc/test"], "/proc/test"),
+        (["listen", "nowhere", "--report"], "nowhere"),
         (["demo", "--minutes", "0"], "0"),
         (["demo", "--out", "/proc/demo"], "/proc/demo"),
         (["demo", "--data", "nowhere"], "nowhere"),
@@ -352,3 +358,61 @@ def test_a_caption_is_a_file_in_a_few_times_what_importing_pytorch_takes():
     assert load_audio("dog.wav").shape == (1, 1, 64000)
     assert taken < 8 * pytorch
     assert "Warning" not in done.stderr
+
+
+def test_listen_makes_a_test_once_serves_it_and_reports_on_it(capsys, monkeypatch):
+    """With stand-ins for the models; the page itself is tested in test_listening."""
+    from minigen import listen, listening
+
+    tta = generate.TextToAudio(standins.tiny_codec(), standins.WordEncoder(), standins.tiny_lm(1))
+    monkeypatch.setattr(generate.TextToAudio, "from_pretrained", lambda name: tta)
+    monkeypatch.setattr(lm, "find_lm", lambda name: None)
+    served = []
+    monkeypatch.setattr(listen, "serve", lambda *asked: served.append(asked))
+    assert cli.main("corpus --out clips --clips 20 --seconds 1".split()) == 0
+    listening_to = "listen ears --models one two --guidance 1 3 --clips 2 --checks 1 --data clips --seconds 1"
+    assert cli.main([*listening_to.split(), "--port", "9000"]) == 0
+    assert cli.main(["listen", "ears"]) == 0
+    (folder, plan, port), again = served
+    assert (folder, port) == (Path("ears"), 9000) and again[:2] == (folder, plan)
+    assert plan.models == ("one, guidance 1", "two, guidance 3") and not listening.missing(folder, plan)
+    trial = plan.shown_to("anna")[0]
+    listening.store("ears", plan, "anna", trial.trial, "left")
+    capsys.readouterr()
+    assert cli.main(["listen", "ears", "--report"]) == 0
+    assert "one, guidance 1 preferred to two, guidance 3" in capsys.readouterr().out
+    assert "clips" in refused(capsys, "listen", "ears", "--clips", "3")
+    assert "nowhere.csv" in refused(capsys, "listen", "ears", "--report", "nowhere.csv")
+
+
+def test_convert_hands_the_checkpoint_on_and_says_how_to_hear_it(capsys, monkeypatch):
+    """What it makes of a checkpoint is tested in test_interop."""
+    asked = []
+    monkeypatch.setattr("minigen.audiocraft.convert_audiocraft", lambda *names: asked.append(names))
+    assert cli.main("convert owner/audiogen --out here".split()) == 0
+    assert asked == [("owner/audiogen", Path("here"))]
+    assert 'minigen generate "a dog barks" --model here' in capsys.readouterr().out
+
+
+def test_convert_refuses_a_place_it_cannot_write_and_a_folder_without_a_checkpoint(capsys):
+    Path("empty").mkdir()
+    assert "/proc/here" in refused(capsys, "convert", "empty", "--out", "/proc/here")
+    assert "state_dict.bin" in refused(capsys, "convert", "empty", "--out", "here")
+
+
+def test_bench_measures_shortly_or_at_length_and_shows_its_table(capsys, monkeypatch):
+    from minigen import bench
+
+    asked = []
+
+    def stand_in(folder, sizes, threads, say):
+        asked.append((sizes, threads))
+        folder.mkdir(exist_ok=True, parents=True)
+        (folder / "bench.md").write_text("the table\n")
+
+    monkeypatch.setattr(bench, "run_bench", stand_in)
+    assert cli.main(["bench", "--quick", "--threads", "2", "--out", "speed"]) == 0
+    assert "the table" in capsys.readouterr().out
+    assert cli.main(["bench"]) == 0 and Path("build/bench/bench.md").exists()
+    assert asked == [(bench.QUICK, 2), (bench.Sizes(), 1)]
+    assert "0" in refused(capsys, "bench", "--threads", "0")

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from test_tokens import HashCodec
 from test_train import SIZES, WORDS, Words, run, tokens
 
-from minigen.checkpoint import load_checkpoint, save_checkpoint
+from minigen.checkpoint import TYPES, load_checkpoint, save_checkpoint, save_tensors
 from minigen.corpus import build_corpus, read_corpus, tokenize
 from minigen.errors import MinigenError
 from minigen.files import append_row, aside, read_rows, sweep, write_aside
@@ -51,9 +52,14 @@ def tormented(tmp_path_factory) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("job", "least"), [("train", 100), ("tokenize", 4), ("corpus", 20)])
+@pytest.mark.parametrize(
+    ("job", "least"), [("train", 100), ("tokenize", 4), ("corpus", 20), ("codec", 2), ("tagger", 2)]
+)
 def test_a_job_killed_again_and_again_ends_bit_for_bit_as_one_left_in_peace(job, least, tormented):
-    """Model, average, optimiser, schedule, history and log; codes, rows and state; sounds and tables: all of it."""
+    """Model, average, optimiser, schedule, history and log; codes, rows and state; sounds and tables: all of it.
+
+    Of the recipes, which go on from the same kind of checkpoint, the weights that they leave behind.
+    """
     found = tormented[job]
     assert found["killed"] == KILLS and found["different"] == [] and found["compared"] >= least
 
@@ -162,6 +168,59 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights():
 
 
 # checkpoints
+
+
+def mixed_tensors() -> dict[str, torch.Tensor]:
+    """Every type the format knows, and shapes that writers stumble over."""
+    rng, tied = torch.Generator().manual_seed(0), torch.ones(4, 3)
+    each = {f"{kind}": (100 * torch.rand(3, 5, generator=rng)).to(kind) for kind in TYPES}
+    shapes = {"empty": torch.empty(0, 3), "none": torch.empty(0, dtype=torch.bool),
+              "number": torch.tensor(3.5).bfloat16(),
+              "view": torch.arange(12).view(3, 4).T, "step": torch.arange(10)[1::2]}  # fmt: skip
+    return {**each, **shapes, "é": torch.ones(1), "one": tied, "other": tied, "part": tied[1]}
+
+
+def test_what_is_written_is_what_the_library_reads(tmp_path):
+    tensors = mixed_tensors()
+    save_tensors(tmp_path / "ours", tensors, {"state": '{"é": "\n"}'})
+    found = load_file(tmp_path / "ours")
+    assert found.keys() == tensors.keys()
+    assert all(
+        found[name].dtype == value.dtype
+        and found[name].shape == value.shape
+        and found[name].flatten().view(torch.uint8).equal(value.contiguous().flatten().view(torch.uint8))
+        for name, value in tensors.items()
+    )
+    with safe_open(tmp_path / "ours", "pt") as file:
+        assert file.metadata() == {"state": '{"é": "\n"}'}
+
+
+@pytest.mark.parametrize("header", [None, {"format": "pt"}])
+def test_what_is_written_is_byte_by_byte_what_the_library_writes(header, tmp_path):
+    tensors = {name: value.clone().contiguous() for name, value in mixed_tensors().items() if name.isascii()}
+    save_tensors(tmp_path / "ours", tensors, header)
+    save_file(tensors, tmp_path / "theirs", header)
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_a_tensor_that_the_format_has_no_name_for_is_refused(tmp_path):
+    with pytest.raises(MinigenError, match="x is a tensor of torch.complex64"):
+        save_tensors(tmp_path / "a", {"x": torch.zeros(2, dtype=torch.complex64)})
+    with pytest.raises(MinigenError, match="sparse"):
+        save_tensors(tmp_path / "a", {"x": torch.eye(2).to_sparse()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_writer_killed_in_the_middle_leaves_nothing_but_what_is_swept(tmp_path):
+    """The library's own writer leaves a temporary file behind that nobody knows of."""
+    save_checkpoint(tmp_path / "c", {"step": 1})
+    kill = "os.kill(os.getpid(), 9)"
+    code = f"import os, torch; import minigen.checkpoint as c; c._write = lambda *_: {kill}; "
+    code += f"c.save_checkpoint({str(tmp_path / 'c')!r}, {{'x': torch.ones(1000)}})"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert len(list(tmp_path.iterdir())) == 2
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["c"] and load_checkpoint(tmp_path / "c") == {"step": 1}
 
 
 def test_a_checkpoint_gives_back_what_went_in(tmp_path):

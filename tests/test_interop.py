@@ -640,6 +640,26 @@ def test_a_model_is_pushed_to_the_hub_and_comes_back_by_its_name(number, tmp_pat
         torch.testing.assert_close(tensor, model.state_dict()[name], atol=1e-2, rtol=1e-2)
 
 
+def test_a_whole_pipeline_is_pushed_to_the_hub_and_makes_the_same_sound_when_it_comes_back(tmp_path, monkeypatch):
+    """Language model, codec, text encoder and the names that tie them together: all in one repository."""
+    from transformers import T5EncoderModel
+
+    encoder = TextEncoder(randomise(T5EncoderModel(t5_config())).eval(), word_tokenizer())
+    sizes = dict(hop=80, parts=2, n_fft=160, width=16, blocks=1, latent=8, num_codebooks=2, codebook_size=16)
+    lm = AudioLM(AudioLMConfig(2, 16, 16, 1, 2, 32, encoder.width, delays=(0, 1)))
+    tta = TextToAudio(Codec(CodecConfig(**sizes)).eval(), encoder, lm)
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub(tmp_path))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(tmp_path / name))
+    assert tta.push_to_hub("someone/pipeline").endswith("someone/pipeline/commit/1")
+    folder = tmp_path / "someone/pipeline"
+    assert {"pipeline.json", "model.safetensors", "codec", "text", "README.md"} <= set(os.listdir(folder))
+    assert 'TextToAudio.from_pretrained("someone/pipeline")' in (folder / "README.md").read_text()
+    tta.save_pretrained(tmp_path / "here")
+    sounds = [TextToAudio.from_pretrained(name).generate(["a dog"], 0.1, seed=0) for name in
+              ("someone/pipeline", tmp_path / "here")]  # fmt: skip
+    assert torch.equal(*sounds)
+
+
 def test_an_upload_that_fails_is_one_line(monkeypatch):
     def refuse(*_, **__):
         raise OSError("401 Client Error\nInvalid user token")

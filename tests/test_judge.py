@@ -301,7 +301,7 @@ def test_the_taggers_recipe_learns_and_goes_on_where_it_stopped(tmp_path, tiny_r
     card = (tmp_path / "whole" / "card.md").read_text()
     losses = [float(x) for x in card.split("Loss, mean of each tenth of the steps: ")[1].split("\n")[0].split(",")]
     assert losses[-1] < 0.8 * losses[0] and "CC BY" in card
-    assert not (tmp_path / "whole" / "checkpoint.pt").exists()
+    assert not (tmp_path / "whole" / "checkpoint.safetensors").exists()
 
 
 def test_a_tagger_can_begin_with_the_weights_of_another(tmp_path):

@@ -11,7 +11,17 @@ from torch import nn
 from minigen import cli, limits
 from minigen.codec import Codec, CodecConfig
 from minigen.errors import MinigenError
-from minigen.limits import Need, amount, check_model, disk_free, duration, memory_free, training_memory
+from minigen.limits import (
+    Need,
+    amount,
+    check_model,
+    disk_free,
+    duration,
+    memory_free,
+    recipe_need,
+    say,
+    training_memory,
+)
 from minigen.lm import AudioLM, AudioLMConfig
 
 
@@ -145,3 +155,17 @@ def test_memory_of_training_grows_with_everything_it_is_said_to_grow_with():
     least = training_memory(**base)
     assert all(training_memory(**{**base, name: 2 * value}) > least for name, value in base.items())
     assert training_memory(**{**base, "rows": 0}) == 24 * 10**6
+
+
+def test_a_recipe_counts_its_weights_four_times_and_its_checkpoint_twice(tmp_path):
+    need = recipe_need("training the judge", 1_000_000, 5e6, 9, tmp_path)
+    assert (need.parameters, need.memory, need.disk, need.seconds) == (1_000_000, 21e6, 24e6, 540)
+
+
+def test_a_need_is_said_before_the_job_and_one_that_cannot_fit_stops_it(capsys):
+    say(Need("a job", 5_300_000, seconds=90))
+    assert capsys.readouterr().out == "a job: 5.3 M parameters, about 90 s\n"
+    say(Need("a job", seconds=90), progress=False)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(MinigenError, match="a job needs 1000 TB"):
+        say(Need("a job", memory=1e15), progress=False)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from minigen.decoding import Decoder
 from minigen.errors import MinigenError
+from minigen.guidance import guide
 from minigen.lm import Attention, AudioLM, AudioLMConfig, shift_right, sinusoids
 
 TINY = AudioLMConfig(codebook_size=20, width=32, layers=2, heads=4, ffn=48, memory_width=24)
@@ -159,6 +161,50 @@ def test_one_batch_runs_rows_with_text_and_rows_without():
         both = lm.step(sequence[..., s : s + 1].repeat(2, 1, 1), cache)
     torch.testing.assert_close(both[:3], lm(sequence[..., :4], memory, mask)[:, :, -1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(both[3:], lm(sequence[..., :4])[:, :, -1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prompt", [0, 3])
+@pytest.mark.parametrize("reading", ["nothing", "words", "words and padding", "a row of padding alone"])
+@torch.no_grad()
+def test_the_decoder_writes_what_single_steps_write(reading, prompt):
+    lm = tiny_lm().double()
+    sequence, memory, mask = inputs()
+    mask[1] &= reading != "a row of padding alone"
+    text = {"nothing": (), "words": (memory.double(),)}.get(reading, (memory.double(), mask))
+    plain, fast = lm.start(3, 9, *text), lm.start(3, 9, *text)
+    decoder = Decoder(lm, fast)
+    for cache in (plain, fast) if prompt else ():
+        lm.step(sequence[..., :prompt], cache)
+    for s in range(prompt, 9):
+        logits = lm.step(sequence[..., s : s + 1], plain)
+        torch.testing.assert_close(decoder.step(sequence[..., s]), logits, atol=1e-9, rtol=1e-9)
+    assert plain.length == fast.length == 9
+    torch.testing.assert_close(fast.both, plain.both, atol=1e-9, rtol=1e-9)
+
+
+@torch.no_grad()
+def test_guided_hidden_states_give_guided_logits():
+    lm = tiny_lm().double()
+    sequence, memory, mask = inputs()
+    plain, fast = (lm.start(6, 9, memory.double(), mask) for _ in range(2))
+    decoder = Decoder(lm, fast, 3.0)
+    for s in range(9):
+        cond, uncond = lm.step(sequence[..., s : s + 1].repeat(2, 1, 1), plain).chunk(2)
+        torch.testing.assert_close(decoder.step(sequence[..., s]), guide(cond, uncond, 3.0), atol=1e-9, rtol=1e-9)
+
+
+@torch.no_grad()
+def test_the_cache_stays_in_its_place_while_it_fills():
+    lm = tiny_lm()
+    sequence, memory, mask = inputs()
+    cache = lm.start(3, 9, memory, mask)
+    decoder, place = Decoder(lm, cache), cache.both.data_ptr()
+    lm.step(sequence[..., :2], cache)
+    before = cache.both[..., :2, :].clone()
+    for s in range(2, 9):
+        decoder.step(sequence[..., s])
+    assert cache.both.data_ptr() == cache.keys.data_ptr() == place
+    assert torch.equal(cache.both[..., :2, :], before)  # nor are the columns before it written again
 
 
 def test_logits_are_the_heads_on_the_hidden_states():

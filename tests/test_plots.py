@@ -11,6 +11,7 @@ from matplotlib.image import imread
 
 from minigen import plots
 from minigen.audio import log_mel
+from minigen.corpus import Event
 
 
 def tone(hz=1000.0, seconds=0.5, rate=16000):
@@ -30,6 +31,13 @@ FIGURES = {
     "guidance_sweep": lambda: plots.guidance_sweep(SWEEP),
     "similarity_matrices": lambda: plots.similarity_matrices(torch.eye(3), torch.ones(3, 3)),
     "codes_heatmap": lambda: plots.codes_heatmap(torch.randint(1024, (4, 50))),
+    "matrices": lambda: plots.matrices({"a": torch.eye(3), "b": 2 * torch.ones(3, 2)}, "word", "step", "weight"),
+    "lines": lambda: plots.lines({"a": (range(30), range(30))}, "time (s)", "level (dB)", {"b": ([1], [2])}),
+    "spectrograms": lambda: plots.spectrograms({"one": tone(), "two": tone(500.0), "three": tone(2000.0)}),
+    "probability_bars": lambda: plots.probability_bars({"flat": torch.ones(4) / 4, "sure": torch.eye(4)[0]}),
+    "window_lengths": lambda: plots.window_lengths(tone(), (256, 1024)),
+    "event_lanes": lambda: plots.event_lanes([Event("dog_bark", 2, 0.5, 1.0)], 2.0),
+    "codebook_map": lambda: plots.codebook_map(torch.randn(9, 2), {"one": torch.zeros(1, 2), "two": torch.randn(2, 2)}),
 }
 
 
@@ -105,3 +113,63 @@ def test_special_tokens_stay_white_in_the_heat_map():
 def test_svg_has_no_background_and_can_be_inked():
     text = plots.svg(plots.loss_curves({"train": ([1, 2], [3.0, 2.0])}), ink="#abcdef")
     assert text.lstrip().startswith("<?xml") and "#abcdef" in text and "fill: #ffffff" not in text
+
+
+def test_only_curves_of_few_points_are_marked_and_dots_have_no_line():
+    axes = plots.lines({"a": (range(30), range(30)), "b": ([0, 1], [1, 0])}, "x", "y", {"c": ([2], [3])}).axes[0]
+    assert [line.get_marker() for line in axes.lines] == ["", "s", "o"]
+    assert axes.lines[2].get_linestyle() == "None" and axes.lines[2].get_xydata().tolist() == [[2, 3]]
+
+
+@pytest.mark.parametrize("length", [256, 4096])
+def test_a_tone_lies_at_its_frequency_whatever_the_window(length):
+    axes = plots.window_lengths(tone(1000.0, seconds=1.0), (length,)).axes[0]
+    image = axes.images[0]
+    bottom, top = image.get_extent()[2:]
+    rows = image.get_array()
+    height = bottom + (rows.mean(axis=1).argmax() + 0.5) / len(rows) * (top - bottom)
+    assert abs(height - 1000) <= 16000 / length / 2
+    assert axes.get_ylim() == (0, 2000)
+
+
+def test_an_event_s_bar_spans_its_time():
+    axes = plots.event_lanes([Event("rain", 1, 0.0, 2.0), Event("dog_bark", 2, 0.5, 1.25)], 2.0).axes[0]
+    assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(0.0, 2.0), (0.5, 0.75)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["rain", "dog bark"]
+    assert [text.get_text().strip() for text in axes.texts] == ["2 times"]
+
+
+def test_entries_that_nobody_chose_are_crosses():
+    entries = torch.tensor([[0.0, 0.0], [9.0, 9.0]])
+    axes = plots.codebook_map(torch.randn(20, 2), {"toy": entries}).axes[0]
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[0, 0]], [[9, 9]]]
+    assert [line.get_marker() for line in axes.lines] == ["o", "x"]
+
+
+def test_several_spectrograms_share_their_colours_and_hold_each_sound():
+    figure = plots.spectrograms({"one": tone(), "two": tone(500.0), "three": tone(2000.0)}, columns=2)
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["one", "two", "three"] and len(figure.axes) == 4
+    for axes, hz in zip(figure.axes, (1000.0, 500.0, 2000.0), strict=False):
+        np.testing.assert_allclose(axes.images[0].get_array(), plots.mel_db(tone(hz)), rtol=1e-6)
+        assert axes.images[0].get_clim() == (plots.QUIET_DB, plots.LOUD_DB)
+
+
+def test_bars_are_as_high_as_the_probabilities_on_one_scale():
+    figure = plots.probability_bars({"flat": torch.ones(4) / 4, "sure": torch.eye(4)[0]}, columns=2)
+    assert [[bar.get_height() for bar in axes.patches] for axes in figure.axes] == [[0.25] * 4, [1, 0, 0, 0]]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+
+
+def test_matrices_show_the_first_row_on_top_and_share_one_scale():
+    figure = plots.matrices({"a": torch.eye(3), "b": 2 * torch.ones(3, 2)}, "word", "step", "weight")
+    images = [axes.images[0] for axes in figure.axes[:2]]
+    assert [image.get_clim() for image in images] == [(0, 2), (0, 2)]
+    assert images[0].origin == "upper" and images[1].get_array().shape == (3, 2)
+
+
+def test_intervals_are_drawn_where_they_lie_and_what_is_unknown_is_left_out():
+    rows = {"one": (0.5, 0.4, 0.7), "unknown": (math.nan,) * 3, "two": (0.2, 0.1, 0.3)}
+    axes = plots.intervals(rows, "share", mark=0.5).axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["one", "two"] and axes.get_xlabel() == "share"
+    assert [line.get_xdata().tolist() for line in axes.lines[:3:2]] == [[0.4, 0.7], [0.1, 0.3]]
+    assert axes.lines[-1].get_xdata() == [0.5, 0.5] and axes.get_ylim()[0] > axes.get_ylim()[1]

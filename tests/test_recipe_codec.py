@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from minigen.audio import AudioError
 from minigen.codec import Codec, CodecConfig, load_codec
 from minigen.errors import MinigenError
 from minigen.recipes.codec import CodecRecipe, _Run, train_codec
@@ -149,7 +150,7 @@ def test_the_recipe_learns_and_writes_codec_and_card(trained):
     card = (folder / "card.md").read_text()
     assert "| tones (1) | this one |" in card and "| steps | 64 |" in card and "times real time" in card
     assert "tones (24 clips)" in card and "| hum | " in card
-    assert not (folder / "checkpoint.pt").exists()
+    assert not (folder / "checkpoint.safetensors").exists()
 
 
 def _run(folder) -> _Run:
@@ -192,6 +193,36 @@ def test_a_broken_run_ends_with_the_weights_of_one_that_was_not(tmp_path):
 
     whole, broken = run(tmp_path / "whole", False), run(tmp_path / "broken", True)
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+class Broken(Tones):
+    """Every third clip is silent, every fourth too short."""
+
+    def load(self, i):
+        if i % 3 == 0:
+            raise AudioError("silent", f"clip {i} is silent")
+        return super().load(i)[..., : 1000 if i % 4 == 0 else None]
+
+
+def test_silent_and_short_clips_are_passed_over_and_counted(capsys):
+    crops = Crops([Broken(), Tones()], 4800, progress=True)
+    assert crops.skipped == {"silent": 8, "too short": 4}
+    assert "clips passed over: 8 silent, 4 too short" in capsys.readouterr().out
+    assert [len(source) for source in crops.sources] == [12, 24]
+    with pytest.raises(MinigenError, match="no clip of 18750 samples or more .*silent"):
+        Crops([Broken()], 15000, progress=False)
+
+
+def test_what_the_training_needs_is_said_first(tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Run, "step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_codec(tmp_path, {"tones": Tones()}, RECIPE, TINY)
+    said = capsys.readouterr().out
+    assert "training the codec: " in said
+    assert all(word in said for word in ("parameters", "of memory", "of disk", "about 2.0 h"))
 
 
 # --- beside other codecs, and on real recordings

@@ -146,7 +146,8 @@ def test_the_findings_say_what_the_numbers_say():
     assert "hears 95% in the real clips, 80% after the codec, and 62%" in texts and "78% of the codec's" in texts
     assert "raises recall by 30 points" in texts and "the interval leaves out 0" in texts
     assert "raises recall by 2 points (95% interval +0 to +8: the interval holds 0" in texts
-    assert "20 clips with 120 others in 128 dimensions, too few" in texts
+    assert "20 clips with 120 others in 128 dimensions; real" in texts
+    assert "FAD is fitted to 20 clips in 128 dimensions, and needs more clips" in texts and "20 clips are few" in texts
 
 
 def test_the_findings_own_up_when_the_text_has_not_helped():

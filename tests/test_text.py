@@ -284,7 +284,7 @@ def test_an_interrupted_training_ends_where_the_whole_one_does(tmp_path, monkeyp
 
     def stop(run, done):
         if run.step == 4:
-            run.save(tmp_path / "two" / "checkpoint.pt")
+            run.save(tmp_path / "two" / "checkpoint.safetensors")
             raise KeyboardInterrupt
         return one_step(run, done)
 

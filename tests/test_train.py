@@ -26,6 +26,7 @@ from minigen.train import (
     seconds_per_step,
     train,
 )
+from minigen.trainer import heads_cross_entropy
 
 SIZES = AudioLMConfig(
     num_codebooks=2, codebook_size=16, width=32, layers=1, heads=2, ffn=64, memory_width=8, delays=(0, 1)
@@ -70,6 +71,13 @@ def test_cross_entropy_is_the_mean_over_real_codes():
                 if sequence[b, k, s] < 7:
                     losses.append(-torch.log_softmax(logits[b, k, s], 0)[sequence[b, k, s]])
     assert torch.allclose(cross_entropy(logits, sequence), torch.stack(losses).mean())
+
+
+def test_the_loss_of_a_step_is_the_cross_entropy_of_the_logits():
+    lm = AudioLM(SIZES).double()
+    hidden, sequence = torch.randn(3, 7, 32, dtype=torch.float64), torch.randint(17, (3, 2, 7))  # 16 = V marks a gap
+    expected = cross_entropy(lm.head(hidden), sequence)
+    assert torch.allclose(heads_cross_entropy(hidden, lm.heads, sequence), expected, atol=1e-12)
 
 
 def test_the_rate_rises_then_falls_to_a_twentieth():

@@ -10,7 +10,6 @@ The last stage leaves the codes as they are (it draws what an average lacks: gra
 trained on them while the decoder still improves. Source: EnCodec (arXiv 2210.13438, section 3.4).
 """
 
-import json
 import math
 import time
 from copy import deepcopy
@@ -22,15 +21,19 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from minigen.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from minigen.codec import Codec, CodecConfig
 from minigen.device import fast_bf16
 from minigen.errors import MinigenError
-from minigen.files import aside
+from minigen.files import sweep
+from minigen.limits import Need, recipe_need, say
 from minigen.processes import device
 from minigen.recipes.codec_card import HeldOut, write_card
 from minigen.recipes.codec_data import Crops
 from minigen.recipes.codec_losses import SCALES, crowding, mel_distance, size_distance, turn_distance, window_distances
 from minigen.recipes.critic import WINDOWS, Critic
+
+SAVE_EVERY = 60.0  # seconds between checkpoints
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def train_codec(
         progress: show a bar.
     """
     run = _Run(Path(folder), recipe or CodecRecipe(), Codec.from_pretrained(start) if start else None, config)
+    say(_need(run, sources), progress)
     run.resume()
     run.crops = Crops(list(sources.values()), run.recipe.crop, progress)
     bar = tqdm(total=100, desc="codec", disable=not progress, bar_format="{l_bar}{bar}| {elapsed}{postfix}")
@@ -96,6 +100,14 @@ def train_codec(
     return codec
 
 
+def _need(run: "_Run", sources: dict) -> Need:
+    """Weights of codec, average and critic; clips held as 16-bit samples, of 5 s each as ESC-10's are."""
+    models = (run.codec, run.averaged, run.critic)
+    parameters = sum(weight.numel() for model in models for weight in model.parameters())
+    held = 2 * 5 * run.codec.sample_rate * sum(map(len, sources.values()))
+    return recipe_need("training the codec", parameters, held, run.recipe.minutes, run.folder)
+
+
 class _Run:
     """One training: codec, critic, their optimisers, and where the run stands."""
 
@@ -104,7 +116,7 @@ class _Run:
     def __init__(self, folder: Path, recipe: CodecRecipe, codec: Codec | None, config: CodecConfig | None):
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
-        self.folder, self.recipe, self.checkpoint = folder, recipe, folder / "checkpoint.pt"
+        self.folder, self.recipe, self.checkpoint = folder, recipe, folder / CHECKPOINT
         self.device = device()
         self.codec = (codec or Codec(config)).to(self.device).train()
         self.critic = Critic().to(self.device)
@@ -145,7 +157,7 @@ class _Run:
             mean = {name: round(float(np.mean(values)), 4) for name, values in self.sums.items()}
             state["curve"].append({"step": state["step"], "minutes": round(state["minutes"], 2), **mean})
             self.sums = {}
-        if time.monotonic() - self.saved > 60:
+        if time.monotonic() - self.saved > SAVE_EVERY:
             self.save()
 
     def _draw(self) -> None:
@@ -265,19 +277,19 @@ class _Run:
         models = {"codec": self.codec, "averaged": self.averaged, "critic": self.critic}
         optimizers = {"optimizer": self.optimizer, "critic_optimizer": self.critic_optimizer}
         parts = {name: part.state_dict() for name, part in (models | optimizers).items()}
-        parts |= {"buffers": self._buffers(), "state": json.dumps(self.state)}
-        with aside(self.checkpoint) as part:
-            torch.save(parts, part)
+        parts |= {"buffers": self._buffers(), "state": self.state}
+        save_checkpoint(self.checkpoint, parts)
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
+        sweep(self.folder)
         if not self.checkpoint.exists():
             return
-        saved = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
+        saved = load_checkpoint(self.checkpoint, self.device)
         for name in ("codec", "averaged", "critic", "optimizer", "critic_optimizer"):
             getattr(self, name).load_state_dict(saved[name])
         for mine, theirs in zip(self._buffers(), saved["buffers"], strict=True):
             mine.copy_(theirs)
-        self.state = json.loads(saved["state"])
+        self.state = saved["state"]
         if self.state["frozen"]:
             self._fix()

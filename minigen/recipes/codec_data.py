@@ -3,6 +3,8 @@
 sources, held as 16-bit samples --draw, change speed, mix, level--> [batch, 1, crop]
 """
 
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from minigen.audio import load_audio
+from minigen.audio import AudioError, load_audio
 from minigen.errors import MinigenError
 
 
@@ -33,10 +35,11 @@ class Recordings:
         return len(self.files)
 
     def by_kind(self) -> dict[str, list[Tensor]]:
-        """Class folder, without its number -> all its waveforms."""
+        """Class folder, without its number -> all its waveforms; silent and damaged recordings are passed over."""
         kinds = {}
         for index, path in enumerate(self.files):
-            kinds.setdefault(path.parent.name.split(" - ")[-1].lower(), []).append(self.load(index))
+            with suppress(AudioError):
+                kinds.setdefault(path.parent.name.split(" - ")[-1].lower(), []).append(self.load(index))
         return kinds
 
     def load(self, index: int) -> Tensor:
@@ -45,16 +48,37 @@ class Recordings:
 
 
 class Crops:
-    """Random crops from sources held in memory as 16-bit samples, each source equally often."""
+    """Random crops from sources held in memory as 16-bit samples, each source equally often.
+
+    skipped: how many clips were passed over, by reason: silent, damaged, or shorter than a crop and a quarter.
+
+    Raises:
+        MinigenError: a source of which nothing is left.
+    """
 
     def __init__(self, sources: list, crop: int, progress: bool):
-        self.crop, self.sources = crop, []
-        for source in sources:
-            load = tqdm(range(len(source)), desc="loading", disable=not progress)
-            wavs = [(source.load(i)[0, 0].clamp(-1, 1) * 32767).short() for i in load]
-            self.sources.append([w for w in wavs if len(w) >= 1.25 * crop])
+        self.crop, self.skipped = crop, Counter()
+        self.sources = [self._hold(source, progress) for source in sources]
+        told = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
         if not all(self.sources):
-            raise MinigenError(f"a source of sound has no clip of at least {1.25 * crop:.0f} samples.")
+            raise MinigenError(f"a source of sound has no clip of {1.25 * crop:.0f} samples or more ({told}).")
+        if told and progress:
+            print(f"clips passed over: {told}", flush=True)
+
+    def _hold(self, source, progress: bool) -> list[Tensor]:
+        """What can be used of a source, int16 [samples] each."""
+        held = []
+        for index in tqdm(range(len(source)), desc="loading", disable=not progress):
+            try:
+                wav = source.load(index)[0, 0]
+            except AudioError as error:
+                self.skipped[error.reason] += 1
+                continue
+            if len(wav) >= 1.25 * self.crop:
+                held.append((wav.clamp(-1, 1) * 32767).short())
+            else:
+                self.skipped["too short"] += 1
+        return held
 
     def batch(self, size: int, rng: np.random.Generator) -> Tensor:
         """[size, 1, crop]: half of them faster or slower by up to a quarter, a third mixed with the one before.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from minigen.audio import SAMPLE_RATE
+from minigen.checkpoint import CHECKPOINT
 from minigen.corpus.builtin import describe_clip
 from minigen.corpus.captions import caption, plain_caption
 from minigen.corpus.clip import KINDS
@@ -118,5 +119,5 @@ def finish(
         *([note, ""] if note else []),
     ]  # fmt: skip
     write_aside(folder / "card.md", "\n".join(text))
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return figures

@@ -19,8 +19,11 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
 from tqdm.auto import tqdm
 
+from minigen.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from minigen.device import fast_bf16
+from minigen.files import sweep
 from minigen.judge import Judge, JudgeConfig, Tagger, TaggerConfig, linear_softmax, load_judge, load_tagger
+from minigen.limits import Need, recipe_need, say
 from minigen.recipes.hearing import finish, judge_figures, tagger_figures
 from minigen.recipes.pictures import (
     Augmentation,
@@ -38,6 +41,7 @@ TAGGER_AUGMENTATION = Augmentation(gain=(-1.5, 0.6), noise=(-5, -1), floor=-5, m
 JUDGE_AUGMENTATION = Augmentation(gain=(-0.1, 0.1), noise=(-5, -1), floor=-5)
 SAVE_EVERY = 60.0  # seconds between checkpoints
 REAL_SHARE = 0.12  # of every batch, where there are real recordings
+PICTURE = 2 * 200 * 64 + 29 * 51  # bytes of a clip as `Examples` holds it: float16 picture, labels
 NOTHING = 5  # clips of plain noise or silence that a batch of the tagger holds besides: steady noise is no rain
 
 WHY_NOT_HTSAT = """Why not CLAP's own HTSAT: a ClapModel with a small HTSAT (48 channels, 3 stages, 1.5 M parameters;
@@ -85,6 +89,7 @@ def train_tagger(
     tagger = Tagger(TaggerConfig())
     if start:
         tagger.load_state_dict(load_tagger(start).state_dict())
+    say(_need("training the tagger", tagger, training, folder), progress)
     data, nothing = _Data(training, real, progress), plain_noise(training.seed)
 
     def loss(rng: torch.Generator) -> Tensor:
@@ -92,7 +97,7 @@ def train_tagger(
         batch = augment(join(data.examples.rows(data.draw(rng)), empty), TAGGER_AUGMENTATION, rng)
         return tagger_loss(tagger(batch.pictures.transpose(1, 2)), batch)
 
-    minutes, curve = fit(tagger, loss, training, Path(folder) / "checkpoint.pt", progress)
+    minutes, curve = fit(tagger, loss, training, Path(folder) / CHECKPOINT, progress)
     tagger.eval().save_pretrained(folder)
     figures = tagger_figures(load_tagger(folder), training.seed, training.test_clips, data.test)
     note = f"It began with the weights of the tagger {start}." if start else ""
@@ -131,6 +136,7 @@ def train_judge(
     tokenizer = train_tokenizer([caption for right, _ in texts for caption in right])
     judge = Judge(JudgeConfig(pieces=len(tokenizer)), tokenizer)
     judge.ears.load_state_dict(load_tagger(tagger).state_dict())
+    say(_need("training the judge", judge, training, folder), progress)
     data = _Data(training, real, progress)
     texts += [(plain_wordings(kind), []) for kind in data.kinds]
 
@@ -139,10 +145,15 @@ def train_judge(
         batch = augment(data.examples.rows(chosen), JUDGE_AUGMENTATION, rng)
         return judge_loss(judge, batch, _draw_texts([texts[i] for i in chosen.tolist()], rng))
 
-    minutes, curve = fit(judge, loss, training, Path(folder) / "checkpoint.pt", progress)
+    minutes, curve = fit(judge, loss, training, Path(folder) / CHECKPOINT, progress)
     judge.eval().save_pretrained(folder)
     figures = judge_figures(load_judge(folder), training.seed, training.test_clips, data.test)
     return finish(Path(folder), "judge", figures, training, len(data.kinds), minutes, curve, WHY_NOT_HTSAT)
+
+
+def _need(what: str, model: nn.Module, training: Training, folder: str | Path) -> Need:
+    parameters = sum(weight.numel() for weight in model.parameters())
+    return recipe_need(what, parameters, PICTURE * training.clips, training.minutes, folder)
 
 
 def _draw_texts(choices: list[tuple[list[str], list[str]]], rng: torch.Generator) -> list[str]:
@@ -237,13 +248,13 @@ class _Run:
         self.curve.append(round(value.item(), 4))
 
     def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        state = (self.seconds, self.curve, self.model.state_dict(), self.optimizer.state_dict())
-        torch.save(state, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        save_checkpoint(path, {"seconds": self.seconds, "curve": self.curve, **parts})
 
     def load(self, path: Path) -> None:
+        sweep(path.parent)
         if path.is_file():
-            self.seconds, self.curve, model, optimizer = torch.load(path, weights_only=True)
-            self.model.load_state_dict(model)
-            self.optimizer.load_state_dict(optimizer)
+            saved = load_checkpoint(path)
+            self.seconds, self.curve = saved["seconds"], saved["curve"]
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])

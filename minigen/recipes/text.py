@@ -26,7 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minigen.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from minigen.errors import MinigenError
+from minigen.files import sweep
+from minigen.limits import recipe_need, say
 from minigen.recipes.areas import held_out, measure, measure_rivals
 from minigen.recipes.lessons import Lessons, prepare
 from minigen.recipes.pieces import END, PAD, embeddings_from_counts, embeddings_from_teacher, train_tokenizer
@@ -89,7 +92,9 @@ def train_text(
     tokenizer = train_tokenizer(lessons.first + lessons.second + 5 * prompt_words(), recipe.pieces)
     torch.manual_seed(seed)
     run = _Run(recipe, tokenizer, _start(tokenizer, lessons, master, recipe.width), lessons, seed)
-    run.train(folder / "checkpoint.pt", 60 * minutes, steps, progress)
+    parameters = sum(weight.numel() for group in run.optimizer.param_groups for weight in group["params"])
+    say(recipe_need("training the text encoder", parameters, 0, minutes, folder), progress)
+    run.train(folder / CHECKPOINT, 60 * minutes, steps, progress)
     with no_loading_bar():
         run.model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -97,7 +102,7 @@ def train_text(
     figures = measure(TextEncoder(run.model.float(), tokenizer), sets)
     figures |= measure_rivals(sets, real or lessons.first, master, lessons.view)
     (folder / "card.md").write_text(card(run, figures, minutes, bool(real)), encoding="utf-8")
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     if master and not kept:
         shutil.rmtree(master.kept)
     return figures
@@ -144,6 +149,7 @@ class _Run:
         """Step until the time (or the number of steps) is over; a checkpoint about twice a minute."""
         from tqdm import tqdm
 
+        sweep(checkpoint.parent)
         if checkpoint.is_file():
             self.load(checkpoint)
         self.model.train()
@@ -220,19 +226,18 @@ class _Run:
         return guesses.float(), ids[hidden], pool(states, mask, "max"), pool(states, mask, "mean")
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, aside first, so that there is always a whole one."""
+        """Write a checkpoint."""
         weights = {name: getattr(self, name).state_dict() for name in ("model", "guess", "read", "optimizer")}
         progress = {"step": self.step, "seconds": self.seconds, "curve": self.curve}
-        torch.save({"of": self.identity, **progress, **weights}, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        save_checkpoint(path, {"of": self.identity, **progress, **weights})
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint.
 
         Raises:
-            MinigenError: it belongs to a run with another recipe, seed or data.
+            MinigenError: it is damaged, or belongs to a run with another recipe, seed or data.
         """
-        saved = torch.load(path, weights_only=True)
+        saved = load_checkpoint(path)
         if saved["of"] != self.identity:
             raise MinigenError(f"{path} is from another run ({saved['of']}). Delete it, or name another folder.")
         self.step, self.seconds, self.curve = saved["step"], saved["seconds"], saved["curve"]

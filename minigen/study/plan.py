@@ -1,0 +1,162 @@
+"""The plan: which trainings the study wants, in which order, and what each is measured on.
+
+    controls ─► seed 0: no dropout, dropout ─► weights of the regulariser ─► seed 0: regulariser, in every step
+             ─► the other seeds of all four ─► questions at one seed
+
+So ordered, a study that was stopped early is already worth reading. The weight of the regulariser (the paper's lambda)
+is chosen on validation clips before any model with it is trained for the table; until then those tasks wait.
+
+Budgets are counted in steps, never in time: 0.65 s a step of 16 clips on two ordinary cores, and a minute for 200
+captions at one guidance, make 12 · 2700 + 11 · 1350 steps and 82 measurements about ten hours.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+VALIDATION, TEST = "validation", "test"
+CONTROLS, NO_DROPOUT, DROPOUT, REGULARIZED, EVERY_STEP = (
+    "controls", "no-dropout", "dropout", "regularised", "every-step",
+)  # fmt: skip
+MODELS = (NO_DROPOUT, DROPOUT, REGULARIZED, EVERY_STEP)
+CHOSEN_AT = 3.0  # the guidance at which the weight of the regulariser is chosen
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Sizes of the study. Steps, not minutes: the same on every machine.
+
+    weights: of the regulariser, to choose from; 0 is measured beside them. question_steps: of the trainings at a single
+    seed. captions: of the test split, in every row; validation: captions that choices are made on.
+    """
+
+    clips: int = 11000
+    seconds: float = 4.0
+    mix: float = 0.2
+    width: int = 192
+    layers: int = 6
+    heads: int = 6
+    batch_size: int = 16
+    learning_rate: float = 1.2e-3
+    warmup: int = 150
+    steps: int = 2700
+    question_steps: int = 1350
+    seeds: tuple[int, ...] = (0, 1, 2)
+    weights: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
+    guidances: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 7.0)
+    question_guidances: tuple[float, ...] = (1.0, 3.0)
+    captions: int = 200
+    validation: int = 100
+    reference: int = 1000
+    at_once: int = 16  # clips generated together
+
+
+SMOKE = StudyConfig(
+    clips=60, seconds=1.0, width=32, layers=1, heads=1, batch_size=4, warmup=2, steps=4, question_steps=2,
+    seeds=(0, 1), guidances=(1.0, 3.0), captions=6, validation=4, reference=6, at_once=6,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training with its measurements, or the controls. changes: settings that differ from the model's usual ones.
+
+    weighted: whether it takes the chosen weight of the regulariser, and so waits for it. splits: what is measured, as
+    (split, guidance); the controls have none of it.
+    """
+
+    name: str
+    model: str
+    seed: int = 0
+    steps: int = 0
+    changes: dict = field(default_factory=dict, hash=False)
+    weighted: bool = False
+    splits: tuple[tuple[str, float], ...] = ()
+
+    def rows(self) -> set[tuple[str, str, float]]:
+        """The rows that it will have written when it is done: (run, split, guidance)."""
+        return {(self.name, *where) for where in self.splits}
+
+
+def plan(config: StudyConfig) -> list[Task]:
+    """All tasks, in the order in which they are taken."""
+    first, *others = config.seeds
+    main = [_model(config, model, first) for model in MODELS]
+    further = [_model(config, model, seed) for seed in others for model in MODELS]
+    return [
+        Task(CONTROLS, CONTROLS, splits=((TEST, 0.0),)), *main[:2], *_weights(config), *main[2:], *further,
+        *_questions(config),
+    ]  # fmt: skip
+
+
+def missing(tasks: Iterable[Task], rows: Iterable[dict]) -> list[Task]:
+    """The tasks of which a row is not there yet."""
+    there = done_rows(rows)
+    return [task for task in tasks if not task.rows() <= there]
+
+
+def done_rows(rows: Iterable[dict]) -> set[tuple[str, str, float]]:
+    """(run, split, guidance) of rows of the CSV. The last row of the controls stands for all of them."""
+    return {(row["run"], row["split"], float(row["guidance"])) for row in rows}
+
+
+def chosen_weight(rows: list[dict], config: StudyConfig) -> float | None:
+    """The weight of the regulariser with the highest CLAP score on validation clips; None until all are measured.
+
+    The score, not the recall: a cosine is known for every clip, and a hundred clips settle it sooner. 0 is no
+    candidate, because the question is what the regulariser does where it is used.
+    """
+    wanted = [weight_run(weight, config) for weight in config.weights]
+    found = [row for row in rows if row["split"] == VALIDATION and float(row["guidance"]) == CHOSEN_AT]
+    scores = {row["run"]: float(row["clap"]) for row in found if row["run"] in wanted}
+    if len(scores) < len(wanted):
+        return None
+    return max(config.weights, key=lambda weight: scores[weight_run(weight, config)])
+
+
+def chosen_guidance(rows: list[dict], model: str, config: StudyConfig) -> float | None:
+    """A model's best guidance: the highest CLAP score on validation clips, at the first seed; None until measured."""
+    run = f"{model}-{config.seeds[0]}"
+    scores = {float(r["guidance"]): float(r["clap"]) for r in rows if r["run"] == run and r["split"] == VALIDATION}
+    return max(scores, key=scores.get) if set(scores) == set(config.guidances) else None
+
+
+def weight_run(weight: float, config: StudyConfig) -> str:
+    """Name of the training that tries a weight."""
+    return f"weight-{weight:g}-{config.seeds[0]}"
+
+
+def describe(config: StudyConfig) -> dict:
+    """The config as a row of a table could hold it."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+
+
+def _model(config: StudyConfig, model: str, seed: int) -> Task:
+    changes = {NO_DROPOUT: {"text_dropout": 0.0}, EVERY_STEP: {"every_step": True}}.get(model, {})
+    splits = tuple((TEST, guidance) for guidance in config.guidances)
+    if seed == config.seeds[0]:
+        splits = tuple((VALIDATION, guidance) for guidance in config.guidances) + splits
+    return Task(f"{model}-{seed}", model, seed, config.steps, changes, model in (REGULARIZED, EVERY_STEP), splits)
+
+
+def _weights(config: StudyConfig) -> list[Task]:
+    return [_question(config, f"weight-{weight:g}", {"similarity": weight}, choose=True)
+            for weight in (0.0, *config.weights)]  # fmt: skip
+
+
+def _questions(config: StudyConfig) -> list[Task]:
+    """Each against the training of the same length with the chosen weight, or with weight 0."""
+    return [
+        _question(config, "mean-pooling", {"pooling": "mean"}, weighted=True),
+        _question(config, "dropout-0.2", {"text_dropout": 0.2}),
+        _question(config, "dropout-0.3", {"text_dropout": 0.3}),
+        _question(config, "per-clip", {"per_clip": True}),
+        _question(config, "per-clip-regularised", {"per_clip": True}, weighted=True),
+        _question(config, "no-mixing", {"mix": False}),
+    ]
+
+
+def _question(config: StudyConfig, name: str, changes: dict, weighted: bool = False, choose: bool = False) -> Task:
+    splits = tuple((TEST, guidance) for guidance in config.question_guidances)
+    splits = ((VALIDATION, CHOSEN_AT),) + splits if choose else splits
+    seed = config.seeds[0]
+    return Task(f"{name}-{seed}", name, seed, config.question_steps, changes, weighted, splits)
