@@ -25,8 +25,6 @@ from torch.nn import functional as F
 from minigen.guidance import guide
 from minigen.lm import AudioLM, KVCache, Layer
 
-FAR = -1e30  # a score that softmax makes 0, and a number still where it is added to
-
 
 class Decoder:
     """The single steps of one generation: they share the model's cache and a copy of its weights, laid out.
@@ -34,6 +32,7 @@ class Decoder:
     The weights are those at the time of making it, so make one for each generation.
     """
 
+    @torch.no_grad()
     def __init__(self, lm: AudioLM, cache: KVCache, guidance: float | None = None):
         """guidance: scale with which the first half of the cache's rows is guided by the second; None: no guidance."""
         self.cache, self.guidance, self.norm, config = cache, guidance, lm.norm, lm.config
@@ -48,6 +47,7 @@ class Decoder:
             _Layer(layer, self.x, text, cache.text_mask) for layer, text in zip(lm.layers, texts, strict=True)
         ]
 
+    @torch.no_grad()
     def step(self, column: Tensor) -> Tensor:
         """Feed the next column, int64 [B, K], into a cache that has room for it: logits [B, K, V], guided where asked.
 
@@ -113,7 +113,9 @@ class _Words:
         self.x = x[:rows]
         self.query_weight, self.out = _laid_out(cross.query.weight / math.sqrt(d)), _laid_out(cross.out.weight)
         self.keys, self.values = keys.flatten(0, 1).mT, values.flatten(0, 1)
-        bias = x.new_zeros(rows, 1, 1, words) if mask is None else x.new_zeros(mask.shape).masked_fill_(~mask, FAR)
+        bias = x.new_zeros(rows, 1, 1, words)
+        if mask is not None:  # what softmax makes 0; finite, so that a row of padding alone reads its values, all zero
+            bias.masked_fill_(~mask, torch.finfo(x.dtype).min / 2)
         self.bias = bias.expand(-1, heads, -1, -1).flatten(0, 1)
         self.query, self.mixed = x.new_empty(rows, heads * d), x.new_empty(rows * heads, 1, d)
         self.query_rows, self.mixed_rows = self.query.view(-1, 1, d), self.mixed.view(rows, -1)

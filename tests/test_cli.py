@@ -415,4 +415,5 @@ def test_bench_measures_shortly_or_at_length_and_shows_its_table(capsys, monkeyp
     assert "the table" in capsys.readouterr().out
     assert cli.main(["bench"]) == 0 and Path("build/bench/bench.md").exists()
     assert asked == [(bench.QUICK, 2), (bench.Sizes(), 1)]
+    capsys.readouterr()
     assert "0" in refused(capsys, "bench", "--threads", "0")

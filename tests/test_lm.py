@@ -182,6 +182,18 @@ def test_the_decoder_writes_what_single_steps_write(reading, prompt):
     torch.testing.assert_close(fast.both, plain.both, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_decoder_runs_in_half_precision(dtype):
+    lm = tiny_lm()
+    sequence, memory, mask = inputs()
+    expected = lm(sequence[..., :1], memory, mask)[:, :, 0]
+    half = lm.to(dtype)
+    decoder = Decoder(half, half.start(3, 2, memory, mask))
+    logits = decoder.step(sequence[..., 0])
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits.float(), expected, atol=0.2 * expected.std().item(), rtol=0)
+
+
 @torch.no_grad()
 def test_guided_hidden_states_give_guided_logits():
     lm = tiny_lm().double()

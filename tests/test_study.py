@@ -441,6 +441,7 @@ def test_the_table_comes_from_the_rows_alone_and_says_which_differences_are_sure
     same = told["- **regulariser in every step** less **text dropout, guidance"]
     assert "recall +0 points [+0, +0] (holds 0: cannot tell" in same
     assert "Not finished" not in text and (tmp_path / "guidance.svg").exists() and (tmp_path / "weights.svg").exists()
+    assert "relative to those heard after the codec: " in text and "regulariser 79%, with held-out pairs" in text
     assert "11.5 hours" in text  # 23 trainings of half an hour
 
 

@@ -100,6 +100,7 @@ def test_captions_join_into_one_sentence_either_way():
     joined = {mix_captions("A dog barks.", "Rain falls!", np.random.default_rng(seed)) for seed in range(20)}
     assert joined == {"A dog barks and rain falls", "A dog barks while rain falls"}
     assert mix_captions("Rain", "TV chatter", np.random.default_rng(0)).endswith("TV chatter")
+    assert mix_captions("Rain", "A cow moos", np.random.default_rng(0)).endswith(" a cow moos")
 
 
 def test_events_of_a_mixture_are_moved_by_the_delay_and_those_past_the_end_are_gone():

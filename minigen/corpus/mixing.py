@@ -54,7 +54,7 @@ def _rms(wav: Tensor) -> Tensor:
 def mix_captions(first: str, second: str, rng: np.random.Generator) -> str:
     """Both captions as one sentence: "A dog barks." and "Rain falls" -> "A dog barks while rain falls" (or "and")."""
     join = (" and ", " while ")[int(rng.integers(2))]
-    keep_capital = second[:2].isupper() or second.split(" ")[0] == "I"
+    keep_capital = (second[:2].isalpha() and second[:2].isupper()) or second.split(" ")[0] == "I"  # "TV", not "A "
     second = second if keep_capital else second[:1].lower() + second[1:]
     return first.rstrip(" .!") + join + second.rstrip(" .!")
 

@@ -34,7 +34,7 @@ from minigen.study.plan import (
 from minigen.study.run import CAPTIONS, CONTROL_ROWS, OTHER_SPLIT, ROWS
 
 TIE = 1e-9  # values nearer than this are the same
-REAL, NOISE, SILENCE, SHUFFLED = "real clips", "noise", "silence", "shuffled captions"
+REAL, CODEC, NOISE, SILENCE, SHUFFLED = "real clips", "codec reconstruction", "noise", "silence", "shuffled captions"
 
 
 class Metric(NamedTuple):
@@ -160,9 +160,11 @@ def make_table(folder: str | Path, config: StudyConfig | None = None) -> str:
     if not all((name, 0.0) in results.tested for name in CONTROL_ROWS):
         raise MinigenError(f"{folder / ROWS} lacks controls. No table stands without them: run `minigen study` on.")
     metrics, dropped = sound_metrics(results)
-    parts = ["# The study", _what(results), _missing(results), _table(results, metrics), "\n".join(dropped),
-             "## Comparisons", _comparisons(results, metrics), "## At one seed", _questions(results, metrics),
-             _figures(folder, results)]  # fmt: skip
+    parts = [
+        "# The study", _what(results), _missing(results), _table(results, metrics), "\n".join(dropped),
+        _of_codec(results, metrics), "## Comparisons", _comparisons(results, metrics), "## At one seed",
+        _questions(results, metrics), _figures(folder, results),
+    ]  # fmt: skip
     text = "\n\n".join(part for part in parts if part) + "\n"
     write_aside(folder / "table.md", text)
     return text
@@ -204,6 +206,20 @@ def _table(results: Results, metrics: list[Metric]) -> str:
             cells = (_cell(results, metric, runs) for metric in metrics)
             lines.append([entry.name, f"{guidance:g}", str(len(runs)), *cells])
     return _markdown(lines)
+
+
+def _of_codec(results: Results, metrics: list[Metric]) -> str:
+    """Recall as a share of that of real clips which only went through the codec: what the model itself loses."""
+    if not any(metric.field == "recall" for metric in metrics):
+        return ""
+    codec = {field: results.value(field, [(CODEC, 0.0)]) for field in ("recall", "recall_held_out")}
+    parts = []
+    for entry in ENTRIES:
+        runs = results.runs(entry.model, results.guidance(entry))
+        shares = [results.value(field, runs) / base for field, base in codec.items() if runs and base > 0]
+        if len(shares) == 2:
+            parts.append(f"{entry.name} {shares[0]:.0%}, with held-out pairs {shares[1]:.0%}")
+    return f"True events, relative to those heard after the codec: {'; '.join(parts)}." if parts else ""
 
 
 def _cell(results: Results, metric: Metric, runs: list[tuple[str, float]]) -> str:

@@ -31,8 +31,8 @@ def watch(event: str, given: tuple) -> None:
             raise Refused(f"a notebook tried to reach {_text(host)}: it has to run without a network")
     elif event == "open" and isinstance(given[2], int) and given[2] & WRITING:
         _check(given[0])
-    elif event in CHANGES:
-        for place in given[:2]:
+    elif event in CHANGES and (event == "os.truncate" or given[-1] == -1):
+        for place in given[:2]:  # rmtree names a file by an open folder instead (dir_fd, else -1): no place to look up
             _check(place)
 
 
