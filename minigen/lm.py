@@ -225,7 +225,8 @@ class AudioLM(HubModel, nn.Module):
             raise MinigenError(f"{batch} sequences with the text of {len(memory)}. Give at most one text for each.")
         config = self.config
         shape = (2, config.layers, batch, config.heads, steps, config.width // config.heads)
-        return KVCache(self.norm.weight.new_empty(shape), sinusoids(steps, config.width), *self._read(memory, memory_mask))
+        both, positions = self.norm.weight.new_empty(shape), sinusoids(steps, config.width)
+        return KVCache(both, positions, *self._read(memory, memory_mask))
 
     def step(self, columns: Tensor, cache: KVCache) -> Tensor:
         """Feed the next column [B, K, 1]; return the logits [B, K, V] of the one after it.

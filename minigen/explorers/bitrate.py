@@ -44,7 +44,9 @@ class BitrateExplorer(ipywidgets.VBox):
         self.codebooks = ipywidgets.IntSlider(
             most, min=1, max=most, description="codebooks", continuous_update=False, **wide
         )
-        self.what = ipywidgets.ToggleButtons(options=["decoded", "original"], description="hear", **wide)
+        self.what = ipywidgets.RadioButtons(
+            options=["decoded", "original"], description="hear", orientation="horizontal", **wide
+        )
         self.said = ipywidgets.HTML("Choose a sound, or move the slider: it is decoded at once.")
         self.player, self.picture = ipywidgets.HTML(), ipywidgets.Image(format="png")
         self.picture.layout = ipywidgets.Layout(width="600px", display="none")

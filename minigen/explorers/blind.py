@@ -33,7 +33,8 @@ class BlindTest(ipywidgets.VBox):
         self.bar = ipywidgets.IntProgress(max=len(self.plan.trials), layout=ipywidgets.Layout(width="400px"))
         self.said, self.caption = ipywidgets.HTML(), ipywidgets.HTML()
         self.sounds = {side: ipywidgets.HTML() for side in SIDES}
-        self.answers = {side: ipywidgets.Button(description=f"the {word} fits better", disabled=True)
+        whole = {"layout": ipywidgets.Layout(width="auto")}  # the standard width cuts these words off
+        self.answers = {side: ipywidgets.Button(description=f"the {word} fits better", disabled=True, **whole)
                         for side, word in zip(SIDES, ("first", "second"), strict=True)}  # fmt: skip
         self.show_report = ipywidgets.Button(description="report so far")
         self.begin.on_click(self._begin)

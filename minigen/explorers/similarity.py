@@ -72,11 +72,13 @@ class SimilarityExplorer(ipywidgets.VBox):
         self.hidden, self.wavs, self.sample_rate = dict(hidden), wavs, sample_rate
         wide = {"style": {"description_width": "90px"}}
         self.model = ipywidgets.Dropdown(options=list(self.hidden), description="model", **wide)
-        self.pooling = ipywidgets.ToggleButtons(options=["max", "mean"], description="pooling", **wide)
+        self.pooling = ipywidgets.RadioButtons(
+            options=["max", "mean"], description="pooling", orientation="horizontal", **wide
+        )
         clip = {"min": 0, "max": len(self.captions) - 1, "continuous_update": False, **wide}
         self.first = ipywidgets.IntSlider(0, description="clip i", **clip)
         self.second = ipywidgets.IntSlider(1, description="clip j", **clip)
-        self.worst = ipywidgets.Button(description="pair that costs most")
+        self.worst = ipywidgets.Button(description="pair that costs most", layout=ipywidgets.Layout(width="auto"))
         self.said, self.picture = ipywidgets.HTML(), ipywidgets.Image(format="png")
         self.picture.layout = ipywidgets.Layout(width="760px")
         for control in (self.model, self.pooling, self.first, self.second):
