@@ -9,12 +9,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from standins import BandJudge, BandTagger, WordEncoder, tiny_codec
 from test_train import SIZES, Words, tokens
+from torch import nn
 
 from minigen import cli
 from minigen.corpus.clip import Clip, Event
@@ -162,6 +164,7 @@ import sys, torch
 torch.set_num_threads(1)
 from test_study import study
 from pathlib import Path
+from types import SimpleNamespace
 print(*study(Path(sys.argv[1]), most=int(sys.argv[2])))
 """
 
@@ -499,3 +502,14 @@ def test_the_command_runs_the_study_and_prints_its_table(finished, tmp_path, mon
     assert out.startswith("0 tasks done") and "# The study" in out
     assert cli.main("study --table --rows nowhere".split()) == 2
     assert "no rows yet" in capsys.readouterr().err
+
+
+def test_other_weights_in_any_part_the_text_encoder_too_make_it_another_study():
+    def parts(seed):
+        torch.manual_seed(seed)
+        text = SimpleNamespace(model=nn.Linear(2, 2))  # as a TextEncoder: it holds its network
+        torch.manual_seed(0)
+        return StudyParts(nn.Linear(2, 3), text, nn.Linear(2, 2), nn.Linear(2, 2))
+
+    assert parts(1).digest() == parts(1).digest()
+    assert parts(1).digest() != parts(2).digest()

@@ -68,7 +68,8 @@ class StudyParts:
         digest = hashlib.sha256()
         for part in (self.codec, self.encoder, self.judge, self.tagger):
             digest.update(type(part).__name__.encode())
-            for name, tensor in sorted(part.state_dict().items()) if hasattr(part, "state_dict") else ():
+            module = getattr(part, "model", part)  # a text encoder holds its network, it is none
+            for name, tensor in sorted(module.state_dict().items()) if hasattr(module, "state_dict") else ():
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:10]
