@@ -20,7 +20,18 @@ from torch import Tensor
 
 from minigen.errors import MinigenError
 from minigen.listen_page import PAGE, POLICY
-from minigen.listening import Plan, clip_file, missing, new_plan, open_trials, read_plan, store, write_clips, write_plan
+from minigen.listening import (
+    Plan,
+    begun_plan,
+    clip_file,
+    missing,
+    new_plan,
+    open_trials,
+    read_plan,
+    store,
+    write_clips,
+    write_plan,
+)
 from minigen.preferences import Report, read_answers, report
 
 BATCH = 8  # captions that are generated at once
@@ -107,9 +118,7 @@ def report_of(folder: str | Path, more: list[str | Path] = ()) -> Report:
     Raises:
         MinigenError: no test there, or something that holds no answers.
     """
-    plans = [plan for place in (folder, *more) if (plan := read_plan(place))]
-    if not read_plan(folder):
-        raise MinigenError(f"there is no listening test in {folder}. Make one with `minigen listen {folder}`.")
+    plans = [begun_plan(folder), *(plan for place in more if (plan := read_plan(place)))]
     return report(plans, read_answers(folder, *more))
 
 

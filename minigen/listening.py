@@ -27,7 +27,7 @@ from torch import Tensor
 
 from minigen.audio import SAMPLE_RATE, save_audio
 from minigen.errors import MinigenError
-from minigen.files import append_row, read_rows, sweep, write_aside
+from minigen.files import append_row, cannot_write, read_rows, sweep, write_aside
 from minigen.loudness import match_loudness
 
 REAL_CHECK, NOISE_CHECK = "attention check: real clip", "attention check: noise"
@@ -151,6 +151,18 @@ def read_plan(folder: str | Path) -> Plan | None:
         raise MinigenError(f"{file} is damaged. Remove {folder}, or bring the plan back.") from error
 
 
+def begun_plan(folder: str | Path) -> Plan:
+    """The plan of a folder in which a test was begun.
+
+    Raises:
+        MinigenError: there is none, or it is damaged.
+    """
+    plan = read_plan(folder)
+    if plan is None:
+        raise MinigenError(f"there is no listening test in {folder}. Make one with `minigen listen {folder}`.")
+    return plan
+
+
 def clip_file(folder: str | Path, name: str) -> Path:
     """Where a clip lies."""
     return Path(folder) / "clips" / f"{name}.flac"
@@ -229,5 +241,5 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MinigenError(f"cannot write {folder} ({error.strerror}). Choose a place you may write to.") from error
+        raise cannot_write(folder, error) from error
     sweep(folder)

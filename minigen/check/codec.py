@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from minigen.check.verdict import UNANSWERED, Verdict, as_float, close, same
+from minigen.check.verdict import UNANSWERED, Verdict, as_float, close, same, stopped
 
 RATES = ((2000, 50, 1024), (6000, 75, 1024), (2200, 50, 2048), (1500, 75, 1024), (4100, 50, 1024))
 COUNTS = ([5, 5, 5, 5], [20, 0, 0, 0], [8, 4, 2, 1, 1], [3, 0, 1], [250] * 8)
@@ -18,7 +18,7 @@ def codebooks(function: Callable[[float, float, int], int]) -> Verdict:
         try:
             given.append(function(*case))
         except Exception as error:  # whatever a reader's function may raise
-            return Verdict(False, f"codebooks{case} stopped with {type(error).__name__}: {error}")
+            return stopped(f"codebooks{case}", error)
         if given[-1] is ...:
             return UNANSWERED
         if as_float(given[-1]) is None:
@@ -54,7 +54,7 @@ def perplexity(function: Callable[[torch.Tensor], float]) -> Verdict:
         try:
             given.append(function(torch.tensor(counts)))
         except Exception as error:  # whatever a reader's function may raise
-            return Verdict(False, f"for counts {counts[:5]} it stopped with {type(error).__name__}: {error}")
+            return stopped(f"for counts {counts[:5]} it", error)
         if given[-1] is ...:
             return UNANSWERED
         if isinstance(given[-1], (float, torch.Tensor)) and math.isnan(float(torch.as_tensor(given[-1]).sum())):
@@ -103,7 +103,7 @@ def straight_through(function: Callable[[torch.Tensor, torch.Tensor], torch.Tens
     try:
         out = function(x, entry)
     except Exception as error:  # whatever a reader's function may raise
-        return Verdict(False, f"it stopped with {type(error).__name__}: {error}")
+        return stopped("it", error)
     if out is ...:
         return UNANSWERED
     if not isinstance(out, torch.Tensor) or out.shape != x.shape:

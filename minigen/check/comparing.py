@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from minigen.check.verdict import UNANSWERED, Verdict, as_float, close, number, same
+from minigen.check.verdict import UNANSWERED, Verdict, as_float, close, number, same, stopped
 from minigen.metrics import bootstrap_interval
 from minigen.preferences import wilson
 
@@ -24,7 +24,7 @@ def gaussians(function: Callable[[float, float, float, float], float]) -> Verdic
         try:
             given.append(function(*case))
         except Exception as error:  # whatever a reader's function may raise
-            return Verdict(False, f"gaussians{case} stopped with {type(error).__name__}: {error}")
+            return stopped(f"gaussians{case}", error)
         if given[-1] is ...:
             return UNANSWERED
         if as_float(given[-1]) is None:
@@ -108,7 +108,7 @@ def paired(function: Callable) -> Verdict:
     try:
         given = function(one.copy(), other.copy())
     except Exception as error:  # whatever a reader's function may raise
-        return Verdict(False, f"paired stopped with {type(error).__name__}: {error}")
+        return stopped("paired", error)
     if given is ...:
         return UNANSWERED
     try:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 
-from minigen.check.verdict import UNANSWERED, Verdict, as_float, number, same
+from minigen.check.verdict import UNANSWERED, Verdict, as_float, number, same, stopped
 from minigen.patterns import DelayPattern
 
 CASES = (  # (frames, delays) that tell the formulas apart
@@ -41,7 +41,7 @@ def columns(function: Callable[[int, tuple[int, ...]], int]) -> Verdict:
         try:
             given.append(function(frames, delays))
         except Exception as error:  # whatever a reader's function may raise
-            return Verdict(False, f"columns({frames}, {delays}) stopped with {type(error).__name__}: {error}")
+            return stopped(f"columns({frames}, {delays})", error)
         if given[-1] is ...:
             return UNANSWERED
         if as_float(given[-1]) is None:

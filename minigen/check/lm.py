@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minigen.check.verdict import UNANSWERED, Verdict, as_float, number, same
+from minigen.check.verdict import UNANSWERED, Verdict, as_float, number, same, stopped
 
 WINDOWS = ((6, 3), (5, 1), (4, 4), (3, 7))  # (steps, width): inside, itself alone, all of the past, wider than that
 WIDTHS = (4, 8, 64, 256)
@@ -18,7 +18,7 @@ def window_mask(function: Callable[[int, int], Tensor]) -> Verdict:
         try:
             given = function(steps, width)
         except Exception as error:  # whatever a reader's function may raise
-            return Verdict(False, f"window_mask({steps}, {width}) stopped with {type(error).__name__}: {error}")
+            return stopped(f"window_mask({steps}, {width})", error)
         if given is ...:
             return UNANSWERED
         said = _mask_mistake(given, steps, width)
@@ -71,7 +71,7 @@ def layer_parameters(function: Callable[[int], int]) -> Verdict:
         try:
             given.append(function(width))
         except Exception as error:  # whatever a reader's function may raise
-            return Verdict(False, f"layer_parameters({width}) stopped with {type(error).__name__}: {error}")
+            return stopped(f"layer_parameters({width})", error)
         if given[-1] is ...:
             return UNANSWERED
         if as_float(given[-1]) is None:

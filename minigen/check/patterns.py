@@ -6,7 +6,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from minigen.check.verdict import UNANSWERED, Verdict, as_float, number, same
+from minigen.check.verdict import UNANSWERED, Verdict, as_float, number, same, stopped
 from minigen.patterns import DelayPattern
 
 TENTH = Fraction(1, 10)
@@ -115,7 +115,7 @@ def _call(name: str, function: Callable, *arguments) -> tuple[object, Verdict | 
     try:
         value = function(*arguments)
     except Exception as error:  # whatever a reader's function may raise
-        return CUT, Verdict(False, f"{name} stopped with {type(error).__name__}: {error}")
+        return CUT, stopped(f"{name}", error)
     return value, UNANSWERED if value is ... else None
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from minigen.check.verdict import UNANSWERED, Verdict, as_float, same
+from minigen.check.verdict import UNANSWERED, Verdict, as_float, same, stopped
 
 # youtube_id, start_time, names of the files there, and the one that holds the row's clip (None: there is none)
 ROWS = (
@@ -100,7 +100,7 @@ def _try(function: Callable, *case) -> tuple[object, Verdict | None]:
     try:
         given = function(*case)
     except Exception as error:  # whatever a reader's function may raise
-        return None, Verdict(False, f"the call with {case} stopped with {type(error).__name__}: {error}")
+        return None, stopped(f"the call with {case}", error)
     return given, UNANSWERED if given is ... else None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minigen.check.verdict import UNANSWERED, Verdict, number
+from minigen.check.verdict import UNANSWERED, Verdict, number, stopped
 from minigen.regularizer import pool
 
 
@@ -46,7 +46,7 @@ def _call(function: Callable, *arguments) -> Tensor | Verdict:
         answer = function(*arguments)
         return UNANSWERED if answer is ... else torch.as_tensor(answer)
     except Exception as error:  # whatever a reader's function may raise or give
-        return Verdict(False, f"the function stopped with {type(error).__name__}: {error}")
+        return stopped("the function", error)
 
 
 def _with_other_padding(function: Callable, states: Tensor, mask: Tensor) -> Verdict:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from minigen.check.verdict import UNANSWERED, Verdict, as_float, close, same
+from minigen.check.verdict import UNANSWERED, Verdict, as_float, close, same, stopped
 
 TONES = ((3000, 16000), (13000, 16000), (7000, 8000), (8000, 8000), (9000, 8000), (21000, 8000), (500, 1200))
 PAIRS = ((40, 16000), (100, 16000), (125, 16000), (50, 44100), (31.25, 8000))
@@ -63,7 +63,7 @@ def gain(function: Callable[[torch.Tensor, torch.Tensor, float], float]) -> Verd
         try:
             given.append(function(first, second, db))
         except Exception as error:  # whatever a reader's function may raise
-            return Verdict(False, f"gain(first, second, {db:g}) stopped with {type(error).__name__}: {error}")
+            return stopped(f"gain(first, second, {db:g})", error)
         if given[-1] is ...:
             return UNANSWERED
         if as_float(given[-1]) is None:
@@ -109,7 +109,7 @@ def _tried(function: Callable, name: str, cases: tuple) -> list | Verdict:
         try:
             given.append(function(*case))
         except Exception as error:  # whatever a reader's function may raise
-            return Verdict(False, f"{asked} stopped with {type(error).__name__}: {error}")
+            return stopped(f"{asked}", error)
         if given[-1] is ...:
             return UNANSWERED
         if as_float(given[-1]) is None:

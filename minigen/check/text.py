@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from minigen.check.verdict import UNANSWERED, Verdict, number
+from minigen.check.verdict import UNANSWERED, Verdict, number, stopped
 
 SCORES = torch.tensor([[2.0, 1.0, -1.0, 3.0], [-2.0, -1.0, -3.0, -0.5], [0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
 REAL = torch.tensor([[True, True, True, False], [True, True, False, False], [True, False, True, True]])
@@ -114,7 +114,7 @@ def _call(name: str, function: Callable, *arguments) -> tuple[object, Verdict | 
     try:
         value = function(*arguments)
     except Exception as error:  # whatever a reader's function may raise
-        return None, Verdict(False, f"{name} stopped with {type(error).__name__}: {error}")
+        return None, stopped(f"{name}", error)
     return value, UNANSWERED if value is ... else None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minigen.check.verdict import UNANSWERED, Verdict, as_float, number, same
+from minigen.check.verdict import UNANSWERED, Verdict, as_float, number, same, stopped
 
 BATCHES = ((16, 0.1), (2, 0.5), (8, 1.0), (5, 0.3))  # (B, p)
 GRADIENTS = ([3.0, -4.0], [[0.0, 12.0], [0.0, 0.0]])  # of norms 5 and 12, together 13
@@ -35,7 +35,7 @@ def pairs(function: Callable[[int, float], float]) -> Verdict:
         try:
             given.append(function(*case))
         except Exception as error:  # whatever a reader's function may raise
-            return Verdict(False, f"pairs{case} stopped with {type(error).__name__}: {error}")
+            return stopped(f"pairs{case}", error)
         if given[-1] is ...:
             return UNANSWERED
         if as_float(given[-1]) is None:
@@ -67,7 +67,7 @@ def clip(function: Callable[[list[Tensor], float], list[Tensor]]) -> Verdict:
         try:
             given = function([one.clone() for one in gradients], limit)
         except Exception as error:  # whatever a reader's function may raise
-            return Verdict(False, f"clip(gradients, {limit:g}) stopped with {type(error).__name__}: {error}")
+            return stopped(f"clip(gradients, {limit:g})", error)
         if given is ...:
             return UNANSWERED
         said = _clip_mistake(given, gradients, limit)

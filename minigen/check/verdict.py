@@ -19,6 +19,11 @@ class Verdict:
 UNANSWERED = Verdict(False, "no answer so far. Replace the dots and run the cell again.")
 
 
+def stopped(what: str, error: Exception) -> Verdict:
+    """A reader's function, or a call of it, ended in an error."""
+    return Verdict(False, f"{what} stopped with {type(error).__name__}: {error}")
+
+
 def number(answer: object, right: float, said: str, mistakes: Iterable[tuple[float, str]], hint: str) -> Verdict:
     """Judge a numeric answer: `said` where it is right, the text of the mistake that leads to it, else `hint`."""
     if answer is ...:

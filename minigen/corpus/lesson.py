@@ -18,7 +18,7 @@ import numpy as np
 from minigen.corpus.builtin import build_corpus, split_sizes
 from minigen.corpus.corpus import Corpus
 from minigen.corpus.readers import read_corpus
-from minigen.errors import MinigenError
+from minigen.files import cannot_write
 
 VARIABLE = "MINIGEN_CORPUS"
 
@@ -71,5 +71,5 @@ def lessons_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MinigenError(f"cannot write {folder} ({error.strerror}). Give write permission to its parent.") from error
+        raise cannot_write(folder, error) from error
     return folder

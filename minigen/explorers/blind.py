@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from minigen.errors import MinigenError
-from minigen.listening import SIDES, Shown, check_name, clip_file, open_trials, read_plan, store
+from minigen.listening import SIDES, Shown, begun_plan, check_name, clip_file, open_trials, store
 from minigen.preferences import read_answers, report
 from minigen.widgets import audio_tag
 
@@ -24,9 +24,7 @@ class BlindTest(ipywidgets.VBox):
     """
 
     def __init__(self, folder: str | Path, listener: str = ""):
-        self.folder, self.plan = Path(folder), read_plan(folder)
-        if self.plan is None:
-            raise MinigenError(f"there is no listening test in {folder}. Make one with `minigen listen {folder}`.")
+        self.folder, self.plan = Path(folder), begun_plan(folder)
         self.trials: list[Shown] = []
         self.name = ipywidgets.Text(listener, description="your name", continuous_update=False)
         self.begin = ipywidgets.Button(description="begin", button_style="primary")

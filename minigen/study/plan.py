@@ -11,7 +11,7 @@ captions at one guidance, make 12 · 2700 + 11 · 1350 steps and 82 measurements
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 VALIDATION, TEST = "validation", "test"
 CONTROLS, NO_DROPOUT, DROPOUT, REGULARIZED, EVERY_STEP = (
@@ -123,11 +123,6 @@ def chosen_guidance(rows: list[dict], model: str, config: StudyConfig) -> float 
 def weight_run(weight: float, config: StudyConfig) -> str:
     """Name of the training that tries a weight."""
     return f"weight-{weight:g}-{config.seeds[0]}"
-
-
-def describe(config: StudyConfig) -> dict:
-    """The config as a row of a table could hold it."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
 
 
 def _model(config: StudyConfig, model: str, seed: int) -> Task:
