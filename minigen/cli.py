@@ -281,8 +281,7 @@ def _codec(listed) -> None:
     option = _command(listed, commands.train_codec, "train the compact codec", "--real ESC-10 --minutes 120")
     option("--data", help="corpus to learn from (default: the built-in one, made if need be)")
     option("--real", help="folder of class folders of real recordings named as in ESC-10, heard as often as the corpus")
-    option("--start", help="codec whose weights to begin with (default: random weights)")
-    option("--keep-codes", action="store_true", help="only the decoder learns: language models of --start stay valid")
+    option("--start", help="codec to go on from; its codes stay, language models of it stay valid (default: fit one)")
     _add_recipe(option, "codec")
 
 
@@ -290,6 +289,7 @@ def _text(listed) -> None:
     option = _command(listed, commands.train_text, "train the text encoder on captions", "--minutes 8")
     option("--audiocaps", help="folder with AudioCaps' train.csv and val.csv, whose captions are added")
     option("--teacher", help="folder with the files of all-MiniLM-L6-v2, whose likenesses are learned")
+    option("--start", help="encoder to go on from: it keeps its likenesses and learns which sound comes first")
     _add_recipe(option, "text")
 
 

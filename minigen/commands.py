@@ -364,9 +364,7 @@ def train_codec(options: Namespace) -> None:
     from minigen.recipes.codec_card import HeldOut
     from minigen.recipes.codec_data import Recordings
 
-    if options.keep_codes and not options.start:
-        raise MinigenError("--keep-codes keeps those of a codec. Name it with --start.")
-    recipe = CodecRecipe(**_given(options), **({"freeze": 0.0} if options.keep_codes else {}))
+    recipe = CodecRecipe(**_given(options))
     real = Recordings(options.real) if options.real else None  # a wrong folder is told before a corpus is made
     corpus = options.data or default_corpus()
     learn, held_out = read_corpus(corpus, "train"), read_corpus(corpus, "validation")
@@ -384,9 +382,14 @@ def train_text(options: Namespace) -> None:
     """`minigen train-text`: the text encoder."""
     out = options.out or WEIGHTS / "text/mini"
     check_writable(out)
-    from minigen.recipes.text import train_text
+    if options.start:
+        from minigen.recipes.order_lessons import teach_order
 
-    train_text(out, audiocaps=options.audiocaps, teacher=options.teacher, kept=TOLD, **_given(options))
+        teach_order(out, options.start, audiocaps=options.audiocaps, **_given(options))
+    else:
+        from minigen.recipes.text import train_text
+
+        train_text(out, audiocaps=options.audiocaps, teacher=options.teacher, kept=TOLD, **_given(options))
     print(f"{out / 'card.md'} tells how good it is")
 
 

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from minigen.errors import MinigenError
 
+ROWS = 8192  # vectors compared with all entries at once: distances of more would fill gigabytes
+
 
 class VectorQuantizer(nn.Module):
     """One codebook: a vector becomes the index of its nearest entry.
@@ -37,8 +39,9 @@ class VectorQuantizer(nn.Module):
         """Nearest entries: [..., D] -> int64 [...], argmin over v of ||x - e_v||²."""
         flat = x.reshape(-1, x.shape[-1]).float()
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would choose other entries
-            distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T  # + ||x||², the same for every entry
-        return distance.argmin(1).view(x.shape[:-1])
+            square = self.codebook.square().sum(1)  # + ||x||², the same for every entry
+            nearest = [(square - 2 * rows @ self.codebook.T).argmin(1) for rows in flat.split(ROWS)]
+        return torch.cat(nearest).view(x.shape[:-1])
 
     def decode(self, codes: Tensor) -> Tensor:
         """Entries of the codes: int64 [...] -> [..., D]."""

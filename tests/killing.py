@@ -77,9 +77,9 @@ class Tones:
 
 
 def train_codec_tiny(folder: Path, kills: int) -> None:
-    """Through all four stages; saved after every step."""
+    """The fit, then steps; saved after every step."""
     codec.SAVE_EVERY = 0.0
-    recipe = codec.CodecRecipe(steps=kills, batch_size=2, crop=1600, plain=0.2, freeze=0.6)
+    recipe = codec.CodecRecipe(steps=kills, batch_size=2, crop=1600, clips=16)
     sizes = CodecConfig(width=16, blocks=1, latent=8, num_codebooks=2, codebook_size=8)
     codec.train_codec(folder, {"tones": Tones()}, recipe, sizes, progress=False)
 

@@ -17,8 +17,12 @@ from minigen.codec import (
     white_noise,
 )
 from minigen.errors import MinigenError
+from minigen.recipes.codec_losses import frame_lines
 
-TINY = CodecConfig(hop=80, parts=2, n_fft=160, width=16, blocks=1, latent=8, num_codebooks=3, codebook_size=16)
+TINY = CodecConfig(
+    hop=80, parts=2, n_fft=160, long_window=256, short_window=64, short_bands=4, width=16, blocks=1, latent=8,
+    num_codebooks=3, codebook_size=16,
+)  # fmt: skip
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -61,6 +65,11 @@ def test_k_means_start_beats_a_random_start_and_uses_every_entry():
     after = (x - vq.decode(vq.encode(x))).square().mean()
     assert after < 0.05 * before
     assert len(vq.encode(x).unique()) > 24
+
+
+def test_many_vectors_are_compared_in_parts_as_one_by_one():
+    vq, x = VectorQuantizer(12, 5), torch.randn(20000, 5)
+    assert torch.equal(vq.encode(x)[-50:], vq.encode(x[-50:]))
 
 
 def test_k_means_refuses_fewer_vectors_than_entries():
@@ -169,11 +178,12 @@ def silent_materials(codec: Codec, frames: int) -> list[torch.Tensor]:
 @pytest.mark.parametrize("hertz", [437.0, 2000.0, 3333.0])
 def test_a_tone_whose_phase_runs_on_is_one_line(hertz):
     codec = Codec(CodecConfig(width=16, blocks=1))
-    click, phase, tone, turn, hiss = silent_materials(codec, 100)
+    materials = silent_materials(codec, 100)
+    _, _, tone, turn, _ = materials
     centre, step = round(hertz / 25), codec.spectrum.step
     for b, size in ((centre - 1, 80.0), (centre, 160.0), (centre + 1, 80.0)):  # the lobe of a Hann window
         tone[..., b], turn[..., b] = size, 2 * torch.pi * (hertz - 25 * b) * step / 16000
-    wav = codec.sound(click, phase, tone, turn, hiss, torch.zeros(1, 16000))[0, 0]
+    wav = codec.sound(materials, torch.zeros(1, 16000), torch.zeros(1, 100))[0, 0]
     spectrum = torch.fft.rfft(wav * torch.hann_window(16000)).abs()
     peak = int(spectrum.argmax())
     assert abs(peak - hertz) <= 1  # bins of 1 Hz
@@ -182,10 +192,11 @@ def test_a_tone_whose_phase_runs_on_is_one_line(hertz):
 
 def test_a_click_lies_where_its_phase_says():
     codec = Codec(CodecConfig(width=16, blocks=1))
-    click, phase, tone, turn, hiss = silent_materials(codec, 20)
+    materials = silent_materials(codec, 20)
+    click, phase = materials[:2]
     delay = torch.arange(codec.config.n_fft // 2 + 1) * 2 * torch.pi / codec.config.n_fft
     click[0, 10], phase[0, 10] = 1.0, -400 * delay
-    wav = codec.sound(click, phase, tone, turn, hiss, torch.zeros(1, 3200))[0, 0]
+    wav = codec.sound(materials, torch.zeros(1, 3200), torch.zeros(1, 20))[0, 0]
     first = 10 * codec.spectrum.step - (codec.config.n_fft - codec.spectrum.step) // 2
     assert int(wav.abs().argmax()) == first + 400
 
@@ -194,8 +205,51 @@ def test_noise_is_shaped_by_its_magnitudes():
     codec = Codec(CodecConfig(width=16, blocks=1))
     materials = silent_materials(codec, 100)
     materials[4][..., 80:160] = 1.0  # 2 to 4 kHz
-    power = torch.fft.rfft(codec.sound(*materials, torch.randn(1, 16000, generator=generator()))[0, 0]).abs().square()
+    noise = torch.randn(1, 16000, generator=generator())
+    power = torch.fft.rfft(codec.sound(materials, noise, torch.zeros(1, 100))[0, 0]).abs().square()
     assert power[2000:4000].sum() > 0.97 * power.sum()
+
+
+def test_clicks_in_equal_frames_do_not_hum():
+    codec = Codec(CodecConfig(width=16, blocks=1))
+    materials = silent_materials(codec, 400)
+    materials[0][...], materials[1][...] = 1.0, torch.rand(codec.config.n_fft // 2 + 1, generator=generator()) * 6
+    walk = white_noise(400)[None]
+    steady, drifting = (codec.sound(materials, torch.zeros(1, 64000), x) for x in (0 * walk, walk))
+    assert frame_lines(steady, 50.0) > 15 and frame_lines(drifting, 50.0) < 10
+
+
+def test_the_three_shares_of_a_magnitude_add_up_to_its_power():
+    codec, latents = Codec(TINY), torch.randn(1, 6, 8)
+    click, _, tone, _, hiss = codec.materials(latents)
+    outline = codec._parts(codec.outline(latents.transpose(1, 2)).transpose(1, 2), 1)[0]
+    correction = codec._parts(codec.leave(codec.decoder(codec.from_latent(latents))), 6)[0]
+    power = click.square() + tone.square() + hiss.square()
+    assert torch.allclose(power.log() / 2, outline + correction, atol=0.05)  # the bend at full scale is far away
+
+
+@pytest.mark.parametrize("hertz", [996.0, 1000.0, 1008.0, 1012.0])
+def test_the_slope_of_a_sines_magnitude_is_its_turn(hertz):
+    codec = Codec(CodecConfig(width=16, blocks=1))
+    spectrum = codec.spectrum(torch.sin(2 * torch.pi * hertz * torch.arange(16000) / 16000)[None])[:, 40:60]
+    found = codec._slope(spectrum.abs().log())[..., 40]  # the bin of 1000 Hz
+    true = 2 * torch.pi * (hertz - 1000) * codec.spectrum.step / 16000
+    assert torch.allclose(found, torch.tensor(true), atol=0.03)
+
+
+def test_the_encoder_hears_a_line_where_it_is_and_a_click_when_it_is():
+    codec = Codec(CodecConfig(width=16, blocks=1))
+    sine = codec.features(torch.sin(2 * torch.pi * 2000 * torch.arange(16000) / 16000)[None, None])[0, 25]
+    assert int((sine[:513] / codec.features.weight).argmax()) == 128  # 2000 Hz in bins of 15.6 Hz
+    click = torch.zeros(1, 1, 16000)
+    click[..., 10 * 320 + 280] = 1.0  # in the last quarter of frame 10
+    assert int(codec.features(click)[0, 10, 513:].view(4, 16).mean(1).argmax()) == 3
+
+
+def test_silence_and_what_is_near_it_are_one():
+    codec = Codec(TINY)
+    features = codec.features(torch.cat([torch.zeros(1, 1, 800), torch.full((1, 1, 800), 1e-7)]))
+    assert torch.equal(features[0], features[1])
 
 
 def test_the_endless_noise_has_a_beginning_that_does_not_depend_on_its_length():
@@ -231,7 +285,7 @@ def test_training_reaches_every_parameter():
     codec = Codec(TINY)
     quantized, _, commitment = codec.quantizer(codec.latents(0.3 * torch.randn(2, 1, 800)), generator())
     materials = codec.materials(quantized)
-    sound = codec.sound(*materials, torch.randn(2, 800))
+    sound = codec.sound(materials, torch.randn(2, 800), torch.randn(2, 20))
     (sound.square().mean() + materials[3].square().mean() + commitment).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in codec.parameters())
 

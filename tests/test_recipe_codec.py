@@ -1,4 +1,6 @@
-"""The codec's recipe: what its distances measure, that every stage learns, and that it goes on after a break."""
+"""The codec's recipe: what its distances measure, that the fit is what it says, and that it goes on after a break."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,11 +8,12 @@ import torch
 from minigen.audio import AudioError
 from minigen.codec import Codec, CodecConfig, load_codec
 from minigen.errors import MinigenError
+from minigen.quantizer import VectorQuantizer
 from minigen.recipes.codec import CodecRecipe, _Run, train_codec
 from minigen.recipes.codec_card import HeldOut, distances, has_opus, through, through_opus, times_real_time
 from minigen.recipes.codec_data import Crops, Recordings
+from minigen.recipes.codec_fit import _set_codebook, fit_codec
 from minigen.recipes.codec_losses import (
-    crowding,
     frame_lines,
     mel_distance,
     perplexities,
@@ -89,12 +92,6 @@ def test_sizes_are_compared_bin_by_bin_whatever_their_phases():
     assert wrong == pytest.approx((1 / 3 + (100**0.3 - 10**0.3) / 3) / 2, abs=1e-5)
 
 
-def test_crowding_is_none_where_all_entries_are_used_alike_and_nearly_one_where_one_is():
-    entries = 10 * torch.eye(8)
-    assert crowding(entries + 0.1, entries) < 1e-3
-    assert crowding(entries[:1].repeat(8, 1) + 0.1, entries) > 0.95
-
-
 def test_a_frame_that_is_said_again_and_again_stands_out_in_lines():
     sound = torch.cat([noise(s) for s in range(3)], 2)
     said_again = noise()[..., :320].repeat(1, 1, 150)
@@ -129,7 +126,7 @@ def test_the_critic_learns_to_tell_noise_from_tones_and_then_blames_the_tones():
 # --- the recipe
 
 
-RECIPE = CodecRecipe(steps=64, batch_size=8, crop=4800, learning_rate=4e-3, plain=0.2, freeze=0.8)
+RECIPE = CodecRecipe(steps=64, batch_size=8, crop=4800, learning_rate=4e-3, clips=48)
 
 
 HELD_OUT = HeldOut({"tones": [Tones().load(3)]}, {"hum": [Tones().load(0)]})
@@ -153,38 +150,41 @@ def test_the_recipe_learns_and_writes_codec_and_card(trained):
     assert not (folder / "checkpoint.safetensors").exists()
 
 
-def _run(folder) -> _Run:
-    run = _Run(folder, RECIPE, None, TINY)
-    run.crops = Crops([Tones()], RECIPE.crop, False)
-    run.state["quantised"] = True
-    run._freeze()
+def _run(folder, recipe=RECIPE) -> _Run:
+    run = _Run(folder, recipe, None, TINY)
+    run.crops = Crops([Tones()], recipe.crop, False)
+    run.begin(False)
     return run
 
 
-def test_after_the_freeze_only_the_decoder_changes(tmp_path):
+def test_steps_change_the_decoder_alone(tmp_path):
     run = _run(tmp_path)
     before = {name: value.clone() for name, value in run.codec.state_dict().items()}
     for _ in range(3):
-        run.step(0.9)
+        run.step(0.4)
     after = run.codec.state_dict()
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"from_latent", "decoder", "leave"}
+    assert changed == {"from_latent", "decoder", "leave", "outline"}
 
 
-def test_codes_are_final_from_the_freeze_on(tmp_path):
+def test_codes_are_final_from_the_fit_on(tmp_path):
     wav = Tones().load(5)
     run = _run(tmp_path)
     codes = load_codec(tmp_path).encode(wav)
-    run.step(0.9)
+    run.step(0.4)
     assert torch.equal(run.averaged.encode(wav), codes)
+    onward = _Run(tmp_path / "onward", RECIPE, load_codec(tmp_path), None)
+    onward.crops = run.crops
+    onward.begin(False)
+    onward.step(0.4)
+    assert torch.equal(onward.averaged.encode(wav), codes)
 
 
 def test_a_broken_run_ends_with_the_weights_of_one_that_was_not(tmp_path):
-    recipe = CodecRecipe(steps=8, batch_size=4, crop=4800, plain=0.25, freeze=0.6)
+    recipe = replace(RECIPE, steps=6, batch_size=4)
 
     def run(folder, breaks: bool) -> dict:
-        while (now := _Run(folder, recipe, None, TINY)).resume() or now.share < 1:
-            now.crops = Crops([Tones()], recipe.crop, False)
+        while (now := _run(folder, recipe)).share < 1:
             now.step(now.share)
             while not breaks and now.share < 1:
                 now.step(now.share)
@@ -193,6 +193,61 @@ def test_a_broken_run_ends_with_the_weights_of_one_that_was_not(tmp_path):
 
     whole, broken = run(tmp_path / "whole", False), run(tmp_path / "broken", True)
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+# --- the fit
+
+
+@torch.no_grad()
+def fitted() -> Codec:
+    torch.manual_seed(0)
+    codec = Codec(replace(TINY, latent=24, codebook_size=32)).eval()
+    crops = Crops([Tones()], 4800, False)
+    fit_codec(codec, lambda: crops.whole(48, 0), torch.Generator().manual_seed(0), 20_000)
+    return codec
+
+
+@torch.no_grad()
+def test_the_encoder_is_the_principal_components_of_the_features():
+    codec = fitted()
+    x = torch.cat([codec.features(wav)[0] for wav in Crops([Tones()], 4800, False).whole(48, 0)]).double()
+    _, sizes, directions = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+    z = torch.cat([codec.latents(wav)[0] for wav in Crops([Tones()], 4800, False).whole(48, 0)]).double()
+    expected = (x - x.mean(0)) @ directions[:24].T
+    assert torch.allclose(z.abs()[:, :8], expected.abs()[:, :8], atol=1e-3)  # a direction has no sign
+    assert float(z.square().sum()) == pytest.approx(float(sizes[:24].square().sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("clip", [2, 9, 16, 23])
+def test_the_outline_is_loudest_where_the_tone_is(clip):
+    codec, wav = fitted(), Tones().load(clip)
+    latents = codec.quantizer.decode(codec.encode(wav))
+    outline = codec._parts(codec.outline(latents.transpose(1, 2)).transpose(1, 2), 1)[0][0]
+    assert abs(int(outline.mean(0).argmax()) - (200 + 100 * clip) / 25) <= 1  # bins of 25 Hz
+
+
+def test_the_fits_k_means_does_not_give_its_entries_to_a_few_odd_vectors():
+    torch.manual_seed(0)
+    crowd, odd = torch.randn(2000, 6), 30 * torch.randn(60, 6)
+    even, plain = VectorQuantizer(64, 6), VectorQuantizer(64, 6)
+    _set_codebook(even, torch.cat([crowd, odd]), torch.Generator().manual_seed(0))
+    plain.start(torch.cat([crowd, odd]), torch.Generator().manual_seed(0))
+    used = [len(one.encode(crowd).unique()) for one in (even, plain)]
+    assert used[0] > 45 and used[0] > used[1]
+
+
+def test_too_little_sound_for_a_codebook_is_told(tmp_path):
+    codec = Codec(replace(TINY, codebook_size=4096))
+    with pytest.raises(MinigenError, match="at least 4096 frames, got 37"):
+        fit_codec(codec, lambda: [Tones().load(0)[..., :11840]], torch.Generator(), 100)
+
+
+def test_whole_clips_are_the_same_in_every_pass_and_change_their_speed_after_the_first_round():
+    crops = Crops([Tones()], 4800, False)
+    one, other = list(crops.whole(30, 3)), list(crops.whole(30, 3))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert {wav.shape[-1] for wav in one[:24]} == {12000} and len({wav.shape[-1] for wav in one[24:]}) == 6
+    assert all(0.55 < one[i].abs().max() <= 1 for i in range(1, 30, 2))
 
 
 class Broken(Tones):

@@ -24,9 +24,11 @@ from minigen.errors import MinigenError
 from minigen.evaluate import Yardstick
 from minigen.files import alone, claim, read_rows
 from minigen.lm import AudioLM
+from minigen.regularizer import similarity_matrix
 from minigen.study.bench import DIGITS, Bench, Line, mean
 from minigen.study.bootstrap import Difference, paired_difference
 from minigen.study.counting import count_sounds, countable, said_counts
+from minigen.study.likeness import compare_cosines, likeness
 from minigen.study.plan import (
     CONTROLS,
     MODELS,
@@ -338,6 +340,25 @@ def test_the_bench_agrees_with_the_yardstick_and_asks_for_order_only_where_both_
 # the bootstrap
 
 
+def test_level_and_pattern_are_the_similarity_loss_and_the_correlation_sees_the_pattern_alone():
+    torch.manual_seed(0)
+    text, audio = (similarity_matrix(torch.randn(6, 8)) for _ in range(2))
+    found = compare_cosines(text, audio)
+    pairs = [(i, j) for i in range(6) for j in range(6) if i != j]
+    loss = np.mean([float(text[i, j] - audio[i, j]) ** 2 for i, j in pairs])
+    assert found.level + found.pattern == pytest.approx(loss, abs=1e-6)
+    moved = compare_cosines(text, text * 0.5 + 0.4)
+    assert moved.correlation == pytest.approx(1) and moved.level > 0.05 and moved.pattern > 0.001
+    assert compare_cosines(text, torch.ones(6, 6)).correlation == 0  # all alike: no pattern to agree with
+
+
+def test_likeness_is_that_of_the_states_that_the_regulariser_sees():
+    own = trainer()
+    found = likeness(own.lm.eval(), own.encoder, tokens(), "max", 5)
+    loss = own.losses(*tokens().batch(range(5)), drop=True, similarity=1.0)[1]
+    assert found.level + found.pattern == pytest.approx(loss.item(), rel=1e-4)
+
+
 def naive(one, other, times):
     """Every resample written out: the seeds and captions drawn, repeated, and summed."""
     drawn = []
@@ -412,7 +433,8 @@ def write_rows(folder: Path, config: StudyConfig, skill: dict[str, float], leave
                                                                                    "diversity")}  # fmt: skip
         numbers |= {"fad": far + 1, "fad_infinity": far, "kernel": far / 10, "diversity": own / 2}
         numbers |= spoil.get(name.replace(" ", "_"), {})
-        trained = {} if task is CONTROLS else {"steps": task.steps, "hours": 0.5, "similarity": 0.3}
+        trained = {} if task is CONTROLS else {"steps": task.steps, "hours": 0.5, "similarity": 0.3, "level": 0.2,
+                                               "pattern": 0.03, "correlation": own}  # fmt: skip
         model, seed = (CONTROLS, 0) if task is CONTROLS else (task.model, task.seed)
         where = {"run": name, "split": split, "guidance": guidance}
         rows.append({**where, "model": model, "seed": seed, "study": "s", **dict.fromkeys(COLUMNS, ""), **numbers,
@@ -435,7 +457,8 @@ def test_the_table_comes_from_the_rows_alone_and_says_which_differences_are_sure
     write_rows(tmp_path, CONFIG, SKILL)
     text = make_table(tmp_path, CONFIG)
     assert (tmp_path / "table.md").read_text() == text and text == make_table(tmp_path, CONFIG)
-    names = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:]
+    first, second = text.split("## What the regulariser changed")
+    names = [line.split("|")[1].strip() for line in first.splitlines() if line.startswith("|")][2:]
     assert names == [*CONTROL_ROWS, "no text dropout", "text dropout, no guidance", "text dropout, guidance",
                      "regulariser", "regulariser in every step"]  # fmt: skip
     told = {line.split("**: ")[0]: line for line in text.splitlines() if line.startswith("- **")}
@@ -446,6 +469,8 @@ def test_the_table_comes_from_the_rows_alone_and_says_which_differences_are_sure
     assert "Not finished" not in text and (tmp_path / "guidance.svg").exists() and (tmp_path / "weights.svg").exists()
     assert "relative to those heard after the codec: " in text and "regulariser 79%, with held-out pairs" in text
     assert "11.5 hours" in text  # 23 trainings of half an hour
+    assert "| regulariser | 0.200 [0.200, 0.200] | 0.030 [0.030, 0.030] | 0.480 [0.480, 0.480] |" in second
+    assert "| weight 3, one seed | 0.200 | 0.030 | 0.300 |" in second and "no guidance |" not in second
 
 
 def test_a_table_of_a_part_says_what_is_missing(tmp_path):

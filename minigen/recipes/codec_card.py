@@ -157,6 +157,6 @@ def _figures(codec, tested: HeldOut | None) -> list[str]:
 
 def _curve(curve: list[dict]) -> list[str]:
     rows = curve[:: max(1, len(curve) // 24)]
-    columns = ("step", "minutes", "mel", "spectral", "grain", "size", "turn", "commitment", "critic", "match")
+    columns = ("step", "minutes", "mel", "spectral", "grain", "size", "turn", "critic", "match")
     cells = [[str(row.get(name, "")) for name in columns] for row in rows]
     return [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *cells)]

@@ -11,7 +11,6 @@ grain lies. Sources: EnCodec (arXiv 2210.13438, section 3.4); moments of subband
 (Neuron 71, 2011); phase from frame to frame: APNet (2305.07952).
 """
 
-import math
 from functools import lru_cache
 
 import torch
@@ -122,13 +121,3 @@ def perplexities(codes: Tensor, size: int) -> list[float]:
     """Perplexity of each codebook as a share of its entries, from codes int64 [K, n]: exp(entropy) / V."""
     shares = [torch.bincount(stream, minlength=size).double() / stream.numel() for stream in codes]
     return [float(torch.exp(-torch.special.xlogy(share, share).sum())) / size for share in shares]
-
-
-def crowding(latents: Tensor, codebook: Tensor) -> Tensor:
-    """How unevenly vectors crowd on a codebook's entries: 1 - H(mean over n of softmax(-d² / mean least d²)) / log V.
-
-    Its gradient spreads the latents [n, D] over the entries [V, D]; 0 means that all are used alike.
-    """
-    distance = torch.cdist(latents, codebook).square()
-    share = torch.softmax(-distance / distance.detach().amin(1).mean().clamp(min=1e-6), 1).mean(0)
-    return 1 + (share * share.clamp(min=1e-9).log()).sum() / math.log(len(codebook))  # 0 log 0 = 0, its slope too

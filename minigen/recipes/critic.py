@@ -1,4 +1,4 @@
-"""The adversary of the codec's second stage: networks that look at spectrograms and say which are real.
+"""The adversary of the codec's decoder: networks that look at spectrograms and say which are real.
 
     wav --STFT of one of three windows--> log magnitude [B, 1, bins, frames] --four strided convolutions--> a mark for
                                                                                   each patch [B, 1, bins/8, frames/8]
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-WINDOWS = (256, 512, 1024)
+WINDOWS = (512, 1024, 2048)
 
 
 class PatchCritic(nn.Module):

@@ -1,6 +1,7 @@
 """The card of the text encoder: every figure in it comes from the run."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,6 +52,47 @@ of "X, then Y" and "Y, then X" are nearly the same, for likeness is all that it 
 
 **Licence.** The weights are the project's own, under its licence, made from the captions named under Data.\
 {AUDIOCAPS if audiocaps else ""}{TEACHER if taught else ""}
+"""
+
+
+def order_card(run, figures: dict[str, float], start, minutes: float, audiocaps: bool) -> str:
+    """The card of an encoder that was also taught order; what it was before stands in the card that it went on from.
+
+    run: the finished training. figures: areas, named "set, column", and the probe's shares.
+    """
+    tenths = [np.mean(tenth, axis=0) for tenth in np.array_split(run.curve, min(10, len(run.curve)))]
+    curve = ", ".join(f"{question:.2f} / {unlike:.3f} / {right:.2f}" for question, unlike, right in tenths)
+    lines = [f"| {name} | {value:.3f} |" for name, value in figures.items()]
+    return f"""# Compact T5 text encoder, taught order
+
+A `transformers.T5EncoderModel` of {run.model.num_parameters() / 1e6:.2f} M parameters with a Unigram tokenizer of \
+{len(run.tokenizer)} pieces. float16.
+
+**Made by** `minigen train-text --start {Path(start).name} --minutes {minutes:g}\
+{" --audiocaps FOLDER" if audiocaps else ""} --seed {run.seed}`:
+{run.step} steps in {run.seconds / 60:.1f} minutes on {torch.get_num_threads()} processor thread(s).
+How and why: `minigen/recipes/order_lessons.py`.
+
+**Data.** {len(run.ordered)} captions of the corpus that name an order, and {len(run.others)} others\
+{", also of AudioCaps" if audiocaps else ""}; training wordings only.
+
+**Losses**, mean of each tenth of the steps: question of order (cross-entropy) / unlikeness / pieces placed rightly:
+{curve}.
+
+**Config.** {", ".join(f"{name} {value}" for name, value in asdict(run.recipe).items())}, seed {run.seed}.
+
+**Figures.** Areas under the ROC curve of the cosine of pooled states, captions of one clip against captions of two, on
+captions that were not trained on. Order: share of pieces whose state tells a linear probe, fitted on other wordings,
+whether they sound first or second (0.5 is guessing).
+
+| captions, pooling | figure |
+| --- | --- |
+{chr(10).join(lines)}
+
+**Limits.** It knows short English captions of sounds, and little else. Of order it knows the joints "then", "followed
+by", "before" and "after" between two sounds.
+
+**Licence.** The weights are the project's own, under its licence.{AUDIOCAPS if audiocaps else ""}
 """
 
 

@@ -31,6 +31,7 @@ from minigen.limits import Need, say
 from minigen.live import load_some
 from minigen.lm import AudioLM, AudioLMConfig
 from minigen.study.bench import Bench, Line, make_bench
+from minigen.study.likeness import likeness
 from minigen.study.plan import CONTROLS, TEST, VALIDATION, StudyConfig, Task, chosen_weight, done_rows, missing, plan
 from minigen.train import seconds_per_step, train, training_need
 from minigen.variants import VariantConfig, VariantTrainer
@@ -217,6 +218,7 @@ class Study:
         learnt = {"steps": plan_of.steps, "hours": round(history[-1]["minutes"] / 60, 3)}
         learnt |= {name: history[-1][name] for name in ("valid", "valid_no_text")}
         learnt |= {name: getattr(plan_of, name) for name in SETTINGS if name != "mix"} | {"mix": self._mix(task)}
+        learnt |= likeness(lm, self.parts.encoder, self.tokens[VALIDATION], plan_of.pooling)._asdict()
         for split, guidance in task.splits:
             if (task.name, split, guidance) not in there:
                 numbers, line = self._measure(tta, task, split, guidance)
@@ -286,7 +288,8 @@ class Study:
             print(f"{text} ({left} tasks are left)", flush=True)
 
 
-COLUMNS = ("steps", "hours", *SETTINGS, "valid", "valid_no_text", "fad", "fad_infinity", "kernel", "kl", "clap",
+COLUMNS = ("steps", "hours", *SETTINGS, "valid", "valid_no_text",
+           "level", "pattern", "correlation", "fad", "fad_infinity", "kernel", "kl", "clap",
            "recall", "recall_seen", "recall_held_out", "order", "count", "diversity")  # fmt: skip
 
 

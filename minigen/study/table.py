@@ -162,7 +162,8 @@ def make_table(folder: str | Path, config: StudyConfig | None = None) -> str:
     metrics, dropped = sound_metrics(results)
     parts = [
         "# The study", _what(results), _missing(results), _table(results, metrics), "\n".join(dropped),
-        _of_codec(results, metrics), "## Comparisons", _comparisons(results, metrics), "## At one seed",
+        _of_codec(results, metrics), "## What the regulariser changed", _likeness(results),
+        "## Comparisons", _comparisons(results, metrics), "## At one seed",
         _questions(results, metrics), _figures(folder, results),
     ]  # fmt: skip
     text = "\n\n".join(part for part in parts if part) + "\n"
@@ -220,6 +221,30 @@ def _of_codec(results: Results, metrics: list[Metric]) -> str:
         if len(shares) == 2:
             parts.append(f"{entry.name} {shares[0]:.0%}, with held-out pairs {shares[1]:.0%}")
     return f"True events, relative to those heard after the codec: {'; '.join(parts)}." if parts else ""
+
+
+def _likeness(results: Results) -> str:
+    """Level, pattern and correlation of the cosines in each model, with the least and the largest of the seeds."""
+    lines = [["", "level", "pattern", "correlation with the captions' cosines"]]
+    runs = {entry.name: results.runs(entry.model, results.config.guidances[0]) for entry in ENTRIES}
+    del runs[ENTRIES[1].name]  # the same weights as the next
+    runs |= {f"weight {w:g}, one seed": [(weight_run(w, results.config), results.config.question_guidances[0])]
+             for w in (0.0, *results.config.weights)}  # fmt: skip
+    for name, found in runs.items():
+        if found := [run for run in found if run in results.tested]:
+            cells = [_spread(results, field, found) for field in ("level", "pattern", "correlation")]
+            lines.append([name, *cells])
+    text = (
+        "Similarity loss of 64 validation clips, of hidden states without text, as a sum: (mean of the differences)², "
+        "all cosines too high alike, and their variance, the wrong pairs alike (`minigen/study/likeness.py`)."
+    )
+    return text + "\n\n" + _markdown(lines) if len(lines) > 1 else "None is measured yet."
+
+
+def _spread(results: Results, field: str, runs: list[tuple[str, float]]) -> str:
+    values = [results.value(field, [run]) for run in runs]
+    spread = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
 
 
 def _cell(results: Results, metric: Metric, runs: list[tuple[str, float]]) -> str:
