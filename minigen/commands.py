@@ -241,30 +241,35 @@ def _measure(options: Namespace, models: list[tuple[str, float]]) -> list:
     """Measure (model, guidance) pairs on the same clips, print and save the table; returns the models' rows."""
     if options.csv:
         check_writable(options.csv)
-    from minigen.evaluate import Yardstick, controls, generate_for, save_csv, table
+    from minigen.evaluate import control_sounds, generate_for, save_csv, table
     from minigen.generate import TextToAudio
     from minigen.judge import load_judge, load_tagger
     from minigen.lm import find_lm
     from minigen.metrics import caution
+    from minigen.study.bench import make_bench
+    from minigen.study.table import of_captions
 
     for model, _ in models:
         find_lm(model)  # a wrong name is told before a corpus is made
     clips, real = _some_clips(options, options.split, options.clips)
-    _, reference = _some_clips(options, "train" if options.split.startswith("val") else "validation", REFERENCE)
-    yardstick = Yardstick(load_judge(options.judge), load_tagger(options.tagger), list(reference.split(1)))
+    others, reference = _some_clips(options, "train" if options.split.startswith("val") else "validation", REFERENCE)
+    judge, tagger = load_judge(options.judge), load_tagger(options.tagger)
+    bench = make_bench(judge, tagger, clips, real, (others, list(reference.split(1))))
     loaded = {model: TextToAudio.from_pretrained(model) for model, _ in models}
-    rows, captions = [], [clip.caption for clip in clips]
+    sounds, captions = control_sounds(real, loaded[models[0][0]].codec, options.seed), [clip.caption for clip in clips]
     for model, guidance in models:
         name = f"{model}, guidance {guidance:g}"
-        wavs = generate_for(loaded[model], captions, options.seconds, guidance, options.seed, label=name)
-        rows.append(yardstick.measure(name, wavs, clips, real))
-    every = controls(yardstick, clips, real, loaded[models[0][0]].codec, options.seed) + rows
+        sounds[name] = generate_for(loaded[model], captions, options.seconds, guidance, options.seed, label=name)
+    measured = {name: bench.row(name, wavs) for name, wavs in sounds.items()}
+    every = [row for row, _ in measured.values()]
     print(table(every))
-    if few := caution(len(clips), *yardstick.reference.shape):
+    if few := caution(len(clips), *bench.yardstick.reference.shape):
         print(few)
+    print("\nThe study's measures of captions, with intervals over captions:\n")
+    print(of_captions({name: line for name, (_, line) in measured.items()}))
     if options.csv:
         save_csv(options.csv, every)
-    return rows
+    return every[-len(models) :]
 
 
 def _some_clips(options: Namespace, split: str, count: int):
@@ -374,7 +379,7 @@ def train_codec(options: Namespace) -> None:
         kinds = Recordings(options.real, held_out=True).by_kind()
         sets = {"real recordings, fold 4": [wav for wavs in kinds.values() for wav in wavs]} | sets
         sources[Recordings.NAME] = real
-    train_codec(out, sources, recipe, tested=HeldOut(sets, kinds), start=options.start)
+    train_codec(out, sources, recipe, tested=HeldOut(sets, kinds, options.real), start=options.start)
     print(f"{out / 'card.md'} tells how good it is")
 
 

@@ -301,9 +301,12 @@ def test_models_are_measured_between_their_controls_and_against_the_first(capsys
     measuring = "--data clips --seconds 1 --clips 4 --csv table.csv"
     assert cli.main(f"compare one two --guidance 1 3 {measuring}".split()) == 0
     out = capsys.readouterr().out
-    rows = [line.split(" | ")[0].strip("| ") for line in out.splitlines() if line.startswith("|")][2:]
-    names = ["one, guidance 1", "one, guidance 3", "two, guidance 1", "two, guidance 3"]
-    assert rows == [*evaluate.CONTROLS, *names]
+    first, second = out.split("The study's measures")
+    names = [*evaluate.CONTROLS, "one, guidance 1", "one, guidance 3", "two, guidance 1", "two, guidance 3"]
+    for part in (first, second):
+        rows = [line.split(" | ")[0].strip("| ") for line in part.splitlines() if line.startswith("|")][2:]
+        assert rows == names
+    assert "| recall, held out | order | count |" in second
     assert len(Path("table.csv").read_text().splitlines()) == 1 + len(rows)
     assert "two, guidance 1 less one, guidance 1: CLAP +0.000, 95 % interval [+0.000, +0.000]" in out
     assert cli.main(f"evaluate --model one {measuring}".split()) == 0

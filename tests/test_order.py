@@ -95,7 +95,8 @@ def test_two_heads_look_for_the_words_of_order_one_behind_and_one_ahead(encoder)
     weights = (heads[0] @ heads[1].transpose(1, 2) + attention.compute_bias(len(ids), len(ids))[0]).softmax(-1)
     after, before = weights[0, joint + 1 : -1, joint], weights[1, :joint, joint]
     assert after.mean() > 0.5 and before.mean() > 0.5
-    assert weights[0, :joint, joint].max() < 0.2 and weights[1, joint + 1 :, joint].max() < 0.2
+    inner = slice(joint + 1, -1)  # the first piece has nothing behind it, the last nothing ahead
+    assert weights[0, 1:joint, joint].max() < 0.2 and weights[1, inner, joint].max() < 0.2
 
 
 def test_a_tokenizer_without_words_of_order_is_told():

@@ -11,7 +11,8 @@ from minigen.judge import load_judge
 from minigen.lm import shift_right
 from minigen.metrics import clap_score
 from minigen.patterns import DelayPattern
-from minigen.recipes.codec_card import distances, entries_used, through
+from minigen.recipes.codec_card import distances, entries_used, lines_of, through
+from minigen.recipes.codec_data import Recordings
 from minigen.recipes.codec_losses import mel_distance
 from minigen.train import cross_entropy
 
@@ -32,6 +33,24 @@ def test_the_codec_stays_near_the_sound_keeps_its_grain_and_uses_its_codebooks(c
     assert near < 0.25
     assert 0.75 < grain < 1.15
     assert all(share > 0.15 for share in entries_used(codec, wavs))  # of 3200 frames
+
+
+def test_the_codec_on_real_recordings_that_it_never_heard(esc10):
+    codec, kinds = load_codec(), {kind: wavs[:3] for kind, wavs in Recordings(esc10, held_out=True).by_kind().items()}
+    found = {kind: distances(through(codec), wavs) for kind, wavs in kinds.items()}
+    assert sum(near for near, _ in found.values()) / len(found) < 0.19
+    grainy = ("rain", "sea waves", "fire crackling", "baby cry", "rooster")
+    assert all(0.88 < found[kind][1] < 1.1 for kind in grainy)
+    assert all(lines_of(codec, kinds[kind]) < 3 for kind in ("rain", "sea waves"))  # the first codec: 16 dB
+
+
+def test_a_tone_stays_a_tone_within_a_semitone():
+    codec, t = load_codec(), torch.arange(32000) / 16000
+    for hertz in (440.0, 1000.0, 2500.0):
+        wav = codec.decode(codec.encode(0.3 * torch.sin(2 * torch.pi * hertz * t)[None, None]))[0, 0, 8000:24000]
+        power = torch.fft.rfft(wav * torch.hann_window(16000)).abs().square()  # bins of 1 Hz
+        assert abs(int(power[50:].argmax()) + 50 - hertz) < 0.06 * hertz
+        assert power[round(0.9 * hertz) : round(1.1 * hertz)].sum() > 0.75 * power.sum()
 
 
 def test_each_codebook_of_the_codec_adds_detail(clips):

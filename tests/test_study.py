@@ -25,7 +25,7 @@ from minigen.evaluate import Yardstick
 from minigen.files import alone, claim, read_rows
 from minigen.lm import AudioLM
 from minigen.regularizer import similarity_matrix
-from minigen.study.bench import DIGITS, Bench, Line, mean
+from minigen.study.bench import DIGITS, Bench, Line, make_bench, mean
 from minigen.study.bootstrap import Difference, paired_difference
 from minigen.study.counting import count_sounds, countable, said_counts
 from minigen.study.likeness import compare_cosines, likeness
@@ -41,7 +41,7 @@ from minigen.study.plan import (
     plan,
 )
 from minigen.study.run import CAPTIONS, COLUMNS, CONTROL_ROWS, ROWS, StudyParts, run_study
-from minigen.study.table import METRICS, Results, make_table, sound_metrics
+from minigen.study.table import METRICS, Results, make_table, of_captions, sound_metrics
 from minigen.train import TrainConfig, Trainer, train
 from minigen.variants import VariantConfig, VariantTrainer
 
@@ -350,6 +350,28 @@ def test_level_and_pattern_are_the_similarity_loss_and_the_correlation_sees_the_
     moved = compare_cosines(text, text * 0.5 + 0.4)
     assert moved.correlation == pytest.approx(1) and moved.level > 0.05 and moved.pattern > 0.001
     assert compare_cosines(text, torch.ones(6, 6)).correlation == 0  # all alike: no pattern to agree with
+
+
+def test_the_measures_of_captions_can_be_shown_of_any_sounds_as_in_the_table(tmp_path):
+    write_rows(tmp_path, CONFIG, SKILL)
+    results = Results(tmp_path, CONFIG)
+    shown = of_captions({"real clips": results.lines["real clips", 0.0]})
+    table = make_table(tmp_path, CONFIG)
+    there = [line for line in table.splitlines() if line.startswith("| real clips |")][0].split("|")
+    here = [line for line in shown.splitlines() if line.startswith("| real clips |")][0].split("|")
+    titles = [line.split("|") for text in (table, shown) for line in text.splitlines() if "recall" in line][:1]
+    assert here[2].strip() == there[[title.strip() for title in titles[0]].index("recall ↑")].strip()
+
+
+def test_a_tagger_without_a_timeline_is_asked_for_neither_order_nor_counts():
+    class Ear:
+        kinds = BandTagger().kinds
+        embed, probabilities = BandTagger().embed, BandTagger().probabilities
+
+    clips = [clip("a dog barks twice, then rain falls", ("dog_bark", 2, 0, 1), ("rain", 1, 1, 2)) for i in range(4)]
+    wavs = 0.1 * torch.randn(4, 1, 16000)
+    line = make_bench(BandJudge(), Ear(), clips, wavs, (clips, list(wavs.split(1)))).row("any", wavs)[1]
+    assert not line.values["both"].any() and not line.values["counts"].any()
 
 
 def test_likeness_is_that_of_the_states_that_the_regulariser_sees():

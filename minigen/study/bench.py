@@ -16,7 +16,7 @@ from torch import Tensor
 from minigen import metrics
 from minigen.corpus.clip import Clip
 from minigen.corpus.scenes import has_held_out
-from minigen.evaluate import THRESHOLD, Yardstick, followed_by
+from minigen.evaluate import THRESHOLD, Measurement, Yardstick, followed_by
 from minigen.study.counting import count_sounds, countable, said_counts
 
 SET_METRICS = ("fad", "fad_infinity", "kernel", "diversity")
@@ -73,23 +73,30 @@ class Bench:
 
     def measure(self, name: str, wavs: Tensor) -> tuple[dict[str, float], Line]:
         """The numbers of a row, and the line, of waveforms [n, 1, samples] at 16 kHz for the captions."""
-        row = self.yardstick.measure(name, wavs, self.clips, self.real)
-        line = self._line(wavs, row.matches)
+        row, line = self.row(name, wavs)
         numbers = {field: getattr(row, field) for field in SET_METRICS}
         return numbers | {measure: mean(line, measure) for measure in RATIOS}, line
 
+    def row(self, name: str, wavs: Tensor) -> tuple[Measurement, Line]:
+        """The same as `minigen compare` shows it: a row of `minigen.evaluate.table`, and the line."""
+        row = self.yardstick.measure(name, wavs, self.clips, self.real)
+        return row, self._line(wavs, row.matches)
+
     def _line(self, wavs: Tensor, matches: tuple[float, ...]) -> Line:
         tagger, kinds = self.yardstick.tagger, self.yardstick.tagger.kinds
-        probs, lines = tagger.probabilities(wavs), tagger.timeline(wavs)
+        probs = tagger.probabilities(wavs)
+        timed = hasattr(tagger, "timeline")  # AST has none: neither order nor counts are asked for then
         asked = self.yardstick.asked(self.clips)
         found = asked & (probs >= THRESHOLD).cpu()
         chances = [metrics.kl_divergence(a[None], b[None]) for a, b in zip(self.heard, probs, strict=True)]
         values = {"asked": asked.sum(1), "found": found.sum(1), "clap": matches, "kl": chances}
         values["held_out"] = [has_held_out([event.kind for event in clip.events]) for clip in self.clips]
-        rows = [_order(clip, kinds, own, there) for clip, own, there in zip(self.clips, lines, found, strict=True)]
-        values["both"], values["ordered"] = zip(*rows, strict=True)
-        rows = [self._counts(clip, own, there) for clip, own, there in zip(self.clips, lines, found, strict=True)]
-        values["counts"], values["counted"] = zip(*rows, strict=True)
+        rows = [(0, 0, 0, 0)] * len(wavs)
+        if timed:
+            each = zip(self.clips, tagger.timeline(wavs), found, strict=True)
+            rows = [(*_order(clip, kinds, own, there), *self._counts(clip, own, there)) for clip, own, there in each]
+        names = ("both", "ordered", "counts", "counted")
+        values |= dict(zip(names, zip(*rows, strict=True), strict=True))
         return Line({name: np.asarray(value, float) for name, value in values.items()})
 
     def _counts(self, clip: Clip, lines: Tensor, found: Tensor) -> tuple[int, int]:
@@ -102,6 +109,8 @@ class Bench:
 def make_bench(judge, tagger, clips: list[Clip], real: Tensor, reference: tuple[list[Clip], list[Tensor]]) -> Bench:
     """A bench whose counted kinds are those that the counter gets right on the reference clips."""
     yardstick = Yardstick(judge, tagger, reference[1])
+    if not hasattr(tagger, "timeline"):
+        return Bench(yardstick, clips, real, ())
     lines = torch.cat([tagger.timeline(wav).cpu() for wav in reference[1]])
     return Bench(yardstick, clips, real, countable(reference[0], lines, tagger.kinds))
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from minigen.errors import MinigenError
 from minigen.files import read_rows, write_aside
-from minigen.study.bench import RATIOS, Line
+from minigen.study.bench import RATIOS, Line, mean
 from minigen.study.bootstrap import Difference, Ratio, interval, paired_difference
 from minigen.study.plan import (
     DROPOUT,
@@ -223,6 +223,25 @@ def _of_codec(results: Results, metrics: list[Metric]) -> str:
     return f"True events, relative to those heard after the codec: {'; '.join(parts)}." if parts else ""
 
 
+def of_captions(lines: dict[str, Line]) -> str:
+    """The study's measures that are sums over captions, of any sounds by name, with their intervals over captions."""
+    shown = [metric for metric in METRICS if metric.field in RATIOS]
+    table = [["", *(metric.title for metric in shown)]]
+    for name, line in lines.items():
+        ratios = [tuple(part[None] for part in line.ratio(metric.field)) for metric in shown]
+        cells = zip(shown, [mean(line, metric.field) for metric in shown], map(interval, ratios), strict=True)
+        table.append([name, *(_with_interval(*cell) for cell in cells)])
+    return _markdown(table)
+
+
+def _with_interval(metric: Metric, value: float, bounds: tuple[float, float]) -> str:
+    if math.isnan(value):
+        return "n/a"
+    low, high = bounds
+    shown = _show(metric, value)
+    return f"{shown} [{_show(metric, low)}, {_show(metric, high)}]" if low < high else shown
+
+
 def _likeness(results: Results) -> str:
     """Level, pattern and correlation of the cosines in each model, with the least and the largest of the seeds."""
     lines = [["", "level", "pattern", "correlation with the captions' cosines"]]
@@ -257,9 +276,7 @@ def _cell(results: Results, metric: Metric, runs: list[tuple[str, float]]) -> st
     else:
         values = [results.value(metric.field, [run]) for run in runs]
         low, high = min(values), max(values)
-    return (
-        f"{_show(metric, value)} [{_show(metric, low)}, {_show(metric, high)}]" if low < high else _show(metric, value)
-    )
+    return _with_interval(metric, value, (low, high))
 
 
 def _show(metric: Metric, value: float, sign: str = "") -> str:
