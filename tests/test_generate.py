@@ -8,7 +8,7 @@ import torch
 
 from minigen.errors import MinigenError
 from minigen.generate import TextToAudio, generate_codes, keep_top_k, keep_top_p, sample
-from minigen.lm import AudioLM, AudioLMConfig
+from minigen.lm import BEST, AudioLM, AudioLMConfig
 from minigen.patterns import DelayPattern
 
 TINY = AudioLMConfig(codebook_size=20, width=32, layers=2, heads=4, ffn=48, memory_width=24)
@@ -322,7 +322,7 @@ def test_a_folder_names_its_codec_and_its_text_encoder(lm, tmp_path, monkeypatch
     monkeypatch.setattr("minigen.generate.load_codec", {"a codec": PlainCodec()}.get)
     monkeypatch.setattr("minigen.generate.load_text_encoder", {"a text": PlainEncoder()}.get)
     monkeypatch.setattr("minigen.paths.DATA", tmp_path)
-    folder = tmp_path / "lm" / "mini-regularized"
+    folder = tmp_path / "lm" / BEST
     lm.save_pretrained(folder, dtype=torch.float32)
     with pytest.raises(MinigenError, match="pipeline.json does not name"):
         TextToAudio.from_pretrained(folder)
@@ -331,5 +331,5 @@ def test_a_folder_names_its_codec_and_its_text_encoder(lm, tmp_path, monkeypatch
         TextToAudio.from_pretrained(folder)
     (folder / "pipeline.json").write_text(json.dumps({"codec": "a codec", "text": "a text"}))
     expected = TextToAudio(PlainCodec(), PlainEncoder(), lm).generate(CAPTIONS, seconds=0.1, seed=1)
-    for name in ("mini", "mini-regularized", folder):
+    for name in ("mini", BEST, folder):
         assert torch.equal(TextToAudio.from_pretrained(name).generate(CAPTIONS, seconds=0.1, seed=1), expected)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from minigen.decoding import Decoder
 from minigen.errors import MinigenError
 from minigen.guidance import guide
-from minigen.lm import Attention, AudioLM, AudioLMConfig, shift_right, sinusoids
+from minigen.lm import BEST, Attention, AudioLM, AudioLMConfig, shift_right, sinusoids
 
 TINY = AudioLMConfig(codebook_size=20, width=32, layers=2, heads=4, ffn=48, memory_width=24)
 
@@ -267,7 +267,7 @@ def test_saved_and_loaded_it_gives_the_same_logits(tmp_path):
 
 def test_mini_means_the_best_shipped_model(tmp_path, monkeypatch):
     monkeypatch.setattr("minigen.paths.DATA", tmp_path)
-    tiny_lm().save_pretrained(tmp_path / "lm" / "mini-regularized")
+    tiny_lm().save_pretrained(tmp_path / "lm" / BEST)
     assert AudioLM.from_pretrained("mini").config == TINY
     with pytest.raises(MinigenError, match="no lm weights named 'mini-other'"):
         AudioLM.from_pretrained("mini-other")
