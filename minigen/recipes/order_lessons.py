@@ -101,6 +101,7 @@ class _Run:
         self.ask = nn.Linear(encoder.width, 3)
         self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), weight_decay=0.01)
         self.step, self.seconds, self.curve = 0, 0.0, []
+        self.identity = f"{recipe}, seed {seed}, {len(real)} real captions"
 
     def _lessons(self, captions: list[str]) -> list[tuple[Tensor, Tensor]]:
         """Pieces and their places, int64 [N] each."""
@@ -164,10 +165,14 @@ class _Run:
 
     def _save(self, path: Path) -> None:
         parts = {name: getattr(self, name).state_dict() for name in ("model", "ask", "optimizer")}
-        save_checkpoint(path, parts | {"step": self.step, "seconds": self.seconds, "curve": self.curve})
+        save_checkpoint(
+            path, parts | {"of": self.identity, "step": self.step, "seconds": self.seconds, "curve": self.curve}
+        )
 
     def _load(self, path: Path) -> None:
         saved = load_checkpoint(path)
+        if saved["of"] != self.identity:
+            raise MinigenError(f"{path} is from another run ({saved['of']}). Delete it, or name another folder.")
         for name in ("model", "ask", "optimizer"):
             getattr(self, name).load_state_dict(saved[name])
         self.step, self.seconds, self.curve = saved["step"], saved["seconds"], saved["curve"]
