@@ -30,6 +30,9 @@ TOP = Path(__file__).resolve().parents[2]
 TIMES, TEACHING = "docs/times.json", "docs/teaching.md"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 BUDGET = 90.0  # seconds that a notebook may take
+CELL_LIMIT = 240  # seconds that a cell may take: several times the budget, for slower machines
+TRIES = 3
+LOST = "Timeout waiting for execute reply"  # nbclient now and then misses the kernel's last word on a cell
 TABLE = re.compile(r"(?<=<!-- times -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -61,11 +64,24 @@ def main(beginnings: list[str]) -> None:
 def execute(path: Path) -> Taken:
     """Run one notebook from a fresh kernel and store its outputs in it; returns what that took.
 
+    Where a reply of the kernel got lost, it is run again, up to `TRIES` times.
+
     Raises:
         MinigenError: a cell stopped with an error, with its last line; the file stays as it was.
     """
-    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace",
-               "--ExecutePreprocessor.record_timing=False", "--ExecutePreprocessor.timeout=600", str(path)]  # fmt: skip
+    for _ in range(TRIES):
+        taken, lines = _run(path)
+        if taken is not None:
+            return taken
+        if not any(LOST in line for line in lines):
+            break
+    raise MinigenError(f"{path.name} stopped: {COLOUR.sub('', lines[-1])}")
+
+
+def _run(path: Path) -> tuple[Taken | None, list[str]]:
+    """One try: what it took, or None where a cell stopped; and all that was said."""
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", str(path),
+               "--ExecutePreprocessor.record_timing=False", f"--ExecutePreprocessor.timeout={CELL_LIMIT}"]  # fmt: skip
     with tempfile.TemporaryFile("w+") as said:
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, "HF_HUB_OFFLINE": "1"})
@@ -75,9 +91,9 @@ def execute(path: Path) -> Taken:
         said.seek(0)
         lines = [line for line in said.read().splitlines() if line.strip()] or ["no reason given"]
     if process.returncode:
-        raise MinigenError(f"{path.name} stopped: {COLOUR.sub('', lines[-1])}")
+        return None, lines
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    return Taken(round(seconds, 1), round(used.ru_utime + used.ru_stime, 1), round(used.ru_maxrss * unit / 1e6))
+    return Taken(round(seconds, 1), round(used.ru_utime + used.ru_stime, 1), round(used.ru_maxrss * unit / 1e6)), lines
 
 
 def note(name: str, taken: Taken, top: Path = TOP) -> None:
