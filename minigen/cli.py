@@ -165,7 +165,7 @@ def _train(listed) -> None:
     option("--steps", type=COUNT, default=2000, help="how long to train")
     option("--minutes", type=POSITIVE, help="instead of --steps: as many as this machine makes in that time")
     option("--batch-size", type=COUNT, default=16, help="clips a step")
-    option("--learning-rate", type=POSITIVE, default=1e-3, help="its peak")
+    option("--learning-rate", type=POSITIVE, default=5e-3, help="its peak")
     option("--text-dropout", type=SHARE, default=0.1, help="share of the steps without text")
     option("--similarity", type=NOT_NEGATIVE, default=0.0, help="weight of the similarity regulariser")
     option("--pooling", choices=("max", "mean"), default="max", help="of the regulariser")

@@ -96,7 +96,8 @@ class Need:
 def training_memory(parameters: int, layers: int, width: int, ffn: int, heads: int, logits: int, rows: int, steps: int):
     """Bytes that a training step takes: six copies of the weights, and what the way back needs of the way there.
 
-    Weights, gradients, AdamW's two moments, their average, and the copy that is validated: 6 · 4 bytes a parameter.
+    Weights, gradients, AdamW's two moments (Muon has one), their average, and the copy that is validated: 6 · 4 bytes
+    a parameter.
     For each of `rows` · `steps` positions and each layer 20 vectors of `width`, 3 of `ffn` and 5 rows of `heads` ·
     `steps` attention weights, and 4 rows of `logits` (K · V) once, in float32. The
     attention weights are those of a plain product: the fused kernel that trains today keeps none of them, so this errs

@@ -38,9 +38,9 @@ class LiveConfig:
     width: int = 192
     layers: int = 4
     heads: int = 6
-    learning_rate: float = 3e-3
+    learning_rate: float = 1.2e-2
     batch_size: int = 16
-    warmup: int = 30
+    warmup: int = 8
 
 
 class Live(NamedTuple):

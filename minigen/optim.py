@@ -4,8 +4,10 @@
                /      "-._
       warm-up /           "-- a twentieth
 
-The optimiser is AudioGen's (arXiv 2209.15352, section 4): AdamW with betas 0.9 and 0.95, weight decay 0.1, gradients
-clipped at 1.0, an average of 0.99 every ten steps; the schedule is shorter, a cosine instead of an inverse root.
+The matrices of the layers are moved by Muon (`minigen.muon`), everything else (embeddings, heads, gains, biases) by
+AdamW with betas 0.9 and 0.95. AudioGen (arXiv 2209.15352, section 4) has AdamW for all; the rest is as there: weight
+decay 0.1, gradients clipped at 1.0, an average of 0.99 every ten steps. The schedule is shorter, a cosine instead of an
+inverse root.
 """
 
 import math
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 
 from minigen.errors import MinigenError
+from minigen.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class TrainConfig:
 
     steps: int = 2000
     batch_size: int = 16  # clips a step, over all processes
-    learning_rate: float = 1e-3
-    warmup: int = 150  # steps of linear rise; then cosine decay to a twentieth
+    learning_rate: float = 5e-3
+    warmup: int = 75  # steps of linear rise; then cosine decay to a twentieth
     weight_decay: float = 0.1
     clip: float = 1.0  # largest gradient norm
     ema: float = 0.99  # moving average of the weights, taken every `ema_every` steps
@@ -62,12 +65,16 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))))
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW in which matrices decay, and gains and biases do not; all of a step in one pass over the memory (fused)."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
+def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices in `layers`; AdamW for the rest, of which embeddings, heads and projections decay."""
+    inner = [p for name, p in model.named_parameters() if name.startswith("layers.") and p.ndim == 2]
+    others = [p for name, p in model.named_parameters() if not (name.startswith("layers.") and p.ndim == 2)]
+    groups = [
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)  # one pass over memory
+    return [Muon(inner, config.learning_rate, weight_decay=config.weight_decay), adamw]
 
 
 class Ema:

@@ -28,7 +28,7 @@ from minigen.corpus.tokens import TokenSet
 from minigen.device import fast_bf16
 from minigen.errors import MinigenError
 from minigen.lm import AudioLM, shift_right
-from minigen.optim import Ema, TrainConfig, learning_rate, make_optimizer
+from minigen.optim import Ema, TrainConfig, learning_rate, make_optimizers
 from minigen.patterns import DelayPattern
 from minigen.regularizer import pool, similarity_loss_pooled
 from minigen.text import TextEncoder
@@ -54,7 +54,7 @@ def heads_cross_entropy(hidden: Tensor, heads: nn.ModuleList, sequence: Tensor) 
 
 
 class Trainer:
-    """A model in training: its optimiser, its average, and the one step that changes them.
+    """A model in training: its optimisers, its average, and the one step that changes them.
 
     data: what it learns from, in a word that a checkpoint remembers. recent: what the steps since the last row of the
     log gave.
@@ -72,7 +72,7 @@ class Trainer:
         self.pattern = DelayPattern(lm.config.delays)
         self.lm = lm.to(self.accelerator.device).train()
         self.ema = Ema(self.lm, config.ema)
-        self.optimizer = make_optimizer(self.lm, config)
+        self.optimizers = make_optimizers(self.lm, config)
         self.step, self.recent = 0, []
 
     def losses(self, codes: Tensor, captions: list[str], drop: bool, similarity: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -94,25 +94,26 @@ class Trainer:
         return entropy, similarity_loss_pooled(*map(processes.gather_rows, pooled))
 
     def train_step(self, codes: Tensor, captions: list[str]) -> dict:
-        """One step of the optimiser on a batch, the same one in every process; returns what the log shows.
+        """One step of the optimisers on a batch, the same one in every process; returns what the log shows.
 
         Raises:
             NotFinite: the loss or its gradient is not a finite number; the weights stay as they were.
         """
         config, own = self.config, processes.share(len(captions))
         drop = np.random.default_rng([config.seed, 1, self.step]).random() < config.text_dropout
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = learning_rate(self.step, config)
         with self._chance():
             entropy, alike = self.losses(codes[own], captions[own], drop, config.similarity if drop else 0.0)
             entropy = entropy / processes.count()
             loss, whole = entropy + config.similarity * alike, processes.total(entropy)
             self._check_finite("loss", whole + config.similarity * alike)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.lm.zero_grad(set_to_none=True)
             self.accelerator.backward(loss)
         processes.sum_gradients(self.lm.parameters())
         self._check_finite("gradient", torch.nn.utils.clip_grad_norm_(self.lm.parameters(), config.clip))
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         if self.step % config.ema_every == 0:
             self.ema.update(self.lm)
@@ -158,7 +159,7 @@ class Trainer:
         """
         if processes.is_first():
             state = {"config": asdict(self.config), "data": self.data, "step": self.step, "lm": self.lm.state_dict()}
-            state |= {"optimizer": self.optimizer.state_dict(), "ema": self.ema.weights}
+            state |= {"optimizers": [o.state_dict() for o in self.optimizers], "ema": self.ema.weights}
             state |= {"ema_updates": self.ema.updates, "history": history, "recent": self.recent}
             save_checkpoint(path, state)
 
@@ -171,13 +172,19 @@ class Trainer:
         state = load_checkpoint(path, self.accelerator.device)
         sizes = {name: list(value.shape) for name, value in self.lm.state_dict().items()}
         same = {name: list(value.shape) for name, value in state["lm"].items()} == sizes
-        if state["config"] != asdict(self.config) or state["data"] != self.data or not same:
+        if (
+            state["config"] != asdict(self.config)
+            or state["data"] != self.data
+            or not same
+            or "optimizers" not in state
+        ):
             raise MinigenError(
-                f"{path} was made with other settings, clips or sizes. Name another folder, or delete it to start "
-                f"afresh."
+                f"{path} was made with other settings, clips, sizes or optimisers. Name another folder, or delete it "
+                f"to start afresh."
             )
         self.lm.load_state_dict(state["lm"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         self.ema.weights, self.ema.updates, self.step = state["ema"], state["ema_updates"], state["step"]
         self.recent = state["recent"]
         return state["history"]

@@ -277,9 +277,9 @@ def test_a_spoiled_checkpoint_is_one_clear_line_and_nothing_in_it_is_run(spoil, 
 def test_a_checkpoint_of_other_clips_or_another_size_is_refused(tmp_path):
     run(tmp_path, steps=2)
     config = TrainConfig(steps=2, batch_size=8, warmup=5, valid_every=20)
-    with pytest.raises(MinigenError, match="other settings, clips or sizes"):
+    with pytest.raises(MinigenError, match="other settings, clips, sizes"):
         train(AudioLM(SIZES), Words(), tokens(seed=3), tokens(16, seed=1), tmp_path, config, progress=False)
-    with pytest.raises(MinigenError, match="other settings, clips or sizes"):
+    with pytest.raises(MinigenError, match="other settings, clips, sizes"):
         run(tmp_path, lm=AudioLM(type(SIZES)(**{**vars(SIZES), "layers": 2})), steps=2)
 
 
