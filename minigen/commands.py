@@ -319,13 +319,15 @@ def study(options: Namespace) -> None:
         check_writable(place)
     from minigen.study.plan import SMOKE, StudyConfig
     from minigen.study.run import run_study
-    from minigen.study.table import make_table
+    from minigen.study.table import make_table, summary, write_summary
 
     config = SMOKE if options.smoke else StudyConfig()
     if not options.table:
         done = run_study(out, rows, config, most=options.tasks)
         print(f"{len(done)} tasks done; rows in {rows}")
     print(make_table(rows, config))
+    if rows == STUDY:
+        write_summary(summary(rows, config), "README.md")
 
 
 def demo(options: Namespace) -> None:

@@ -128,6 +128,8 @@ def test_an_interrupted_lesson_ends_where_the_whole_one_does(tmp_path, monkeypat
     monkeypatch.setattr(order_lessons._Run, "one_step", stop_at_two)
     with pytest.raises(KeyboardInterrupt):
         teach_order(tmp_path / "broken", recipe=recipe, steps=3, progress=False)
+    with pytest.raises(MinigenError, match="is from another run"):
+        teach_order(tmp_path / "broken", recipe=recipe, seed=1, steps=3, progress=False)
     teach_order(tmp_path / "broken", recipe=recipe, steps=3, progress=False)
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken"))
     assert one == other

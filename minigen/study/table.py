@@ -2,12 +2,14 @@
 
     rows ─► which metrics are sound? ─► table: controls, models (means over seeds, intervals)  table.md
     lines ─► paired bootstrap ────────► comparisons: difference, interval, "leaves out 0?"     guidance.svg, weights.svg
+                                        the heart of both, a few lines                         README.md, notebook 09
 
 A metric is only shown if real clips are best in it and noise is worst. No number and no verdict is typed in: another
 run gives other sentences, and a study that is not finished says what is missing.
 """
 
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -69,6 +71,8 @@ ENTRIES = (
     Entry("regulariser in every step", EVERY_STEP),
 )  # fmt: skip
 COMPARED = ((2, 1), (2, 0), (3, 2), (4, 2), (4, 3))  # numbers of ENTRIES: the first less the second
+IN_SUMMARY = ("recall", "recall_held_out", "clap", "fad")
+PLACE = re.compile(r"(?<=<!-- study -->\n).*?(?=<!-- end of study -->)", re.DOTALL)  # in the README
 COMPARED_BY = ("recall", "recall_held_out", "clap", "kl", "order", "count")
 
 
@@ -171,6 +175,29 @@ def make_table(folder: str | Path, config: StudyConfig | None = None) -> str:
     return text
 
 
+def summary(folder: str | Path, config: StudyConfig | None = None) -> str:
+    """The heart of the table in Markdown, as the README and notebook 09 show it: few columns, all comparisons.
+
+    Raises:
+        MinigenError: no rows.
+    """
+    results = Results(folder, config or StudyConfig())
+    metrics = [metric for metric in sound_metrics(results)[0] if metric.field in IN_SUMMARY]
+    parts = [_what(results), _missing(results), _table(results, metrics), _of_codec(results, metrics),
+             _comparisons(results, metrics)]  # fmt: skip
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def write_summary(text: str, page: str | Path) -> None:
+    """Put the summary between its marks in a page; one that has no marks, or is not there, stays as it is."""
+    page = Path(page)
+    if page.is_file():
+        before = page.read_text()
+        after = PLACE.sub(lambda _: text, before)
+        if after != before:
+            write_aside(page, after)
+
+
 def _what(results: Results) -> str:
     config, weight = results.config, chosen_weight(results.rows, results.config)
     hours = {row["run"]: float(row["hours"]) for row in results.rows if row["hours"]}
@@ -221,6 +248,14 @@ def _of_codec(results: Results, metrics: list[Metric]) -> str:
         if len(shares) == 2:
             parts.append(f"{entry.name} {shares[0]:.0%}, with held-out pairs {shares[1]:.0%}")
     return f"True events, relative to those heard after the codec: {'; '.join(parts)}." if parts else ""
+
+
+def measured(results: Results, sounds: dict[str, tuple[str, float]]) -> str:
+    """All sound metrics of some rows, by name: (run, guidance)."""
+    metrics = sound_metrics(results)[0]
+    there = {name: where for name, where in sounds.items() if where in results.tested}
+    table = [[name, *(_cell(results, metric, [where]) for metric in metrics)] for name, where in there.items()]
+    return _markdown([["", *(metric.title for metric in metrics)], *table])
 
 
 def of_captions(lines: dict[str, Line]) -> str:
