@@ -84,10 +84,10 @@ def test_one_seed_of_all_models_comes_first_then_the_other_seeds_then_the_questi
     assert {task.steps for task in tasks if task.model in MODELS} == {StudyConfig().steps}
 
 
-def test_the_whole_study_takes_about_ten_hours_in_two_processes_on_one_server_core():
+def test_the_whole_study_takes_ten_to_twelve_hours_in_two_processes_on_one_server_core():
     tasks = plan(StudyConfig())
     generated = sum(len(task.splits) for task in tasks) * 60  # 200 captions at one guidance: a minute
-    assert 9 < (1.25 * sum(task.steps for task in tasks) + generated) / 3600 < 11
+    assert 10 < (1.38 * sum(task.steps for task in tasks) + generated) / 3600 < 12
 
 
 def row(run: str, split: str, guidance: float, clap: float) -> dict:
