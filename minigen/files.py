@@ -78,7 +78,7 @@ def append_row(path: str | Path, row: dict) -> None:
     """
     path = Path(path)
     header, line = (_csv_line(cells) for cells in (row, row.values()))
-    whole = _whole_lines(path)
+    whole = _whole_lines(path, mend=True)
     if whole is None:
         write_aside(path, header + "\n")
     elif whole.split("\n", 1)[0] != header:
@@ -159,15 +159,19 @@ def _csv_line(cells: Iterable) -> str:
     return text.getvalue()
 
 
-def _whole_lines(path: Path) -> str | None:
-    """The file's text after its last half line, if any, was cut off; None where there is no file or no whole line."""
+def _whole_lines(path: Path, mend: bool = False) -> str | None:
+    """The file's text without a last half line; None where there is no file or no whole line.
+
+    mend: cut that half line off the file, too. Only who is about to write may: to a reader it may be one that another
+    process is in the middle of writing.
+    """
     try:
         if not path.exists():
             return None
-        with open(path, "r+b") as file:
+        with open(path, "r+b" if mend else "rb") as file:
             content = file.read()
             end = content.rfind(b"\n") + 1
-            if end < len(content):
+            if mend and end < len(content):
                 file.truncate(end)
         return content[:end].decode("utf-8", "replace") or None
     except OSError as error:

@@ -293,7 +293,9 @@ def test_answers_are_kept_row_by_row_and_a_torn_one_is_lost_alone(tmp_path):
     append_row(table, {"clip": 2, "answer": "é"})
     with open(table, "a") as file:
         file.write("3,half an ans")  # killed while it wrote
+    before = table.read_bytes()
     assert [row["clip"] for row in read_rows(table)] == ["1", "2"]
+    assert table.read_bytes() == before  # a reader touches nothing: another process may be writing that row
     append_row(table, {"clip": 4, "answer": ""})
     with open(table, newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["clip", "answer"], ["1", "a, b and c"], ["2", "é"], ["4", ""]]
