@@ -24,7 +24,7 @@ TOP = Path(__file__).resolve().parents[2]
 KINDS = {"mini-no-dropout": NO_DROPOUT, "mini-dropout": DROPOUT, "mini-regularized": REGULARIZED}
 FILES = ("config.json", "model.safetensors", "pipeline.json")
 SAID = {
-    NO_DROPOUT: "The text is never taken away, so guidance has nothing to compare with: at 1 it is meant to be heard.",
+    NO_DROPOUT: "The text is never taken away: what guidance compares with, the model without text, was never trained.",
     DROPOUT: "The text of the whole batch is taken away in a tenth of the steps, which guidance needs. No regulariser.",
     REGULARIZED: "The text of the whole batch is taken away in a tenth of the steps, and in these the similarity "
     "regulariser (arXiv 2309.08773) acts.",
