@@ -172,12 +172,8 @@ class Trainer:
         state = load_checkpoint(path, self.accelerator.device)
         sizes = {name: list(value.shape) for name, value in self.lm.state_dict().items()}
         same = {name: list(value.shape) for name, value in state["lm"].items()} == sizes
-        if (
-            state["config"] != asdict(self.config)
-            or state["data"] != self.data
-            or not same
-            or "optimizers" not in state
-        ):
+        same = same and "optimizers" in state  # before Muon there was one alone
+        if state["config"] != asdict(self.config) or state["data"] != self.data or not same:
             raise MinigenError(
                 f"{path} was made with other settings, clips, sizes or optimisers. Name another folder, or delete it "
                 f"to start afresh."
