@@ -5,7 +5,8 @@
 
 One run compares what one run measured: a number from another day or machine says nothing here. On a machine that others
 use too, the ratio of processor time is steadier than that of the clock; both are in the table. The weights are random
-and 256 wide, 6 layers, 8 heads, 4 codebooks of 1024: speed does not depend on what a model knows.
+and 256 wide, 6 layers, 8 heads, 4 codebooks of 1024: speed does not depend on what a model knows. Where there is a GPU,
+all of it runs there; CUDA_VISIBLE_DEVICES="" in the environment asks for the processor.
 """
 
 import json
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from minigen import processes
 from minigen.audio import save_audio
 from minigen.codec import load_codec
 from minigen.corpus.clip import Clip
@@ -81,7 +83,7 @@ def run_bench(folder: str | Path, sizes: Sizes | None = None, threads: int = 1, 
     """
     sizes, usual = sizes or Sizes(), torch.get_num_threads()
     torch.manual_seed(0)
-    lm = AudioLM(sizes.model).eval()
+    lm = AudioLM(sizes.model).eval().to(processes.device())
     rows = []
     try:
         say("the machine")
@@ -96,7 +98,8 @@ def run_bench(folder: str | Path, sizes: Sizes | None = None, threads: int = 1, 
         say("training")
         rows.append(training_row(sizes))
         say("tokenising")
-        rows += [tokenising_row(load_codec(codec) if isinstance(codec, str) else codec, sizes), import_row(sizes)]
+        codec = load_codec(codec) if isinstance(codec, str) else codec
+        rows += [tokenising_row(codec.to(processes.device()), sizes), import_row(sizes)]
     finally:
         torch.set_num_threads(usual)
     about = describe(threads, usual)
@@ -113,6 +116,8 @@ def alternate(rounds: int, *jobs: Callable[[], object]) -> list[list[tuple[float
         for job, found in zip(jobs, times, strict=True):
             began, worked = time.perf_counter(), time.process_time()
             job()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # a GPU answers before it has done the work
             if turn:
                 found.append((time.perf_counter() - began, time.process_time() - worked))
     return times
@@ -130,11 +135,12 @@ def beside(times: list, per: float = 1.0) -> dict[str, float]:
 
 def machine_rows(sizes: Sizes) -> list[Row]:
     """Memory read by one sum, and the product of two square matrices, in float32 and where it is fast in bfloat16."""
-    big, side = torch.ones(sizes.megabytes * 2**18), sizes.matrix
+    place, side = processes.device(), sizes.matrix
+    big = torch.ones(sizes.megabytes * 2**18, device=place)
     (read,) = alternate(sizes.rounds, big.sum)
     rows = [Row("machine: memory read", "GB/s", 4e-9 * len(big) / min(read)[0])]
     for kind in (torch.float32, torch.bfloat16)[: 1 + fast_bf16()]:
-        a = torch.randn(side, side).to(kind)
+        a = torch.randn(side, side, device=place).to(kind)
         (spent,) = alternate(sizes.rounds, lambda a=a: a @ a)
         rows.append(Row(f"machine: products in {str(kind)[6:]}", "GFLOP/s", 2e-9 * side**3 / min(spent)[0]))
     return rows
@@ -142,7 +148,7 @@ def machine_rows(sizes: Sizes) -> list[Row]:
 
 def generation_row(lm: AudioLM, captions: int, sizes: Sizes) -> Row:
     """Greedy generation with guidance: milliseconds a column, and whether the codes are the same."""
-    memory = torch.randn(captions, WORDS, lm.config.memory_width)
+    memory = _text(lm, captions)
     columns, made = sizes.frames + max(lm.config.delays), {}
     theirs = their_generation(lm, memory, columns)
 
@@ -154,9 +160,15 @@ def generation_row(lm: AudioLM, captions: int, sizes: Sizes) -> Row:
 
     times = alternate(sizes.rounds, keep("ours", ours), keep("theirs", theirs))
     same = torch.equal(made["ours"], made["theirs"])
-    goal = "≥ 4 ×" if captions == 1 else "≥ 3 ×"
+    goal = "≥ 5 ×" if torch.cuda.is_available() else "≥ 4 ×"
+    goal = goal if captions == 1 else "" if torch.cuda.is_available() else "≥ 3 ×"
     name = f"generation, {captions} caption{'s' * (captions > 1)}"
     return Row(name, "ms a column", **beside(times, columns / 1e3), goal=goal, note=f"same codes: {_yes(same)}")
+
+
+def _text(lm: AudioLM, captions: int) -> Tensor:
+    """States of some words for each caption, where the model is."""
+    return torch.randn(captions, WORDS, lm.config.memory_width).to(lm.norm.weight.device)
 
 
 def their_generation(lm: AudioLM, memory: Tensor, columns: int) -> Callable[[], Tensor]:
@@ -167,7 +179,7 @@ def their_generation(lm: AudioLM, memory: Tensor, columns: int) -> Callable[[], 
     """
     from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-    model, special = lm_to_musicgen(lm), lm.config.codebook_size
+    model, special, place = lm_to_musicgen(lm).to(memory.device), lm.config.codebook_size, memory.device
     with torch.no_grad():
         states = lm.memory_projection(memory)
     states = torch.cat([states, torch.zeros_like(states)])
@@ -175,8 +187,8 @@ def their_generation(lm: AudioLM, memory: Tensor, columns: int) -> Callable[[], 
     def generate() -> Tensor:
         with torch.no_grad():
             return model.generate(
-                input_ids=torch.full((len(memory) * lm.config.num_codebooks, 1), special), encoder_hidden_states=states,
-                attention_mask=torch.ones(len(memory), 1, dtype=torch.long), guidance_scale=GUIDANCE, do_sample=False,
+                input_ids=torch.full((len(memory) * lm.config.num_codebooks, 1), special, device=place),
+                encoder_hidden_states=states, attention_mask=states.new_ones(len(memory), 1).long(), guidance_scale=GUIDANCE, do_sample=False,
                 max_new_tokens=columns, num_return_sequences=1, decoder_start_token_id=special,
                 cache=EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache(config=model.config)),
             )  # fmt: skip
@@ -186,7 +198,7 @@ def their_generation(lm: AudioLM, memory: Tensor, columns: int) -> Callable[[], 
 
 def length_row(lm: AudioLM, sizes: Sizes) -> Row:
     """A column of a long clip beside one of a short clip: attention reads a longer cache, all else stays."""
-    memory = torch.randn(1, WORDS, lm.config.memory_width)
+    memory = _text(lm, 1)
     jobs = [lambda n=n: generate_codes(lm, memory, None, n, GUIDANCE) for n in (sizes.frames, sizes.long)]
     short, long = alternate(max(1, sizes.rounds // 2), *jobs)
     each = [[(a / n, b / n) for a, b in job] for job, n in ((short, sizes.frames), (long, sizes.long))]
@@ -198,10 +210,10 @@ def length_row(lm: AudioLM, sizes: Sizes) -> Row:
 
 def memory_row(lm: AudioLM, sizes: Sizes) -> Row:
     """The largest tensor that a step makes, beside the cache, which must not be copied."""
-    memory = torch.randn(1, WORDS, lm.config.memory_width)
+    memory = _text(lm, 1)
     cache = lm.start(2, sizes.frames, memory)
     decoder, place = Decoder(lm, cache, GUIDANCE), cache.both.data_ptr()
-    column = torch.zeros(1, lm.config.num_codebooks, dtype=torch.int64)
+    column = torch.zeros(1, lm.config.num_codebooks, dtype=torch.int64, device=memory.device)
     with torch.no_grad():
         largest = max(largest_new(lambda: decoder.step(column)) for _ in range(sizes.frames))
     kept = "stays in its place" if cache.both.data_ptr() == place else "MOVED"
@@ -246,7 +258,8 @@ class Told(nn.Module):
 
     def forward(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """The same states [B, N, M] for any B captions, and a mask [B, N] of real words."""
-        return self.states[: len(captions)], torch.ones(len(captions), self.states.shape[1], dtype=torch.bool)
+        states = self.states[: len(captions)]
+        return states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
 
 
 def training_row(sizes: Sizes) -> Row:
@@ -255,7 +268,8 @@ def training_row(sizes: Sizes) -> Row:
     AdamW on both sides, because the work is to be the same; in earnest ours takes Muon for the layers, which costs a
     little more a step and needs far fewer of them (docs/speed.md).
     """
-    lm, states = AudioLM(sizes.model), torch.randn(sizes.batch, WORDS, sizes.model.memory_width)
+    lm = AudioLM(sizes.model).to(processes.device())
+    states = _text(lm, sizes.batch)
     codes = torch.randint(sizes.model.codebook_size, (sizes.batch, sizes.model.num_codebooks, sizes.frames))
     theirs, losses = their_training(lm, states, codes), {"ours": [], "theirs": []}
     trainer = Trainer(lm, Told(states), TrainConfig(batch_size=sizes.batch, text_dropout=0.0))
@@ -278,15 +292,15 @@ def their_training(lm: AudioLM, states: Tensor, codes: Tensor) -> Callable[[], f
     """The same step with `MusicgenForCausalLM`: its own loss, PyTorch's AdamW as it comes."""
     from minigen.patterns import DelayPattern
 
-    model = lm_to_musicgen(lm).train()
+    model, place = lm_to_musicgen(lm).to(states.device).train(), states.device
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    sequence = DelayPattern(lm.config.delays).apply(codes, lm.config.codebook_size)
+    sequence = DelayPattern(lm.config.delays).apply(codes.to(place), lm.config.codebook_size)
     read = shift_right(sequence, lm.config.codebook_size).flatten(0, 1)
     with torch.no_grad():
         text = lm.memory_projection(states)
 
     def step() -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
+        with torch.autocast(place.type, torch.bfloat16, enabled=fast_bf16()):
             loss = model(
                 input_ids=read, encoder_hidden_states=text, labels=sequence.transpose(1, 2), use_cache=False
             ).loss
@@ -334,6 +348,7 @@ def describe(threads: int, usual: int) -> dict:
 
     return {
         "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        **({"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "threads": f"{threads} in generation, {usual} in the rest",
         "torch": torch.__version__,
         "transformers": transformers.__version__,

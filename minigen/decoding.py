@@ -17,6 +17,7 @@ Symbols: R rows of the cache, d width of an attention head, n columns so far; th
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 
 from minigen.guidance import guide
 from minigen.lm import AudioLM, KVCache, Layer
+from minigen.replay import Replay
 
 
 class Decoder:
@@ -53,20 +55,67 @@ class Decoder:
 
         With guidance B is half of the cache's rows: both halves are fed the same column.
         """
-        cache, x, batch = self.cache, self.x, len(column)
-        summed = F.embedding(column + self.offsets, self.table).sum(1)
-        torch.add(summed, self.positions[cache.length], out=x[:batch])
-        if batch < len(x):
-            x[batch:] = x[:batch]
+        cache = self.cache
         slots, keys, values = cache.slots()
         scores = self.scores[: len(keys[0]) * (cache.length + 1)].view(len(keys[0]), 1, -1)
-        for parts in zip(self.layers, slots, keys, values, strict=True):
-            parts[0].run(x, *parts[1:], scores)
+        parts = zip(self.layers, slots, keys, values, strict=True)
+        logits = self._column(column, self.positions[cache.length], parts, scores)
         cache.length += 1
+        return logits
+
+    def _column(self, column: Tensor, position: Tensor, parts: Iterable, scores: Tensor, *fixed: Tensor) -> Tensor:
+        x, batch = self.x, len(column)
+        summed = F.embedding(column + self.offsets, self.table).sum(1)
+        torch.add(summed, position, out=x[:batch])
+        if batch < len(x):
+            x[batch:] = x[:batch]
+        for layer, *own in parts:
+            layer.run(x, *own, scores, *fixed)
         x = self.norm(x)
         if self.guidance is not None:
             x = guide(x[:batch], x[batch:], self.guidance)
         return torch.mm(x, self.out).view(self.codes)
+
+
+class FixedDecoder(Decoder):
+    """The same steps with nothing that changes but numbers, so that a GPU can replay them (`minigen.replay`).
+
+    Attention reads the whole cache at every step, and a bias hides the columns that are not there yet; which column it
+    is, the GPU counts for itself. Elsewhere it computes the same, more slowly than a `Decoder`.
+    """
+
+    @torch.no_grad()
+    def __init__(self, lm: AudioLM, cache: KVCache, guidance: float | None = None):
+        super().__init__(lm, cache, guidance)
+        cache.both[..., cache.length :, :] = 0  # what is hidden counts nothing, if it is a number
+        self.order = torch.arange(cache.steps, device=self.table.device)
+        self.place, self.bias = self.order[:1] + cache.length, self.table.new_zeros(1, 1, cache.steps)
+        self.scores = self.scores.view(-1, 1, cache.steps)
+        keys, values = cache.both.flatten(2, 3)
+        self.parts = list(zip(self.layers, cache.both.unbind(1), keys.mT.unbind(), values.unbind(), strict=True))
+        self.again = self._next
+        if self.table.is_cuda:
+            column = self.order.new_zeros(cache.rows // (1 if guidance is None else 2), len(self.offsets))
+            self.again = Replay(self._next, column, warm=1)
+            self.place.fill_(cache.length)
+
+    @torch.no_grad()
+    def step(self, column: Tensor) -> Tensor:
+        """As `Decoder.step`; on a GPU the next step writes over the logits."""
+        self.cache.length += 1
+        return self.again(column)
+
+    def _next(self, column: Tensor) -> Tensor:
+        self.bias.zero_().masked_fill_(self.order > self.place, torch.finfo(self.bias.dtype).min / 2)
+        position = self.positions.index_select(0, self.place)
+        logits = self._column(column, position, self.parts, self.scores, self.place, self.bias)
+        self.place += 1
+        return logits
+
+
+def make_decoder(lm: AudioLM, cache: KVCache, guidance: float | None = None) -> Decoder:
+    """The faster one of the two, where the model is."""
+    return (FixedDecoder if lm.norm.weight.is_cuda else Decoder)(lm, cache, guidance)
 
 
 class _Layer:
@@ -90,13 +139,21 @@ class _Layer:
         self.query_rows, self.mixed_rows = self.query.view(-1, 1, d), self.mixed.view(rows, width)
         self.words = None if text is None else _Words(cross, *text, text_mask, x)
 
-    def run(self, x: Tensor, slot: Tensor, keys: Tensor, values: Tensor, scores: Tensor) -> None:
-        """Change x [R, D] in place. slot, keys and values: see KVCache.slots; scores: room for [R heads, 1, n]."""
+    def run(self, x: Tensor, slot: Tensor, keys: Tensor, values: Tensor, scores: Tensor, *fixed: Tensor) -> None:
+        """Change x [R, D] in place. slot, keys and values: see KVCache.slots; scores: room for [R heads, 1, n].
+
+        fixed: of a FixedDecoder, the number of the column and what hides later ones; slot is then all columns' place.
+        """
         own_norm, cross_norm, ffn_norm = self.norms
         torch.mm(torch.layer_norm(x, *own_norm), self.qkv_weight, out=self.qkv)
-        slot.copy_(self.new_pair)
         self.query.copy_(self.new_query)
-        torch.bmm(self.query_rows, keys, out=scores)
+        if fixed:
+            place, bias = fixed
+            slot.index_copy_(3, place, self.new_pair.unsqueeze(3))
+            torch.baddbmm(bias, self.query_rows, keys, out=scores)
+        else:
+            slot.copy_(self.new_pair)
+            torch.bmm(self.query_rows, keys, out=scores)
         torch.bmm(torch.softmax(scores, -1, out=scores), values, out=self.mixed)
         x.addmm_(self.mixed_rows, self.out)
         if self.words is not None:

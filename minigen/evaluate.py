@@ -288,7 +288,8 @@ def save_csv(path: str | Path, measurements: list[Measurement], extra: list[dict
 
 
 def _through(codec, wav: Tensor) -> Tensor:
-    there = codec.decode(codec.encode(resample(wav, SAMPLE_RATE, codec.sample_rate)))
+    place = next((weights.device for weights in codec.parameters()), wav.device)
+    there = codec.decode(codec.encode(resample(wav, SAMPLE_RATE, codec.sample_rate).to(place))).to(wav.device)
     return fit_length(resample(there, codec.sample_rate, SAMPLE_RATE), wav.shape[-1])
 
 

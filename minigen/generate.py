@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from minigen.codec import load_codec
-from minigen.decoding import Decoder
+from minigen.decoding import make_decoder
 from minigen.errors import MinigenError
 from minigen.files import write_aside
 from minigen.hub import HubModel
@@ -119,7 +119,7 @@ def generate_codes(
     was_training, free = lm.training, known == UNKNOWN
     first = int(free.any(0).any(0).nonzero()[0])
     cache = lm.eval().start(branches * rows, known.shape[-1], memory, memory_mask)
-    decoder = Decoder(lm, cache, guidance if branches == 2 else None)
+    decoder = make_decoder(lm, cache, guidance if branches == 2 else None)
     try:
         if first:  # the prompt, all of its columns at once
             lm.step(sequence[..., :first].repeat(branches, 1, 1), cache)

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from minigen.errors import MinigenError
 from minigen.hub import HubModel, find_model
 from minigen.limits import check_config
+from minigen.replay import recording
 from minigen.weights import build, read_config, read_tensors, write_model
 
 BEST = "mini-dropout"  # the shipped model that "mini" stands for: highest recall and CLAP score (its card)
@@ -80,14 +81,14 @@ def shift_right(sequence: Tensor, fill: int) -> Tensor:
     return F.pad(sequence[..., :-1], (1, 0), value=fill)
 
 
-def sinusoids(steps: int, width: int) -> Tensor:
+def sinusoids(steps: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Positions [steps, width]: cos(s·f_i) in the first half, sin(s·f_i) in the second.
 
     f_i = 10000^(−i / (width/2 − 1)), in radians a step. Source: MusicGen's order and exponent.
     """
     half = width // 2
-    frequency = torch.exp(torch.arange(half).float() * (-math.log(10000) / (half - 1)))
-    angle = torch.arange(steps).float()[:, None] * frequency
+    frequency = torch.exp(torch.arange(half, device=device).float() * (-math.log(10000) / (half - 1)))
+    angle = torch.arange(steps, device=device).float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
@@ -209,7 +210,8 @@ class AudioLM(HubModel, nn.Module):
         self._check_sequence(sequence)
         if memory is not None and len(memory) != len(sequence):
             raise MinigenError(f"{len(sequence)} sequences with the text of {len(memory)}. Give one text for each.")
-        return self._run(sequence, *self._read(memory, memory_mask), sinusoids(sequence.shape[-1], self.config.width))
+        positions = sinusoids(sequence.shape[-1], self.config.width, sequence.device)
+        return self._run(sequence, *self._read(memory, memory_mask), positions)
 
     def head(self, hidden: Tensor) -> Tensor:
         """[B, S, D] -> logits [B, K, S, V]."""
@@ -225,8 +227,8 @@ class AudioLM(HubModel, nn.Module):
             raise MinigenError(f"{batch} sequences with the text of {len(memory)}. Give at most one text for each.")
         config = self.config
         shape = (2, config.layers, batch, config.heads, steps, config.width // config.heads)
-        both, positions = self.norm.weight.new_empty(shape), sinusoids(steps, config.width)
-        return KVCache(both, positions, *self._read(memory, memory_mask))
+        both = self.norm.weight.new_empty(shape)
+        return KVCache(both, sinusoids(steps, config.width, both.device), *self._read(memory, memory_mask))
 
     def step(self, columns: Tensor, cache: KVCache) -> Tensor:
         """Feed the next column [B, K, 1]; return the logits [B, K, V] of the one after it.
@@ -291,6 +293,8 @@ class AudioLM(HubModel, nn.Module):
         streams, special = self.config.num_codebooks, self.config.codebook_size
         if sequence.dtype != torch.int64 or sequence.ndim != 3 or sequence.shape[1] != streams or not sequence.numel():
             raise MinigenError(f"sequence is {sequence.dtype} {list(sequence.shape)}. Give int64 [B, {streams}, S].")
+        if recording():
+            return
         low, high = sequence.aminmax()
         if low < 0 or high > special:
             raise MinigenError(f"codes run from {low} to {high}. Give 0 to {special - 1}, or {special} for a gap.")

@@ -57,8 +57,8 @@ def similarity_loss_pooled(text: Tensor, audio: Tensor) -> Tensor:
     if len(audio) < 2:
         raise MinigenError(f"a batch of {len(audio)} has no pairs of clips to compare. Give 2 clips or more.")
     difference = similarity_matrix(text.detach()) - similarity_matrix(audio)
-    pairs = ~torch.eye(len(audio), dtype=torch.bool, device=audio.device)  # a clip's similarity to itself says nothing
-    return difference[pairs].square().mean()
+    own = torch.eye(len(audio), dtype=torch.bool, device=audio.device)  # a clip's similarity to itself says nothing
+    return difference.masked_fill(own, 0).square().sum() / (len(audio) * (len(audio) - 1))
 
 
 def similarity_matrix(pooled: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def pool(states: Tensor, mask: Tensor | None = None, pooling: str = "max") -> Te
     if pooling not in ("max", "mean"):
         raise MinigenError(f'pooling is {pooling!r}. Choose "max" or "mean".')
     if mask is None:
-        mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        return states.amax(dim=1) if pooling == "max" else states.mean(dim=1)
     _check_mask(states, mask)
     padding = ~mask[..., None]
     if pooling == "max":

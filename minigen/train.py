@@ -16,6 +16,7 @@ import io
 import json
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from minigen.trainer import NotFinite, Trainer, cross_entropy
 
 __all__ = ["Ema", "TrainConfig", "Trainer", "cross_entropy", "learning_rate", "seconds_per_step", "train"]
 
+SETTINGS_FILE = "training.json"
 LOG = ("step", "minutes", "lr", "frames_per_second", "loss", "similarity", "valid", "valid_no_text")
 
 
@@ -52,7 +54,8 @@ def train(
     """Train `lm` in place on tokenised clips; an interrupted run with the same folder and settings goes on.
 
     Writes to `folder`: log.csv, checkpoint.safetensors, and at the end config.json, model.safetensors (averaged
-    weights, float16) and pipeline.json, which `TextToAudio.from_pretrained(folder)` reads.
+    weights, float16) and pipeline.json, which `TextToAudio.from_pretrained(folder)` reads, and training.json, the
+    settings.
 
     Args:
         lm: the model; afterwards it holds the averaged weights, in eval mode.
@@ -90,6 +93,7 @@ def train(
     if processes.is_first():
         codec, text = names
         write_aside(folder / "pipeline.json", json.dumps({"codec": codec, "text": text}) + "\n")
+        write_aside(folder / SETTINGS_FILE, json.dumps(asdict(config), indent=1) + "\n")
         trainer.lm.save_pretrained(folder)
     return history
 

@@ -31,7 +31,11 @@ from minigen.lm import AudioLM, shift_right
 from minigen.optim import Ema, TrainConfig, learning_rate, make_optimizers
 from minigen.patterns import DelayPattern
 from minigen.regularizer import pool, similarity_loss_pooled
+from minigen.replay import Replay
 from minigen.text import TextEncoder
+
+
+WORDS = 16  # texts are padded to a multiple of it where every length costs a recording
 
 
 class NotFinite(MinigenError):
@@ -73,25 +77,35 @@ class Trainer:
         self.lm = lm.to(self.accelerator.device).train()
         self.ema = Ema(self.lm, config.ema)
         self.optimizers = make_optimizers(self.lm, config)
-        self.step, self.recent = 0, []
+        self.step, self.recent, self.recorded = 0, [], {}
 
     def losses(self, codes: Tensor, captions: list[str], drop: bool, similarity: float = 0.0) -> tuple[Tensor, Tensor]:
         """Cross-entropy of a batch and its similarity loss (0 unless asked for): codes [B, K, T] -> two scalars.
 
         Among several processes the batch is this one's share, and the similarity loss is that of all their shares.
         """
-        device, fill = self.accelerator.device, self.lm.config.codebook_size
-        sequence = self.pattern.apply(codes.to(device), fill)
-        memory, mask = (None, None) if drop and not similarity else self.encoder(captions)
-        text = {} if drop else {"memory": memory.to(device), "memory_mask": mask.to(device)}
+        return self._losses(**self._batch(codes, captions, drop, similarity), similarity=similarity)
+
+    def _batch(self, codes: Tensor, captions: list[str], drop: bool, similarity: float) -> dict[str, Tensor]:
+        """What a step computes with: the sequence, and of the text what it needs, states and mask or pooled vectors."""
+        device = self.accelerator.device
+        batch = {"sequence": self.pattern.apply(codes.to(device), self.lm.config.codebook_size)}
+        if drop and not similarity:
+            return batch
+        memory, mask = (part.to(device) for part in self.encoder(captions))
+        if not drop:
+            batch |= {"memory": memory, "mask": mask}
+        return batch | ({"pooled": pool(memory, mask, self.config.pooling)} if similarity else {})
+
+    def _losses(self, sequence: Tensor, memory: Tensor | None = None, mask: Tensor | None = None,
+                pooled: Tensor | None = None, similarity: float = 0.0) -> tuple[Tensor, Tensor]:  # fmt: skip
         with self.accelerator.autocast():
-            hidden = self.lm.hidden_states(shift_right(sequence, fill), **text)
+            hidden = self.lm.hidden_states(shift_right(sequence, self.lm.config.codebook_size), memory, mask)
             entropy = heads_cross_entropy(hidden, self.lm.heads, sequence)
         if not similarity:
-            return entropy, torch.zeros((), device=device)
-        pooled = (pool(memory.to(device), mask.to(device), self.config.pooling),
-                  pool(_at_least_float32(hidden), None, self.config.pooling))  # fmt: skip
-        return entropy, similarity_loss_pooled(*map(processes.gather_rows, pooled))
+            return entropy, torch.zeros((), device=sequence.device)
+        heard = pool(_at_least_float32(hidden), None, self.config.pooling)
+        return entropy, similarity_loss_pooled(*map(processes.gather_rows, (pooled, heard)))
 
     def train_step(self, codes: Tensor, captions: list[str]) -> dict:
         """One step of the optimisers on a batch, the same one in every process; returns what the log shows.
@@ -104,12 +118,9 @@ class Trainer:
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = learning_rate(self.step, config)
         with self._chance():
-            entropy, alike = self.losses(codes[own], captions[own], drop, config.similarity if drop else 0.0)
-            entropy = entropy / processes.count()
-            loss, whole = entropy + config.similarity * alike, processes.total(entropy)
-            self._check_finite("loss", whole + config.similarity * alike)
-            self.lm.zero_grad(set_to_none=True)
-            self.accelerator.backward(loss)
+            entropy, alike = self._gradients(codes[own], captions[own], drop)
+        whole = processes.total(entropy)
+        self._check_finite("loss", whole + config.similarity * alike)
         processes.sum_gradients(self.lm.parameters())
         self._check_finite("gradient", torch.nn.utils.clip_grad_norm_(self.lm.parameters(), config.clip))
         for optimizer in self.optimizers:
@@ -119,6 +130,51 @@ class Trainer:
             self.ema.update(self.lm)
         similarity = alike.item() if config.similarity and drop else None
         return {"loss": whole.item(), "similarity": similarity, "dropped": bool(drop)}
+
+    def similarity(self, drop: bool) -> float:
+        """Weight of the regulariser in a step."""
+        return self.config.similarity if drop else 0.0
+
+    def _gradients(self, codes: Tensor, captions: list[str], drop: bool) -> tuple[Tensor, Tensor]:
+        """Make the gradients of this process's share; returns its part of the cross-entropy, and the similarity loss.
+
+        A GPU records it once for each shape, and replays it from then on.
+        """
+        similarity = self.similarity(drop)
+        if not self.recordable():
+            return self._backward(*self.losses(codes, captions, drop, similarity))
+        batch = self._batch(codes, captions, drop, similarity)
+        for name, length in (("memory", (0, 0, 0)), ("mask", (0,))):  # few lengths of text: each wants a graph
+            if name in batch:
+                batch[name] = F.pad(batch[name], (*length, -batch["mask"].shape[1] % WORDS))
+        kind = tuple((name, part.shape) for name, part in batch.items())
+        if kind not in self.recorded:
+            self.recorded[kind] = self._record(batch, similarity)
+        replay, gradients = self.recorded[kind]
+        found = replay(*batch.values())
+        for parameter, gradient in zip(self.lm.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        return found
+
+    def recordable(self) -> bool:
+        """Whether the way there and back is the same operations in every step, on a GPU of its own."""
+        alone = self.accelerator.device.type == "cuda" and processes.count() == 1
+        return alone and self.lm.config.dropout == 0
+
+    def _record(self, batch: dict[str, Tensor], similarity: float) -> tuple[Replay, list[Tensor | None]]:
+        names = list(batch)
+
+        def there_and_back(*parts: Tensor) -> tuple[Tensor, Tensor]:
+            return self._backward(*self._losses(**dict(zip(names, parts, strict=True)), similarity=similarity))
+
+        replay = Replay(there_and_back, *batch.values())
+        return replay, [parameter.grad for parameter in self.lm.parameters()]
+
+    def _backward(self, entropy: Tensor, alike: Tensor) -> tuple[Tensor, Tensor]:
+        entropy = entropy / processes.count()
+        self.lm.zero_grad(set_to_none=True)
+        self.accelerator.backward(entropy + self.config.similarity * alike)
+        return entropy.detach(), alike.detach()
 
     def _check_finite(self, what: str, value: Tensor) -> None:
         if not torch.isfinite(value):

@@ -33,15 +33,20 @@ class VariantTrainer(Trainer):
 
     config: VariantConfig
 
+    def similarity(self, drop: bool) -> float:
+        """As `Trainer.similarity`, or the same in every step."""
+        return self.config.similarity if drop or self.config.every_step else 0.0
+
+    def recordable(self) -> bool:
+        """As `Trainer.recordable`; two parts of a batch have other sizes in every step."""
+        return not self.config.per_clip and super().recordable()
+
     def losses(self, codes: Tensor, captions: list[str], drop: bool, similarity: float = 0.0) -> tuple[Tensor, Tensor]:
-        """As `Trainer.losses`; while it learns, the variant decides over text and regulariser."""
-        learning, config = self.lm.training, self.config
-        if learning and config.every_step:
-            similarity = config.similarity
-        if not (learning and config.per_clip):
+        """As `Trainer.losses`; while it learns, a coin for every clip may decide over its text."""
+        if not (self.lm.training and self.config.per_clip):
             return super().losses(codes, captions, drop, similarity)
-        coins = np.random.default_rng([config.seed, 3, self.step]).random(len(captions))
-        return self._apart(codes, captions, coins < config.text_dropout)
+        coins = np.random.default_rng([self.config.seed, 3, self.step]).random(len(captions))
+        return self._apart(codes, captions, coins < self.config.text_dropout)
 
     def _apart(self, codes: Tensor, captions: list[str], dropped: np.ndarray) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the whole batch from that of its two parts, and the similarity loss of the second one."""

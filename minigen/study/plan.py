@@ -1,13 +1,13 @@
 """The plan: which trainings the study wants, in which order, and what each is measured on.
 
     controls ─► seed 0: no dropout, dropout ─► weights of the regulariser ─► seed 0: regulariser, in every step
-             ─► the other seeds of all four ─► questions at one seed
+             ─► the other seeds of all four ─► questions at one seed ─► the shipped models, which were trained longer
 
 So ordered, a study that was stopped early is already worth reading. The weight of the regulariser (the paper's lambda)
 is chosen on validation clips before any model with it is trained for the table; until then those tasks wait.
 
-Budgets are counted in steps, never in time: 12 · 1500 + 11 · 750 steps of 16 clips, and 82 measurements of 200
-captions (docs/study.md says what they take).
+Budgets are counted in steps, never in time: 12 · 1500 + 11 · 750 steps of 16 clips, and some hundred measurements of
+200 captions (docs/study.md says what they take).
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,8 @@ class StudyConfig:
     """Sizes of the study. Steps, not minutes: the same on every machine.
 
     weights: of the regulariser, to choose from; 0 is measured beside them. question_steps: of the trainings at a single
-    seed. captions: of the test split, in every row; validation: captions that choices are made on.
+    seed. captions: of the test split, in every row; validation: captions that choices are made on. shipped: names of
+    models that are measured as they are, beside those that the study trains.
     """
 
     clips: int = 11000
@@ -47,12 +48,14 @@ class StudyConfig:
     captions: int = 200
     validation: int = 100
     reference: int = 1000
-    at_once: int = 16  # clips generated together
+    at_once: int = 50  # clips generated together
+    shipped: tuple[str, ...] = ("mini-no-dropout", "mini-dropout", "mini-regularized")
 
 
 SMOKE = StudyConfig(
     clips=60, seconds=1.0, width=32, layers=1, heads=1, batch_size=4, warmup=2, steps=4, question_steps=2,
     seeds=(0, 1), guidances=(1.0, 3.0), captions=6, validation=4, reference=6, at_once=6,
+    shipped=(),
 )  # fmt: skip
 
 
@@ -60,8 +63,8 @@ SMOKE = StudyConfig(
 class Task:
     """One training with its measurements, or the controls. changes: settings that differ from the model's usual ones.
 
-    weighted: whether it takes the chosen weight of the regulariser, and so waits for it. splits: what is measured, as
-    (split, guidance); the controls have none of it.
+    steps: 0 where nothing is trained, as with the shipped models. weighted: whether it takes the chosen weight of the
+    regulariser, and so waits for it. splits: what is measured, as (split, guidance); the controls have none of it.
     """
 
     name: str
@@ -84,7 +87,7 @@ def plan(config: StudyConfig) -> list[Task]:
     further = [_model(config, model, seed) for seed in others for model in MODELS]
     return [
         Task(CONTROLS, CONTROLS, splits=((TEST, 0.0),)), *main[:2], *_weights(config), *main[2:], *further,
-        *_questions(config),
+        *_questions(config), *_shipped(config),
     ]  # fmt: skip
 
 
@@ -127,9 +130,8 @@ def weight_run(weight: float, config: StudyConfig) -> str:
 
 def _model(config: StudyConfig, model: str, seed: int) -> Task:
     changes = {NO_DROPOUT: {"text_dropout": 0.0}, EVERY_STEP: {"every_step": True}}.get(model, {})
-    splits = tuple((TEST, guidance) for guidance in config.guidances)
-    if seed == config.seeds[0]:
-        splits = tuple((VALIDATION, guidance) for guidance in config.guidances) + splits
+    splits = [TEST] if seed != config.seeds[0] else [VALIDATION, TEST]
+    splits = tuple((split, guidance) for split in splits for guidance in config.guidances)
     return Task(f"{model}-{seed}", model, seed, config.steps, changes, model in (REGULARIZED, EVERY_STEP), splits)
 
 
@@ -148,6 +150,11 @@ def _questions(config: StudyConfig) -> list[Task]:
         _question(config, "per-clip-regularised", {"per_clip": True}, weighted=True),
         _question(config, "no-mixing", {"mix": False}),
     ]
+
+
+def _shipped(config: StudyConfig) -> list[Task]:
+    splits = tuple((split, guidance) for split in (VALIDATION, TEST) for guidance in config.guidances)
+    return [Task(f"{name}-{config.seeds[0]}", name, config.seeds[0], splits=splits) for name in config.shipped]
 
 
 def _question(config: StudyConfig, name: str, changes: dict, weighted: bool = False, choose: bool = False) -> Task:

@@ -29,11 +29,13 @@ from minigen.files import alone, append_row, claim, read_rows
 from minigen.generate import TextToAudio
 from minigen.limits import Need, say
 from minigen.live import load_some
-from minigen.lm import AudioLM, AudioLMConfig
+from minigen.lm import AudioLM, AudioLMConfig, find_lm
+from minigen.paths import shipped
+from minigen.processes import device
 from minigen.study.bench import Bench, Line, make_bench
 from minigen.study.likeness import likeness
 from minigen.study.plan import CONTROLS, TEST, VALIDATION, StudyConfig, Task, chosen_weight, done_rows, missing, plan
-from minigen.train import seconds_per_step, train, training_need
+from minigen.train import SETTINGS_FILE, seconds_per_step, train, training_need
 from minigen.variants import VariantConfig, VariantTrainer
 
 ROWS, CAPTIONS = "rows.csv", "captions.csv"
@@ -58,7 +60,6 @@ class StudyParts:
         """Load the built-in ones, onto the GPU where there is one."""
         from minigen.codec import load_codec
         from minigen.judge import load_judge, load_tagger
-        from minigen.processes import device
         from minigen.text import load_text_encoder
 
         loaded = load_codec("mini"), load_text_encoder("mini"), load_judge(), load_tagger()
@@ -121,6 +122,8 @@ def _next(folder: Path, rows: Path, config: StudyConfig):
         if task.weighted and chosen_weight(there, config) is None:
             taken = True  # it waits for others
             continue
+        if task.model in config.shipped and task.model not in shipped("lm"):
+            continue  # the table will say that it is missing
         held = claim(folder / task.name / "claim")
         if held is not None:
             if not missing([task], read_rows(rows / ROWS)):  # done between the reading and the claim
@@ -211,14 +214,13 @@ class Study:
     # a model
 
     def _model(self, task: Task) -> None:
-        plan_of = self.settings(task)
-        lm, history = self._train(task, plan_of)
+        lm, settings, last = self._shipped(task) if task.model in self.config.shipped else self._train(task)
         tta = TextToAudio(self.parts.codec, self.parts.encoder, lm)
         there = done_rows(read_rows(self.rows / ROWS))
-        learnt = {"steps": plan_of.steps, "hours": round(history[-1]["minutes"] / 60, 3)}
-        learnt |= {name: history[-1][name] for name in ("valid", "valid_no_text")}
-        learnt |= {name: getattr(plan_of, name) for name in SETTINGS if name != "mix"} | {"mix": self._mix(task)}
-        learnt |= likeness(lm, self.parts.encoder, self.tokens[VALIDATION], plan_of.pooling)._asdict()
+        learnt = {name: settings.get(name, "") for name in SETTINGS} | {"mix": self._mix(task)}
+        learnt |= {"steps": settings["steps"], "hours": round(float(last["minutes"]) / 60, 3)}
+        learnt |= {name: float(last[name]) for name in ("valid", "valid_no_text")}
+        learnt |= likeness(lm, self.parts.encoder, self.tokens[VALIDATION], settings["pooling"])._asdict()
         for split, guidance in task.splits:
             if (task.name, split, guidance) not in there:
                 numbers, line = self._measure(tta, task, split, guidance)
@@ -239,14 +241,21 @@ class Study:
     def _mix(self, task: Task) -> float:
         return self.config.mix if task.changes.get("mix", True) else 0.0
 
-    def _train(self, task: Task, settings: VariantConfig) -> tuple[AudioLM, list[dict]]:
-        tokens = self.tokens["train"]
+    def _train(self, task: Task) -> tuple[AudioLM, dict, dict]:
+        """The model, its settings, and the last row of its log."""
+        settings, tokens = self.settings(task), self.tokens["train"]
         if not self._mix(task):
             tokens = _unmixed(tokens)
         lm = self._new_model(task.seed)
         history = train(lm, self.parts.encoder, tokens, self.tokens[VALIDATION], self.folder / task.name, settings,
                         self.parts.names, self.progress, VariantTrainer)  # fmt: skip
-        return lm, history
+        return lm, asdict(settings), history[-1]
+
+    def _shipped(self, task: Task) -> tuple[AudioLM, dict, dict]:
+        """As `_train`, of a model that lies in data/lm with its settings and its log."""
+        folder = find_lm(task.model)
+        lm = AudioLM.from_pretrained(folder).to(device())
+        return lm, json.loads((folder / SETTINGS_FILE).read_text()), read_rows(folder / "log.csv")[-1]
 
     def _new_model(self, seed: int) -> AudioLM:
         """The model before training: the same weights for the same seed in every task."""

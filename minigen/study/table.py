@@ -71,6 +71,12 @@ ENTRIES = (
     Entry("regulariser in every step", EVERY_STEP),
 )  # fmt: skip
 COMPARED = ((2, 1), (2, 0), (3, 2), (4, 2), (4, 3))  # numbers of ENTRIES: the first less the second
+SHIPPED = (
+    Entry("mini-no-dropout", "mini-no-dropout"), Entry("mini-dropout, no guidance", "mini-dropout", 1.0),
+    Entry("mini-dropout", "mini-dropout"), Entry("mini-regularized, no guidance", "mini-regularized", 1.0),
+    Entry("mini-regularized", "mini-regularized"),
+)  # fmt: skip
+SHIPPED_COMPARED = ((2, 1), (4, 3), (2, 0), (4, 2))
 IN_SUMMARY = ("recall", "recall_held_out", "clap", "fad")
 PLACE = re.compile(r"(?<=<!-- study -->\n).*?(?=<!-- end of study -->)", re.DOTALL)  # in the README
 COMPARED_BY = ("recall", "recall_held_out", "clap", "kl", "order", "count")
@@ -119,7 +125,7 @@ def sound_metrics(results: Results) -> tuple[list[Metric], list[str]]:
     no better than any of these. Silence and shuffled captions are other ways of being wrong and are not asked.
     """
     sounds = {name: [(name, 0.0)] for name in CONTROL_ROWS if (name, 0.0) in results.tested}
-    models = {e.name: results.runs(e.model, results.guidance(e)) for e in ENTRIES}
+    models = {e.name: results.runs(e.model, results.guidance(e)) for e in ENTRIES + SHIPPED}
     asked = {name: runs for name, runs in (sounds | models).items() if runs and name not in (SILENCE, SHUFFLED)}
     kept, dropped = [], []
     for metric in METRICS:
@@ -166,8 +172,8 @@ def make_table(folder: str | Path, config: StudyConfig | None = None) -> str:
     metrics, dropped = sound_metrics(results)
     parts = [
         "# The study", _what(results), _missing(results), _table(results, metrics), "\n".join(dropped),
-        _of_codec(results, metrics), "## What the regulariser changed", _likeness(results),
-        "## Comparisons", _comparisons(results, metrics), "## At one seed",
+        _of_codec(results, metrics, ENTRIES), _shipped(results, metrics), "## What the regulariser changed",
+        _likeness(results), "## Comparisons", _comparisons(results, metrics, ENTRIES, COMPARED), "## At one seed",
         _questions(results, metrics), _figures(folder, results),
     ]  # fmt: skip
     text = "\n\n".join(part for part in parts if part) + "\n"
@@ -183,8 +189,8 @@ def summary(folder: str | Path, config: StudyConfig | None = None) -> str:
     """
     results = Results(folder, config or StudyConfig())
     metrics = [metric for metric in sound_metrics(results)[0] if metric.field in IN_SUMMARY]
-    parts = [_what(results), _missing(results), _table(results, metrics), _of_codec(results, metrics),
-             _comparisons(results, metrics)]  # fmt: skip
+    parts = [_what(results), _missing(results), _table(results, metrics), _of_codec(results, metrics, ENTRIES),
+             _comparisons(results, metrics, ENTRIES, COMPARED), _shipped(results, metrics)]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -200,7 +206,8 @@ def write_summary(text: str, page: str | Path) -> None:
 
 def _what(results: Results) -> str:
     config, weight = results.config, chosen_weight(results.rows, results.config)
-    hours = {row["run"]: float(row["hours"]) for row in results.rows if row["hours"]}
+    trained = [row for row in results.rows if row["hours"] and row["model"] not in config.shipped]
+    hours = {row["run"]: float(row["hours"]) for row in trained}
     text = (
         f"All models are {config.width} wide with {config.layers} layers and were trained for {config.steps} steps of "
         f"{config.batch_size} clips ({config.question_steps} steps at a single seed); {len(hours)} trainings took "
@@ -227,22 +234,43 @@ def _table(results: Results, metrics: list[Metric]) -> str:
     lines = [["", "guidance", "seeds", *(m.title + arrows[m.better] for m in metrics)]]
     for name in CONTROL_ROWS:
         lines.append([name, "", "", *(_cell(results, metric, [(name, 0.0)]) for metric in metrics)])
-    for entry in ENTRIES:
+    return _markdown(lines + _rows(results, metrics, ENTRIES))
+
+
+def _rows(results: Results, metrics: list[Metric], entries: tuple[Entry, ...]) -> list[list[str]]:
+    """A line for each entry that is measured."""
+    lines = []
+    for entry in entries:
         guidance = results.guidance(entry)
         runs = results.runs(entry.model, guidance)
         if runs:
             cells = (_cell(results, metric, runs) for metric in metrics)
             lines.append([entry.name, f"{guidance:g}", str(len(runs)), *cells])
-    return _markdown(lines)
+    return lines
 
 
-def _of_codec(results: Results, metrics: list[Metric]) -> str:
+def _shipped(results: Results, metrics: list[Metric]) -> str:
+    """The models in data/lm, which were trained longer; "" as long as none is measured."""
+    lines = _rows(results, metrics, SHIPPED)
+    if not lines:
+        return ""
+    titles = ["", "guidance", "seeds", *(metric.title for metric in metrics)]
+    lines.insert(0, ["codec reconstruction", "", "", *(_cell(results, metric, [(CODEC, 0.0)]) for metric in metrics)])
+    steps = {row["model"]: f"{row['model']} {row['steps']} steps" for row in results.rows
+             if row["model"] in results.config.shipped}  # fmt: skip
+    text = f"The shipped models, trained longer and on more clips (`data/lm/*/card.md`): {', '.join(steps.values())}."
+    parts = ["## The shipped models", text, _markdown([titles, *lines]), _of_codec(results, metrics, SHIPPED),
+             _comparisons(results, metrics, SHIPPED, SHIPPED_COMPARED)]  # fmt: skip
+    return "\n\n".join(part for part in parts if part)
+
+
+def _of_codec(results: Results, metrics: list[Metric], entries: tuple[Entry, ...]) -> str:
     """Recall as a share of that of real clips which only went through the codec: what the model itself loses."""
     if not any(metric.field == "recall" for metric in metrics):
         return ""
     codec = {field: results.value(field, [(CODEC, 0.0)]) for field in ("recall", "recall_held_out")}
     parts = []
-    for entry in ENTRIES:
+    for entry in entries:
         runs = results.runs(entry.model, results.guidance(entry))
         shares = [results.value(field, runs) / base for field, base in codec.items() if runs and base > 0]
         if len(shares) == 2:
@@ -320,9 +348,11 @@ def _show(metric: Metric, value: float, sign: str = "") -> str:
     return f"{value:{sign}.3f}" if abs(value) < 10 else f"{value:{sign}.1f}"
 
 
-def _comparisons(results: Results, metrics: list[Metric]) -> str:
+def _comparisons(
+    results: Results, metrics: list[Metric], entries: tuple[Entry, ...], compared: tuple[tuple[int, int], ...]
+) -> str:
     """Every comparison of two entries, on the same captions and the same seeds."""
-    pairs = [(ENTRIES[one], ENTRIES[other]) for one, other in COMPARED]
+    pairs = [(entries[one], entries[other]) for one, other in compared]
     rows = [_compared(results, metrics, (e.name, e.model, results.guidance(e)), (o.name, o.model, results.guidance(o)))
             for e, o in pairs]  # fmt: skip
     return "\n".join(row for row in rows if row) or "No two models are measured yet."
