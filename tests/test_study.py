@@ -24,7 +24,7 @@ from minigen.errors import MinigenError
 from minigen.evaluate import Yardstick
 from minigen.files import alone, claim, read_rows
 from minigen.lm import AudioLM
-from minigen.recipes.ship import ship
+from minigen.recipes.ship import bring, write_cards
 from minigen.regularizer import similarity_matrix
 from minigen.study.bench import DIGITS, Bench, Line, make_bench, mean
 from minigen.study.bootstrap import Difference, paired_difference
@@ -570,29 +570,44 @@ def test_no_table_without_rows_or_without_controls(tmp_path):
         make_table(tmp_path, CONFIG)
 
 
-def test_the_best_training_of_a_kind_is_shipped_with_a_card_of_its_figures(finished, tmp_path):
-    shutil.copytree(finished / "rows", tmp_path / "data/study")
-    rows = rows_of(finished)
-    losses = {r["run"]: float(r["valid"]) for r in rows if r["model"] == "regularised"}
-    said = ship("mini-regularized", finished, tmp_path, SMALL)
-    run = min(losses, key=losses.get)
-    assert said == f"mini-regularized: {run}" and len(losses) == 2
-    target = tmp_path / "data/lm/mini-regularized"
-    assert (target / "model.safetensors").read_bytes() == (finished / run / "model.safetensors").read_bytes()
-    assert AudioLM.from_pretrained(target).config.width == SMALL.width
-    (weight,) = {r["similarity"] for r in rows if r["run"] == run}
+def only(monkeypatch, tmp_path: Path, *models: str) -> StudyConfig:
+    """A study that measures `models` alone, with tmp_path as the project that ships them."""
+    config = replace(SMALL, shipped=("mini-regularized",))
+    monkeypatch.setattr("minigen.paths.DATA", tmp_path / "data")
+    monkeypatch.setattr("minigen.study.run.plan", lambda config: [t for t in plan(config) if t.model in models])
+    return config
+
+
+def test_a_shipped_model_is_a_trainings_files_and_is_measured_like_the_others(finished, tmp_path, monkeypatch):
+    bring("mini-regularized", finished / "regularised-0", tmp_path)
+    target, rows = tmp_path / "data/lm/mini-regularized", tmp_path / "data/study"
+    for name in ("model.safetensors", "training.json", "log.csv"):
+        assert (target / name).read_bytes() == (finished / "regularised-0" / name).read_bytes()
+    config = only(monkeypatch, tmp_path, CONTROLS, "mini-regularized")
+    assert run_study(finished, rows, config, parts, progress=False) == [CONTROLS, "mini-regularized-0"]
+    own = [row for row in read_rows(rows / ROWS) if row["run"] == "mini-regularized-0"]
+    trained = [row for row in rows_of(finished) if row["run"] == "regularised-0"]
+    for column in ("steps", "similarity", "text_dropout", "valid", "split", "guidance"):
+        assert [row[column] for row in own] == [row[column] for row in trained], column
+    assert write_cards(tmp_path, config) == ["mini-regularized"]
     text = (target / "card.md").read_text()
-    assert f"weight of the regulariser {float(weight):g}" in text and "| guidance 3 |" in text and "nan" not in text
-    (finished / run / "log.csv").rename(tmp_path / "log.csv")
-    with pytest.raises(MinigenError, match="lacks log.csv"):
-        ship("mini-regularized", finished, tmp_path, SMALL)
-    (tmp_path / "log.csv").rename(finished / run / "log.csv")
+    assert f"--similarity {float(own[0]['similarity']):g}" in text and "| guidance 3 |" in text and "nan" not in text
+    table = make_table(rows, config).split("## The shipped models")[1]
+    assert "| mini-regularized, no guidance | 1 | 1 |" in table and "mini-regularized 4 steps" in summary(rows, config)
 
 
-def test_nothing_is_shipped_that_is_not_in_the_rows(tmp_path):
-    write_rows(tmp_path / "data/study", CONFIG, SKILL, {f"no-dropout-{seed}" for seed in CONFIG.seeds})
-    with pytest.raises(MinigenError, match="no training of 'no-dropout'"):
-        ship("mini-no-dropout", tmp_path, tmp_path, CONFIG)
+def test_a_shipped_model_that_is_not_there_is_passed_over_and_named_as_missing(finished, tmp_path, monkeypatch):
+    config = only(monkeypatch, tmp_path, CONTROLS, "mini-regularized")
+    assert run_study(finished, tmp_path, config, parts, progress=False) == [CONTROLS]
+    assert "mini-regularized-0)" in make_table(tmp_path, config)
+
+
+def test_what_is_not_a_finished_training_is_not_shipped(finished, tmp_path):
+    (tmp_path / "half").mkdir()
+    shutil.copy(finished / "regularised-0/model.safetensors", tmp_path / "half")
+    with pytest.raises(MinigenError, match="lacks pipeline.json, training.json"):
+        bring("mini-dropout", tmp_path / "half", tmp_path)
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_command_runs_the_study_and_prints_its_table(finished, tmp_path, monkeypatch, capsys):

@@ -1,108 +1,104 @@
-"""The shipped language models: the best training of each kind in the study, with a card made from its rows.
+"""The shipped language models: taken from a training's folder, measured by the study, told in a card.
 
-    python -m minigen.recipes.ship build/study
+    minigen train ... --out build/mini-dropout
+    python -m minigen.recipes.ship mini-dropout build/mini-dropout    copied to data/lm/mini-dropout
+    minigen study                                                     rows of mini-dropout-0 in data/study/rows.csv
+    python -m minigen.recipes.ship                                    data/lm/*/card.md from these rows
 
-    build/study/dropout-1/model.safetensors ---copied---> data/lm/mini-dropout/model.safetensors
-    data/study/rows.csv, captions.csv -----told-------> data/lm/mini-dropout/card.md
-
-Best of a kind is the seed with the lowest loss on validation clips. "Text dropout without guidance" and "with guidance"
-are the same weights, so four kinds of the table are three models. Which of them "mini" stands for is `minigen.lm.BEST`.
+They are trained like the study's models, for longer and on more clips. "Text dropout without guidance" and "with
+guidance" are the same weights, so four kinds of the table are three models. Which of them "mini" stands for is
+`minigen.lm.BEST`: the one with the highest CLAP score on validation clips, at its best guidance.
 """
 
-import csv
+import json
 import shutil
 import sys
 from pathlib import Path
 
 from minigen.errors import MinigenError
-from minigen.files import write_aside
+from minigen.files import read_rows, write_aside
 from minigen.lm import AudioLM
-from minigen.study.plan import DROPOUT, NO_DROPOUT, REGULARIZED, TEST, StudyConfig
+from minigen.study.plan import TEST, StudyConfig
 from minigen.study.table import CODEC, REAL, SHUFFLED, Results, measured
+from minigen.train import SETTINGS_FILE
 
 TOP = Path(__file__).resolve().parents[2]
-KINDS = {"mini-no-dropout": NO_DROPOUT, "mini-dropout": DROPOUT, "mini-regularized": REGULARIZED}
-FILES = ("config.json", "model.safetensors", "pipeline.json")
+FILES = ("model.safetensors", "pipeline.json", SETTINGS_FILE, "log.csv", "config.json")
 SAID = {
-    NO_DROPOUT: "The text is never taken away: what guidance compares with, the model without text, was never trained.",
-    DROPOUT: "The text of the whole batch is taken away in a tenth of the steps, which guidance needs. No regulariser.",
-    REGULARIZED: "The text of the whole batch is taken away in a tenth of the steps, and in these the similarity "
-    "regulariser (arXiv 2309.08773) acts.",
+    "mini-no-dropout": "The text is never taken away: what guidance compares with, the model without text, was never "
+    "trained.",
+    "mini-dropout": "The text of the whole batch is taken away in a tenth of the steps, which guidance needs. No "
+    "regulariser.",
+    "mini-regularized": "The text of the whole batch is taken away in a tenth of the steps, and in these the "
+    "similarity regulariser (arXiv 2309.08773) acts.",
 }
 
 
-def main(study: str) -> None:
-    """Ship the best training of every kind that the study has finished."""
-    for name in KINDS:
-        print(ship(name, Path(study)))
-
-
-def ship(name: str, study: Path, top: Path = TOP, config: StudyConfig | None = None) -> str:
-    """Copy the best training of a kind and write its card; returns a line that says which one.
-
-    study: the work folder of `minigen study`. top: of the project, with data/study and data/lm.
+def bring(name: str, training: Path, top: Path = TOP) -> None:
+    """Copy what a training left in its folder to data/lm/`name`, the settings and the log with the weights.
 
     Raises:
-        MinigenError: no training of this kind is in the rows, or its model is not in the folder.
+        MinigenError: a file is missing; nothing is copied then.
     """
-    results = Results(top / "data/study", config or StudyConfig())
-    run = best(results, KINDS[name])
-    missing = [file for file in (*FILES, "log.csv") if not (study / run / file).is_file()]
+    missing = [file for file in FILES if not (training / file).is_file()]
     if missing:
-        raise MinigenError(f"{study / run} lacks {', '.join(missing)}. Name the folder in which the study was run.")
+        raise MinigenError(f"{training} lacks {', '.join(missing)}. Name the folder of a finished training.")
     target = top / "data/lm" / name
     target.mkdir(parents=True, exist_ok=True)
     for file in FILES:
-        shutil.copyfile(study / run / file, target / file)
-    write_aside(target / "card.md", card(name, run, study / run, results))
-    return f"{name}: {run}"
+        shutil.copyfile(training / file, target / file)
 
 
-def best(results: Results, model: str) -> str:
-    """The training of a model with the lowest loss on validation clips."""
-    losses = {row["run"]: float(row["valid"]) for row in results.rows if row["model"] == model and row["valid"]}
-    if not losses:
-        raise MinigenError(f"data/study/rows.csv has no training of {model!r} yet. Run `minigen study` on.")
-    return min(losses, key=losses.get)
+def write_cards(top: Path = TOP, config: StudyConfig | None = None) -> list[str]:
+    """Write the card of every shipped model that the study has measured; returns their names."""
+    results = Results(top / "data/study", config or StudyConfig())
+    told = [name for name in SAID if _row(name, results)]
+    for name in told:
+        write_aside(top / "data/lm" / name / "card.md", card(name, top / "data/lm" / name, results))
+    return told
 
 
-def card(name: str, run: str, folder: Path, results: Results) -> str:
+def _row(name: str, results: Results) -> dict | None:
+    return next((row for row in results.rows if row["model"] == name and row["split"] == TEST), None)
+
+
+def card(name: str, folder: Path, results: Results) -> str:
     """The model card in Markdown; every figure is of the model's files, its log or the rows of the study."""
-    row = next(row for row in results.rows if row["run"] == run and row["split"] == TEST)
-    lm, config = AudioLM.from_pretrained(folder), results.config
-    with open(folder / "log.csv", newline="") as file:
-        curve = [(int(r["step"]), round(float(r["valid"]), 3), round(float(r["valid_no_text"]), 3))
-                 for r in csv.DictReader(file)]  # fmt: skip
-    weight = f", weight of the regulariser {float(row['similarity']):g}, {row['pooling']} pooling" * (
-        row["model"] == REGULARIZED
-    )
+    lm, config, row = AudioLM.from_pretrained(folder), results.config, _row(name, results)
+    settings, log = json.loads((folder / SETTINGS_FILE).read_text()), read_rows(folder / "log.csv")
+    curve = [[int(r["step"]), round(float(r["valid"]), 3), round(float(r["valid_no_text"]), 3)] for r in log]
     sounds = {control: (control, 0.0) for control in (REAL, CODEC, SHUFFLED)}
-    sounds |= {f"guidance {g:g}": (run, g) for g in config.guidances}
+    sounds |= {f"guidance {g:g}": (row["run"], g) for g in config.guidances}
     return f"""# lm/{name}
 
 MusicGen's decoder at {lm.config.width} x {lm.config.layers}, {sum(p.numel() for p in lm.parameters()) / 1e6:.1f} M \
 parameters: reads codes of codec/mini and states of text/mini. float16.
 
-{SAID[row["model"]]}
+{SAID[name]}
 
-**Made by** `minigen study` (run {run}, {float(row["hours"]):.1f} hours on one thread of a server core), copied by
-`python -m minigen.recipes.ship`; of {len(results.config.seeds)} seeds it is the one with the lowest validation loss
-among those that are finished.
+**Made by**
 
-**Data.** The built-in corpus: {config.clips} clips of {config.seconds:g} s, seed 0, {config.mix:.0%} mixtures added to
-those of the training split. No recording was used.
+    minigen corpus --out corpus --clips 37500 --seed 0
+    minigen tokenize corpus --out tokens/train --mix 0.2
+    minigen tokenize corpus --out tokens/validation --split validation --mix 0
+    minigen train tokens/train --valid tokens/validation --width {lm.config.width} \
+--batch-size {settings["batch_size"]} --steps {settings["steps"]} \
+--text-dropout {settings["text_dropout"]:g} --similarity {settings["similarity"]:g} --out {name}
 
-**Settings.** {row["steps"]} steps of {config.batch_size} clips, Muon and AdamW at a peak rate of \
-{config.learning_rate:g} (`minigen/optim.py`), seed {row["seed"]},
-text dropout {float(row["text_dropout"]):g}{weight}.
+in {float(log[-1]["minutes"]):.1f} minutes on a GPU (H100) that up to fourteen other trainings shared.
+
+**Data.** The training split of the built-in corpus, 30000 clips of {config.seconds:g} s, and 6000 mixtures of two of
+them: 40 hours, each seen {settings["batch_size"] * settings["steps"] / 36000:.1f} times. No recording was used.
+
+**Settings.** {SETTINGS_FILE} beside this card: Muon and AdamW at a peak rate of {settings["learning_rate"]:g} \
+(`minigen/optim.py`), seed {settings["seed"]}. The weight of the regulariser is the one that the study chose.
 
 **Validation cross-entropy** in nats (step, with the text, without it) of the averaged weights on 64 clips:
 
-{[list(point) for point in curve]}
+{curve}
 
 **Figures**, of the study: {config.captions} captions of the test split, half of them with pairs of events that never
-sound together in training; percent, and 95 % intervals over captions. What several seeds say, and the comparisons: see
-`data/study/table.md`.
+sound together in training; percent, and 95 % intervals over captions. Comparisons: `data/study/table.md`.
 
 {measured(results, sounds)}
 
@@ -110,6 +106,14 @@ sound together in training; percent, and 95 % intervals over captions. What seve
 
 **Licence.** The project's own; no third-party data is part of it.
 """
+
+
+def main(name: str = "", training: str = "") -> None:
+    """Bring a training in, or write the cards of those that are measured."""
+    if name:
+        bring(name, Path(training))
+    else:
+        print("\n".join(write_cards()))
 
 
 if __name__ == "__main__":

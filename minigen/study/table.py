@@ -172,8 +172,8 @@ def make_table(folder: str | Path, config: StudyConfig | None = None) -> str:
     metrics, dropped = sound_metrics(results)
     parts = [
         "# The study", _what(results), _missing(results), _table(results, metrics), "\n".join(dropped),
-        _of_codec(results, metrics, ENTRIES), _shipped(results, metrics), "## What the regulariser changed",
-        _likeness(results), "## Comparisons", _comparisons(results, metrics, ENTRIES, COMPARED), "## At one seed",
+        _of_codec(results, metrics, ENTRIES), "## The shipped models", _shipped(results, metrics) or "None is measured.",
+        "## What the regulariser changed", _likeness(results), "## Comparisons", _comparisons(results, metrics, ENTRIES, COMPARED), "## At one seed",
         _questions(results, metrics), _figures(folder, results),
     ]  # fmt: skip
     text = "\n\n".join(part for part in parts if part) + "\n"
@@ -211,7 +211,7 @@ def _what(results: Results) -> str:
     text = (
         f"All models are {config.width} wide with {config.layers} layers and were trained for {config.steps} steps of "
         f"{config.batch_size} clips ({config.question_steps} steps at a single seed); {len(hours)} trainings took "
-        f"{sum(hours.values()):.1f} hours. {config.captions} captions of the test split, half of them with pairs of "
+        f"{sum(hours.values()):.1f} hours, added up. {config.captions} captions of the test split, half of them with pairs of "
         f"events that never sound together in training. "
     )
     if weight is None:
@@ -258,8 +258,8 @@ def _shipped(results: Results, metrics: list[Metric]) -> str:
     lines.insert(0, ["codec reconstruction", "", "", *(_cell(results, metric, [(CODEC, 0.0)]) for metric in metrics)])
     steps = {row["model"]: f"{row['model']} {row['steps']} steps" for row in results.rows
              if row["model"] in results.config.shipped}  # fmt: skip
-    text = f"The shipped models, trained longer and on more clips (`data/lm/*/card.md`): {', '.join(steps.values())}."
-    parts = ["## The shipped models", text, _markdown([titles, *lines]), _of_codec(results, metrics, SHIPPED),
+    text = f"The **shipped models** were trained longer and on more clips ({', '.join(steps.values())}: `data/lm`):"
+    parts = [text, _markdown([titles, *lines]), _of_codec(results, metrics, SHIPPED),
              _comparisons(results, metrics, SHIPPED, SHIPPED_COMPARED)]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
 
