@@ -188,8 +188,9 @@ def their_generation(lm: AudioLM, memory: Tensor, columns: int) -> Callable[[], 
         with torch.no_grad():
             return model.generate(
                 input_ids=torch.full((len(memory) * lm.config.num_codebooks, 1), special, device=place),
-                encoder_hidden_states=states, attention_mask=states.new_ones(len(memory), 1).long(), guidance_scale=GUIDANCE, do_sample=False,
-                max_new_tokens=columns, num_return_sequences=1, decoder_start_token_id=special,
+                encoder_hidden_states=states, attention_mask=torch.ones(len(memory), 1, dtype=torch.long, device=place),
+                guidance_scale=GUIDANCE, do_sample=False, max_new_tokens=columns, num_return_sequences=1,
+                decoder_start_token_id=special,
                 cache=EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache(config=model.config)),
             )  # fmt: skip
 

@@ -38,7 +38,7 @@ from minigen.limits import check_config
 from minigen.replay import recording
 from minigen.weights import build, read_config, read_tensors, write_model
 
-BEST = "mini-regularized"  # the shipped model that "mini" stands for: highest CLAP score on validation clips (the study)
+BEST = "mini-regularized"  # what "mini" stands for: the shipped model with the highest CLAP score on validation clips
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class AudioLM(HubModel, nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, dtype: torch.dtype | None = torch.float32) -> "AudioLM":
-        """Load a shipped model ("mini", "mini-dropout", "mini-regularized"), a folder or one of the hub, in eval mode.
+        """Load a shipped model ("mini", "mini-dropout", ...), a folder or one of the hub, in eval mode.
 
         dtype: of the weights in memory; torch.float16 or bfloat16 take half of it, None takes them as stored.
 

@@ -125,9 +125,10 @@ def guidance_sweep(sweep: Mapping[str, Mapping[float, object]], title: str = "")
             _sweep_line(axis, scales, field, name, i)
         axis.set_ylabel(label)
         axis.grid(alpha=0.25)
-    np.atleast_1d(axes)[0].set_title(title)
-    np.atleast_1d(axes)[0].legend(frameon=False)
-    np.atleast_1d(axes)[-1].set_xlabel("guidance scale (1: none)")
+    first, last = np.atleast_1d(axes)[[0, -1]]
+    first.set_title(title)
+    figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
+    last.set_xlabel("guidance scale (1: none)")
     return figure
 
 

@@ -34,7 +34,6 @@ from minigen.regularizer import pool, similarity_loss_pooled
 from minigen.replay import Replay
 from minigen.text import TextEncoder
 
-
 WORDS = 16  # texts are padded to a multiple of it where every length costs a recording
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from minigen.decoding import Decoder
+from minigen.decoding import Decoder, FixedDecoder
 from minigen.errors import MinigenError
 from minigen.guidance import guide
 from minigen.lm import BEST, Attention, AudioLM, AudioLMConfig, shift_right, sinusoids
@@ -163,18 +163,20 @@ def test_one_batch_runs_rows_with_text_and_rows_without():
     torch.testing.assert_close(both[3:], lm(sequence[..., :4])[:, :, -1], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [Decoder, FixedDecoder])
 @pytest.mark.parametrize("prompt", [0, 3])
 @pytest.mark.parametrize("reading", ["nothing", "words", "words and padding", "a row of padding alone"])
 @torch.no_grad()
-def test_the_decoder_writes_what_single_steps_write(reading, prompt):
+def test_the_decoder_writes_what_single_steps_write(reading, prompt, kind):
     lm = tiny_lm().double()
     sequence, memory, mask = inputs()
     mask[1] &= reading != "a row of padding alone"
     text = {"nothing": (), "words": (memory.double(),)}.get(reading, (memory.double(), mask))
     plain, fast = lm.start(3, 9, *text), lm.start(3, 9, *text)
-    decoder = Decoder(lm, fast)
+    fast.both.fill_(math.nan)  # memory that nobody has written may hold anything
     for cache in (plain, fast) if prompt else ():
         lm.step(sequence[..., :prompt], cache)
+    decoder = kind(lm, fast)
     for s in range(prompt, 9):
         logits = lm.step(sequence[..., s : s + 1], plain)
         torch.testing.assert_close(decoder.step(sequence[..., s]), logits, atol=1e-9, rtol=1e-9)
@@ -194,12 +196,13 @@ def test_the_decoder_runs_in_half_precision(dtype):
     torch.testing.assert_close(logits.float(), expected, atol=0.2 * expected.std().item(), rtol=0)
 
 
+@pytest.mark.parametrize("kind", [Decoder, FixedDecoder])
 @torch.no_grad()
-def test_guided_hidden_states_give_guided_logits():
+def test_guided_hidden_states_give_guided_logits(kind):
     lm = tiny_lm().double()
     sequence, memory, mask = inputs()
     plain, fast = (lm.start(6, 9, memory.double(), mask) for _ in range(2))
-    decoder = Decoder(lm, fast, 3.0)
+    decoder = kind(lm, fast, 3.0)
     for s in range(9):
         cond, uncond = lm.step(sequence[..., s : s + 1].repeat(2, 1, 1), plain).chunk(2)
         torch.testing.assert_close(decoder.step(sequence[..., s]), guide(cond, uncond, 3.0), atol=1e-9, rtol=1e-9)

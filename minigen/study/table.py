@@ -1,7 +1,7 @@
 """The table of the study, its figures and its sentences: made from rows.csv and captions.csv and from nothing else.
 
     rows ─► which metrics are sound? ─► table: controls, models (means over seeds, intervals)  table.md
-    lines ─► paired bootstrap ────────► comparisons: difference, interval, "leaves out 0?"     guidance.svg, weights.svg
+    lines ─► paired bootstrap ────────► comparisons: difference, interval, "leaves out 0?"     guidance.svg and others
                                         the heart of both, a few lines                         README.md, notebook 09
 
 A metric is only shown if real clips are best in it and noise is worst. No number and no verdict is typed in: another
@@ -172,9 +172,11 @@ def make_table(folder: str | Path, config: StudyConfig | None = None) -> str:
     metrics, dropped = sound_metrics(results)
     parts = [
         "# The study", _what(results), _missing(results), _table(results, metrics), "\n".join(dropped),
-        _of_codec(results, metrics, ENTRIES), "## The shipped models", _shipped(results, metrics) or "None is measured.",
-        "## What the regulariser changed", _likeness(results), "## Comparisons", _comparisons(results, metrics, ENTRIES, COMPARED), "## At one seed",
-        _questions(results, metrics), _figures(folder, results),
+        _of_codec(results, metrics, ENTRIES),
+        "## The shipped models", _shipped(results, metrics) or "None is measured.",
+        "## What the regulariser changed", _likeness(results),
+        "## Comparisons", _comparisons(results, metrics, ENTRIES, COMPARED),
+        "## At one seed", _questions(results, metrics), _figures(folder, results),
     ]  # fmt: skip
     text = "\n\n".join(part for part in parts if part) + "\n"
     write_aside(folder / "table.md", text)
@@ -211,8 +213,8 @@ def _what(results: Results) -> str:
     text = (
         f"All models are {config.width} wide with {config.layers} layers and were trained for {config.steps} steps of "
         f"{config.batch_size} clips ({config.question_steps} steps at a single seed); {len(hours)} trainings took "
-        f"{sum(hours.values()):.1f} hours, added up. {config.captions} captions of the test split, half of them with pairs of "
-        f"events that never sound together in training. "
+        f"{sum(hours.values()):.1f} hours, added up. {config.captions} captions of the test split, half of them with "
+        f"pairs of events that never sound together in training. "
     )
     if weight is None:
         return text + "The weight of the regulariser is not chosen yet."
@@ -410,12 +412,14 @@ def _questions(results: Results, metrics: list[Metric]) -> str:
 
 
 def _figures(folder: Path, results: Results) -> str:
-    """Guidance against recall, CLAP score and diversity for the four trainings, and the same for the weights."""
+    """Guidance against recall, CLAP score and diversity: the four trainings, the shipped models, the weights."""
     from minigen.plots import guidance_sweep, svg
 
     sweeps = {
         "guidance": {m: _points(results, m, results.config.seeds, results.config.guidances)
                      for m in (NO_DROPOUT, DROPOUT, REGULARIZED, EVERY_STEP)},
+        "shipped": {m: _points(results, m, results.config.seeds, results.config.guidances)
+                    for m in results.config.shipped},
         "weights": {f"weight {w:g}": _points(results, f"weight-{w:g}", results.config.seeds[:1],
                                              results.config.question_guidances)
                     for w in (0.0, *results.config.weights)},
@@ -425,7 +429,7 @@ def _figures(folder: Path, results: Results) -> str:
         sweep = {label: points for label, points in sweep.items() if points}
         if sweep:
             write_aside(folder / f"{name}.svg", svg(guidance_sweep(sweep)))
-            shown.append(f"![Recall, CLAP score and diversity over guidance]({name}.svg)")
+            shown.append(f"![{', '.join(sweep)}: recall, CLAP score and diversity over guidance]({name}.svg)")
     return "\n\n".join(shown)
 
 
