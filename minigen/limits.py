@@ -93,18 +93,17 @@ class Need:
             raise MinigenError(f"{self.what} needs {amount(self.disk)}B of disk, {have}. Make room.")
 
 
-def training_memory(parameters: int, layers: int, width: int, ffn: int, heads: int, logits: int, rows: int, steps: int):
-    """Bytes that a training step takes: six copies of the weights, and what the way back needs of the way there.
+def training_memory(parameters: int, layers: int, width: int, ffn: int, logits: int, rows: int, steps: int) -> int:
+    """Bytes that a training step takes: seven copies of the weights, and what the way back needs of the way there.
 
-    Weights, gradients, AdamW's two moments (Muon has one), their average, and the copy that is validated: 6 · 4 bytes
-    a parameter.
-    For each of `rows` · `steps` positions and each layer 20 vectors of `width`, 3 of `ffn` and 5 rows of `heads` ·
-    `steps` attention weights, and 4 rows of `logits` (K · V) once, in float32. The
-    attention weights are those of a plain product: the fused kernel that trains today keeps none of them, so this errs
-    on the high side (16 rows of 203 columns, 192 wide, 6 layers: 0.69 GB measured where this says 1.29).
+    Weights, gradients, AdamW's two moments (Muon has one, and another while it works), their average, the copy that is
+    validated, and one to spare: 7 · 4 bytes a parameter.
+    For each of `rows` · `steps` positions 20 vectors of `width` and 3 of `ffn` in each layer, and 4 rows of `logits`
+    (K · V) once, in float32. The weights of attention are not among them: the fused kernel never keeps them.
+    docs/scaling.md compares this with the measured peak of a process.
     """
-    each = layers * (20 * width + 3 * ffn + 5 * heads * steps) + 4 * logits
-    return BYTES * (6 * parameters + rows * steps * each)
+    each = layers * (20 * width + 3 * ffn) + 4 * logits
+    return BYTES * (7 * parameters + rows * steps * each)
 
 
 def recipe_need(what: str, parameters: int, held: float, minutes: float, folder: str | Path) -> Need:

@@ -180,7 +180,7 @@ def training_need(lm: AudioLM, tokens: TokenSet, config: TrainConfig, folder: st
     """What a training will take: memory in every process of this machine, and twice its checkpoint on the disk."""
     sizes, parameters = lm.config, sum(p.numel() for p in lm.parameters())
     memory = training_memory(
-        parameters, sizes.layers, sizes.width, sizes.ffn, sizes.heads, sizes.num_codebooks * sizes.codebook_size,
+        parameters, sizes.layers, sizes.width, sizes.ffn, sizes.num_codebooks * sizes.codebook_size,
         config.batch_size // processes.count(), tokens.codes.shape[-1] + max(sizes.delays),
     )  # fmt: skip
     disk = (2 * 16 + 4) * parameters  # weights, moments and average, in the old checkpoint and the new; the model
