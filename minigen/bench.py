@@ -89,6 +89,7 @@ def run_bench(folder: str | Path, sizes: Sizes | None = None, threads: int = 1, 
         say("the machine")
         rows += machine_rows(sizes)
         torch.set_num_threads(threads)
+        rows += native_rows()
         for captions in sizes.captions:
             say(f"generation, {captions} caption(s)")
             rows.append(generation_row(lm, captions, sizes))
@@ -144,6 +145,21 @@ def machine_rows(sizes: Sizes) -> list[Row]:
         (spent,) = alternate(sizes.rounds, lambda a=a: a @ a)
         rows.append(Row(f"machine: products in {str(kind)[6:]}", "GFLOP/s", 2e-9 * side**3 / min(spent)[0]))
     return rows
+
+
+def native_rows() -> list[Row]:
+    """What it takes to load the compiled column, which a long generation does by itself; none where it is not used."""
+    if torch.cuda.is_available():
+        return []
+    began = time.perf_counter()
+    try:
+        from minigen.native import NativeDecoder
+    except ImportError:
+        return []
+    lm = AudioLM(AudioLMConfig(width=32, layers=1, heads=1, ffn=32))
+    NativeDecoder(lm, lm.start(1, 1)).step(torch.zeros(1, lm.config.num_codebooks, dtype=torch.int64))
+    note = "once a process; longer when it is compiled, once ever"
+    return [Row("loading the compiled column", "s", time.perf_counter() - began, note=note)]
 
 
 def generation_row(lm: AudioLM, captions: int, sizes: Sizes) -> Row:

@@ -189,7 +189,7 @@ def _generate(listed) -> None:
     option("--top-k", type=NATURAL, default=250, help="draw from so many codes; 0 from all")
     option("--top-p", type=SHARE, default=0.0, help="instead of --top-k: the fewest codes with this probability")
     option("--seed", type=SEED, default=0, help="the same seed gives the same sound")
-    option("--model", default="mini", help="mini (the best one), mini-no-dropout, mini-dropout, mini-regularized, or a folder made by minigen train")
+    option("--model", default="mini", help="mini, mini-no-dropout, mini-dropout, mini-regularized, or a folder")
     option("--prompt", help="sound file to go on from")
 
 
@@ -206,7 +206,8 @@ def _compare(listed) -> None:
     option = _command(
         listed, commands.compare, "measure several models in one table", "mini-dropout build/model --guidance 1 3"
     )
-    option("models", nargs="*", default=["mini-no-dropout", "mini-dropout", "mini-regularized"], help="names or folders")
+    shipped = ["mini-no-dropout", "mini-dropout", "mini-regularized"]
+    option("models", nargs="*", default=shipped, help="names or folders")
     option("--guidance", type=FINITE, nargs="+", default=[1.0, 3.0], help="strengths of guidance, each for every model")
     _add_measuring(option)
 

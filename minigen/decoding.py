@@ -8,6 +8,8 @@
 A step of a few rows is a handful of small products. What they cost is the reading of the weights, and what surrounds
 them: checks, reshapes, memory asked for anew. `AudioLM.step` is the page to read; this one does the same with weights
 laid out once, buffers that stay, and the same cache, written in place. docs/speed.md says what each of these gave.
+There are three of them: in PyTorch's operations (`Decoder`), replayed on a GPU (`FixedDecoder`), and compiled for a
+processor (`minigen.native`), which `make_decoder` chooses from.
 
 Guidance is linear, and so are the heads: guided hidden states give guided logits, for half the work of the heads.
 
@@ -17,7 +19,11 @@ Symbols: R rows of the cache, d width of an attention head, n columns so far; th
 """
 
 import math
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,6 +32,12 @@ from torch.nn import functional as F
 from minigen.guidance import guide
 from minigen.lm import AudioLM, KVCache, Layer
 from minigen.replay import Replay
+
+if TYPE_CHECKING:
+    from minigen.native import NativeDecoder
+
+LOAD, COMPILE = 300, 2000  # columns that save what it takes to load `minigen.native`, and to compile it (once ever)
+_asked_for = 0  # columns of this process so far
 
 
 class Decoder:
@@ -113,9 +125,25 @@ class FixedDecoder(Decoder):
         return logits
 
 
-def make_decoder(lm: AudioLM, cache: KVCache, guidance: float | None = None) -> Decoder:
-    """The faster one of the two, where the model is."""
-    return (FixedDecoder if lm.norm.weight.is_cuda else Decoder)(lm, cache, guidance)
+def make_decoder(lm: AudioLM, cache: KVCache, guidance: float | None = None) -> "Decoder | NativeDecoder":
+    """The fastest one for where the model is, and for how much this process generates."""
+    weight = lm.norm.weight
+    if weight.is_cuda:
+        return FixedDecoder(lm, cache, guidance)
+    if weight.dtype == torch.float32 and weight.device.type == "cpu" and _loading_pays(cache.steps - cache.length):
+        with suppress(ImportError):  # numba is not there, or does not fit the NumPy at hand
+            from minigen.native import NativeDecoder
+
+            return NativeDecoder(lm, cache, guidance)
+    return Decoder(lm, cache, guidance)
+
+
+def _loading_pays(columns: int) -> bool:
+    """Whether `minigen.native` saves more than loading it takes: so it does once a process asked for enough columns."""
+    global _asked_for
+    _asked_for += columns
+    compiled = any((Path(__file__).parent / "__pycache__").glob("native.run-*.nbi"))  # by an earlier process
+    return "minigen.native" in sys.modules or _asked_for >= (LOAD if compiled else COMPILE)
 
 
 class _Layer:

@@ -23,8 +23,8 @@ from pathlib import Path
 from minigen.errors import MinigenError
 from minigen.paths import DATA
 
-WEIGHTS = ("codec/mini", "text/mini", "lm/mini-no-dropout", "lm/mini-dropout",
-           "lm/mini-regularized", "judge/mini", "tagger/mini")
+WEIGHTS = ("codec/mini", "text/mini", "lm/mini-no-dropout", "lm/mini-dropout", "lm/mini-regularized", "judge/mini",
+           "tagger/mini")  # fmt: skip
 ROOM = 1.0  # GB that `minigen demo` may need under build/
 
 

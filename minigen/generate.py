@@ -152,9 +152,10 @@ class TextToAudio(HubModel):
     def from_pretrained(cls, name_or_folder: str | Path, dtype: torch.dtype = torch.float32) -> "TextToAudio":
         """Load all three parts by one name.
 
-        name_or_folder: "mini" (the best shipped model), "mini-no-dropout", "mini-dropout", "mini-regularized"; an official
-            MusicGen such as "facebook/musicgen-small", by name or folder; or a folder (or hub name) with a language model and
-            pipeline.json, {"codec": name, "text": name}, where a name may be that of a folder inside it.
+        name_or_folder: "mini" (the best shipped model), "mini-no-dropout", "mini-dropout", "mini-regularized"; an
+            official MusicGen such as "facebook/musicgen-small", by name or folder; or a folder (or hub name) with a
+            language model and pipeline.json, {"codec": name, "text": name}, where a name may be that of a folder
+            inside it.
         dtype: of the language model's weights and the text encoder's; float16 or bfloat16 take half the memory.
 
         Raises:
