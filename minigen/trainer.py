@@ -143,9 +143,9 @@ class Trainer:
         if not self.recordable():
             return self._backward(*self.losses(codes, captions, drop, similarity))
         batch = self._batch(codes, captions, drop, similarity)
-        for name, length in (("memory", (0, 0, 0)), ("mask", (0,))):  # few lengths of text: each wants a graph
-            if name in batch:
-                batch[name] = F.pad(batch[name], (*length, -batch["mask"].shape[1] % WORDS))
+        if "mask" in batch:  # few lengths of text: each wants a graph
+            spare = -batch["mask"].shape[1] % WORDS
+            batch |= {"memory": F.pad(batch["memory"], (0, 0, 0, spare)), "mask": F.pad(batch["mask"], (0, spare))}
         kind = tuple((name, part.shape) for name, part in batch.items())
         if kind not in self.recorded:
             self.recorded[kind] = self._record(batch, similarity)

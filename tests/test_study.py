@@ -264,6 +264,11 @@ def test_in_every_step_means_in_steps_with_text_too():
     assert trainer(similarity=1.0).losses(codes, captions, False)[1] == 0
     always = trainer(similarity=1.0, every_step=True)
     assert always.losses(codes, captions, False, always.similarity(drop=False))[1] > 0
+    usual = trainer(similarity=1.0, text_dropout=0.0)
+    always = trainer(similarity=1.0, text_dropout=0.0, every_step=True)
+    for one in (usual, always):
+        one.train_step(codes, captions)
+    assert not torch.equal(always.lm.norm.weight, usual.lm.norm.weight)  # the step itself takes it
     validated = trainer(similarity=1.0, every_step=True)
     validated.lm.eval()
     assert validated.losses(codes, captions, False)[1] == 0

@@ -15,6 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from minigen.corpus.builtin import split_sizes
 from minigen.errors import MinigenError
 from minigen.files import read_rows, write_aside
 from minigen.lm import AudioLM
@@ -23,6 +24,8 @@ from minigen.study.table import CODEC, REAL, SHUFFLED, Results, measured
 from minigen.train import SETTINGS_FILE
 
 TOP = Path(__file__).resolve().parents[2]
+# What the weights at hand were made from, and on; to be changed with them.
+CLIPS, MACHINE = 37500, "a GPU (H100) that up to fourteen other trainings shared"
 FILES = ("model.safetensors", "pipeline.json", SETTINGS_FILE, "log.csv", "config.json")
 SAID = {
     "mini-no-dropout": "The text is never taken away: what guidance compares with, the model without text, was never "
@@ -67,6 +70,8 @@ def card(name: str, folder: Path, results: Results) -> str:
     lm, config, row = AudioLM.from_pretrained(folder), results.config, _row(name, results)
     settings, log = json.loads((folder / SETTINGS_FILE).read_text()), read_rows(folder / "log.csv")
     curve = [[int(r["step"]), round(float(r["valid"]), 3), round(float(r["valid_no_text"]), 3)] for r in log]
+    clips = split_sizes(CLIPS)["train"]
+    rows = round(clips * (1 + config.mix))
     sounds = {control: (control, 0.0) for control in (REAL, CODEC, SHUFFLED)}
     sounds |= {f"guidance {g:g}": (row["run"], g) for g in config.guidances}
     return f"""# lm/{name}
@@ -78,17 +83,18 @@ parameters: reads codes of codec/mini and states of text/mini. float16.
 
 **Made by**
 
-    minigen corpus --out corpus --clips 37500 --seed 0
-    minigen tokenize corpus --out tokens/train --mix 0.2
+    minigen corpus --out corpus --clips {CLIPS} --seed 0
+    minigen tokenize corpus --out tokens/train --mix {config.mix:g}
     minigen tokenize corpus --out tokens/validation --split validation --mix 0
     minigen train tokens/train --valid tokens/validation --width {lm.config.width} \
 --batch-size {settings["batch_size"]} --steps {settings["steps"]} \
 --text-dropout {settings["text_dropout"]:g} --similarity {settings["similarity"]:g} --out {name}
 
-in {float(log[-1]["minutes"]):.1f} minutes on a GPU (H100) that up to fourteen other trainings shared.
+in {float(log[-1]["minutes"]):.1f} minutes on {MACHINE}.
 
-**Data.** The training split of the built-in corpus, 30000 clips of {config.seconds:g} s, and 6000 mixtures of two of
-them: 40 hours, each seen {settings["batch_size"] * settings["steps"] / 36000:.1f} times. No recording was used.
+**Data.** The training split of the built-in corpus, {clips} clips of {config.seconds:g} s, and {rows - clips} \
+mixtures of two of them: {rows * config.seconds / 3600:.0f} hours, each seen \
+{settings["batch_size"] * settings["steps"] / rows:.1f} times. No recording was used.
 
 **Settings.** {SETTINGS_FILE} beside this card: Muon and AdamW at a peak rate of {settings["learning_rate"]:g} \
 (`minigen/optim.py`), seed {settings["seed"]}. The weight of the regulariser is the one that the study chose.
