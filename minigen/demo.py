@@ -178,8 +178,7 @@ def demo_need(run: Run, minutes: float, clips: int, built: bool) -> Need:
     with torch.device("meta"):
         live = sum(weight.numel() for weight in new_model(encoder, tokens, sizes).parameters())
     steps = round(run.config.seconds * codec.frame_rate) + codec.num_codebooks
-    memory = training_memory(live, sizes.layers, sizes.width, 4 * sizes.width,
-                             codec.num_codebooks * codec.codebook_size, sizes.batch_size, steps)  # fmt: skip
+    memory = training_memory(live, sizes.layers, sizes.width, 4 * sizes.width, sizes.batch_size, steps)
     corpus = corpus_need(run.out, clips, run.seed, run.config.seconds).disk if built else 0
     return Need("the demo", live, memory, 2 * 40 * live + corpus, 60 * minutes + BESIDE, run.out)
 

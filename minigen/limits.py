@@ -20,6 +20,7 @@ MOST = 2**20  # of any size in a config: no model has layers a million wide, and
 MOST_PARTS = 1024  # of what is built one by one: layers, codebooks, heads
 PARTS = ("layers", "blocks", "heads", "num_codebooks", "parts", "depth")
 BYTES = 4  # a float32
+PIECES = 3 * BYTES * 2**21  # of logits, a few of which `minigen.loss` holds at a time on a processor
 
 
 def check_config(config: object) -> None:
@@ -93,17 +94,16 @@ class Need:
             raise MinigenError(f"{self.what} needs {amount(self.disk)}B of disk, {have}. Make room.")
 
 
-def training_memory(parameters: int, layers: int, width: int, ffn: int, logits: int, rows: int, steps: int) -> int:
+def training_memory(parameters: int, layers: int, width: int, ffn: int, rows: int, steps: int) -> int:
     """Bytes that a training step takes: seven copies of the weights, and what the way back needs of the way there.
 
     Weights, gradients, AdamW's two moments (Muon has one, and another while it works), their average, the copy that is
     validated, and one to spare: 7 · 4 bytes a parameter.
-    For each of `rows` · `steps` positions 20 vectors of `width` and 3 of `ffn` in each layer, and 4 rows of `logits`
-    (K · V) once, in float32. The weights of attention are not among them: the fused kernel never keeps them.
+    For each of `rows` · `steps` positions 20 vectors of `width` and 3 of `ffn` in each layer, in float32. Weights of
+    attention are not among them, the fused kernel never keeps them; nor logits but for the pieces of `minigen.loss`.
     docs/scaling.md compares this with the measured peak of a process.
     """
-    each = layers * (20 * width + 3 * ffn) + 4 * logits
-    return BYTES * (7 * parameters + rows * steps * each)
+    return BYTES * (7 * parameters + rows * steps * layers * (20 * width + 3 * ffn)) + PIECES
 
 
 def recipe_need(what: str, parameters: int, held: float, minutes: float, folder: str | Path) -> Need:

@@ -30,9 +30,10 @@ from minigen.errors import MinigenError
 from minigen.files import sweep, write_aside
 from minigen.limits import Need, training_memory
 from minigen.lm import AudioLM
+from minigen.loss import cross_entropy
 from minigen.optim import Ema, TrainConfig, learning_rate
 from minigen.text import MAX_TOKENS, TextEncoder
-from minigen.trainer import NotFinite, Trainer, cross_entropy
+from minigen.trainer import NotFinite, Trainer
 
 __all__ = ["Ema", "TrainConfig", "Trainer", "cross_entropy", "learning_rate", "seconds_per_step", "train"]
 
@@ -179,10 +180,8 @@ def seconds_per_step(
 def training_need(lm: AudioLM, tokens: TokenSet, config: TrainConfig, folder: str | Path, seconds: float = 0) -> Need:
     """What a training will take: memory in every process of this machine, and twice its checkpoint on the disk."""
     sizes, parameters = lm.config, sum(p.numel() for p in lm.parameters())
-    memory = training_memory(
-        parameters, sizes.layers, sizes.width, sizes.ffn, sizes.num_codebooks * sizes.codebook_size,
-        config.batch_size // processes.count(), tokens.codes.shape[-1] + max(sizes.delays),
-    )  # fmt: skip
+    rows, steps = config.batch_size // processes.count(), tokens.codes.shape[-1] + max(sizes.delays)
+    memory = training_memory(parameters, sizes.layers, sizes.width, sizes.ffn, rows, steps)
     disk = (2 * 16 + 4) * parameters  # weights, moments and average, in the old checkpoint and the new; the model
     return Need("training", parameters, memory * processes.beside(), disk, seconds, Path(folder))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from minigen import processes
@@ -28,6 +28,7 @@ from minigen.corpus.tokens import TokenSet
 from minigen.device import fast_bf16
 from minigen.errors import MinigenError
 from minigen.lm import AudioLM, shift_right
+from minigen.loss import at_least_float32, heads_cross_entropy
 from minigen.optim import Ema, TrainConfig, learning_rate, make_optimizers
 from minigen.patterns import DelayPattern
 from minigen.regularizer import pool, similarity_loss_pooled
@@ -39,21 +40,6 @@ WORDS = 16  # texts are padded to a multiple of it where every length costs a re
 
 class NotFinite(MinigenError):
     """A loss or a gradient that is no number; the weights have not been touched by it."""
-
-
-def cross_entropy(logits: Tensor, sequence: Tensor) -> Tensor:
-    """Mean cross-entropy in nats over the real codes: logits [B, K, S, V], sequence int64 [B, K, S] (V = no code)."""
-    return F.cross_entropy(logits.flatten(0, 2), sequence.flatten(), ignore_index=logits.shape[-1])
-
-
-def heads_cross_entropy(hidden: Tensor, heads: nn.ModuleList, sequence: Tensor) -> Tensor:
-    """`cross_entropy` of the heads' logits, which are made in one product and never sorted by codebook.
-
-    hidden [B, S, D], sequence [B, K, S]. The logits are the largest thing of a step, B S K V numbers: each copy counts.
-    """
-    size = heads[0].out_features
-    logits = F.linear(hidden, torch.cat([head.weight for head in heads])).view(-1, size)
-    return F.cross_entropy(_at_least_float32(logits), sequence.transpose(1, 2).flatten(), ignore_index=size)
 
 
 class Trainer:
@@ -103,7 +89,7 @@ class Trainer:
             entropy = heads_cross_entropy(hidden, self.lm.heads, sequence)
         if not similarity:
             return entropy, torch.zeros((), device=sequence.device)
-        heard = pool(_at_least_float32(hidden), None, self.config.pooling)
+        heard = pool(at_least_float32(hidden), None, self.config.pooling)
         return entropy, similarity_loss_pooled(*map(processes.gather_rows, (pooled, heard)))
 
     def train_step(self, codes: Tensor, captions: list[str]) -> dict:
@@ -239,7 +225,3 @@ class Trainer:
         self.ema.weights, self.ema.updates, self.step = state["ema"], state["ema_updates"], state["step"]
         self.recent = state["recent"]
         return state["history"]
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -9,12 +9,12 @@ from minigen.corpus.scenes import render_scene
 from minigen.generate import TextToAudio
 from minigen.judge import load_judge
 from minigen.lm import shift_right
+from minigen.loss import cross_entropy
 from minigen.metrics import clap_score
 from minigen.patterns import DelayPattern
 from minigen.recipes.codec_card import distances, entries_used, lines_of, through
 from minigen.recipes.codec_data import Recordings
 from minigen.recipes.codec_losses import mel_distance
-from minigen.train import cross_entropy
 
 CLIPS = 16
 

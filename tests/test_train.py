@@ -20,13 +20,11 @@ from minigen.train import (
     TrainConfig,
     Trainer,
     _rows,
-    cross_entropy,
     fingerprint,
     learning_rate,
     seconds_per_step,
     train,
 )
-from minigen.trainer import heads_cross_entropy
 
 SIZES = AudioLMConfig(
     num_codebooks=2, codebook_size=16, width=32, layers=1, heads=2, ffn=64, memory_width=8, delays=(0, 1)
@@ -60,24 +58,6 @@ def run(folder, lm=None, progress=False, **settings):
     lm = lm or AudioLM(SIZES)
     config = TrainConfig(**{"steps": 40, "batch_size": 8, "warmup": 5, "valid_every": 20, **settings})
     return lm, train(lm, Words(), tokens(), tokens(16, seed=1), folder, config, progress=progress)
-
-
-def test_cross_entropy_is_the_mean_over_real_codes():
-    logits, sequence = torch.randn(2, 3, 5, 7), torch.randint(8, (2, 3, 5))  # 7 = V marks a gap
-    losses = []
-    for b in range(2):
-        for k in range(3):
-            for s in range(5):
-                if sequence[b, k, s] < 7:
-                    losses.append(-torch.log_softmax(logits[b, k, s], 0)[sequence[b, k, s]])
-    assert torch.allclose(cross_entropy(logits, sequence), torch.stack(losses).mean())
-
-
-def test_the_loss_of_a_step_is_the_cross_entropy_of_the_logits():
-    lm = AudioLM(SIZES).double()
-    hidden, sequence = torch.randn(3, 7, 32, dtype=torch.float64), torch.randint(17, (3, 2, 7))  # 16 = V marks a gap
-    expected = cross_entropy(lm.head(hidden), sequence)
-    assert torch.allclose(heads_cross_entropy(hidden, lm.heads, sequence), expected, atol=1e-12)
 
 
 def test_the_rate_rises_then_falls_to_a_twentieth():
