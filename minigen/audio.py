@@ -8,10 +8,12 @@ The first link of the chain: everything after it sees float32 waveforms [B, 1, s
 """
 
 import io
+import math
 import os
 import re
 from fractions import Fraction
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ from minigen.errors import MinigenError
 from minigen.files import write_aside
 
 SAMPLE_RATE = 16000
+MAX_RATE = 655_350  # Hz: what flac can say
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
 WRITABLE = {".wav": "WAV", ".flac": "FLAC"}
 
@@ -53,11 +56,14 @@ def load_audio(
 
     Raises:
         AudioError: missing, not audio, empty, truncated, holding NaN or infinity, or over before `start`.
-        MinigenError: `seconds` is not above 0.
+        MinigenError: `seconds` is not above 0, `start` no number, or `sample_rate` no whole number above 0.
     """
     name = "these bytes" if isinstance(source, bytes) else f"{source}"
-    if seconds is not None and not seconds > 0:
+    if seconds is not None and not 0 < seconds < math.inf:
         raise MinigenError(f"cannot read {seconds} s of {name}. Ask for more than 0 s.")
+    if not math.isfinite(start):
+        raise MinigenError(f"cannot begin to read {name} at {start} s. Give a number of seconds.")
+    _check_rate(sample_rate)
     rate, frames = check_audio(source)
     first = round(start * rate)
     if not 0 <= first < frames:
@@ -68,6 +74,11 @@ def load_audio(
         raise AudioError("not finite", f"{name} holds NaN or infinite samples. Use another recording.")
     wav = resample(wav, rate, sample_rate)
     return wav / wav.abs().max().clamp(min=1.0)
+
+
+def _check_rate(sample_rate: int, most: float = math.inf) -> None:
+    if not isinstance(sample_rate, Integral) or not 0 < sample_rate <= most:
+        raise MinigenError(f"the sample rate is {sample_rate!r}. Give a whole number of Hz, such as {SAMPLE_RATE}.")
 
 
 def check_audio(source: str | Path | bytes) -> tuple[int, int]:
@@ -145,7 +156,8 @@ def save_audio(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) ->
         sample_rate: Hz.
 
     Raises:
-        MinigenError: another shape or suffix, no samples, NaN or infinity, or a place that cannot be written.
+        MinigenError: another shape or suffix, no samples, NaN or infinity, a rate that files do not have, or a place
+            that cannot be written.
     """
     import soundfile
 
@@ -156,6 +168,7 @@ def save_audio(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) ->
         raise MinigenError(f"cannot write a waveform of shape {list(wav.shape)} to {path}. Give one clip.")
     if not torch.isfinite(wav).all():
         raise MinigenError(f"the waveform for {path} holds NaN or infinity. Check the model that made it.")
+    _check_rate(sample_rate, MAX_RATE)
     encoded = io.BytesIO()
     samples = wav.flatten().clamp(-1, 1).numpy()
     soundfile.write(encoded, samples, sample_rate, "PCM_16", format=WRITABLE[path.suffix.lower()])

@@ -244,7 +244,7 @@ def _listen(listed) -> None:
 
 def _study(listed) -> None:
     option = _command(
-        listed, commands.study, "test the regulariser: five models, three seeds, one table; goes on where it stopped",
+        listed, commands.study, "test the regulariser: four models, three seeds, one table; goes on where it stopped",
         "--out build/study",
     )  # fmt: skip
     option("--out", type=Path, default=Path("build/study"), help="folder for corpus, codes and models, some gigabytes")

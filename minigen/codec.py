@@ -225,19 +225,19 @@ class Codec(HubModel, nn.Module):
         """Waveform float32 [B, 1, samples] in [-1, 1] at `sample_rate` -> codes int64 [B, K, T].
 
         Raises:
-            MinigenError: not three dimensions, not mono, or no samples.
+            MinigenError: not three dimensions, not mono, no samples, or some that are no numbers.
         """
         check_waveform(wav)
         return self.quantizer.encode(self.latents(wav))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes int64 [B, K, T] -> waveform float32 [B, 1, T · hop] in [-1, 1].
+        """Codes int64 [B, K, T] -> waveform float32 [B, 1, T · hop]; fewer codebooks than K sound coarser.
 
         Raises:
-            MinigenError: not three dimensions, or a code outside 0..V-1.
+            MinigenError: not three dimensions, not int64, too many codebooks, or a code outside 0..V-1.
         """
-        check_codes(codes, self.codebook_size)
+        check_codes(codes, self.num_codebooks, self.codebook_size)
         return self.synthesize(self.quantizer.decode(codes)).clamp(-1, 1)
 
     def save_pretrained(self, folder: str | Path) -> None:

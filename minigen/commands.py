@@ -21,17 +21,17 @@ LISTENING = Path("build/listening")
 STUDY = Path("data/study")  # rows of the study, and its table: part of the project
 WEIGHTS = Path("build/weights")  # laid out as data/, so that MINIGEN_DATA=build/weights tries them
 REFERENCE = 240  # real clips, at the most, that FAD compares with
-FILE_SUFFIXES = (".wav", ".flac", ".csv")
 STARTED = time.monotonic()  # about when the process started
 
 
-def check_writable(path: Path, room: int = 0) -> None:
+def check_writable(path: Path, room: int = 0, is_file: bool = False) -> None:
     """Try whether `path` can be made, with `room` bytes in it, so that hours of work do not end in an error.
+
+    is_file: whether a file is meant, and not a folder.
 
     Raises:
         MinigenError: the place cannot be written, or `path` is a folder where a file is meant, or the reverse.
     """
-    is_file = path.suffix in FILE_SUFFIXES
     if path.exists() and path.is_dir() == is_file:
         raise MinigenError(f"{path} is a {'folder' if is_file else 'file'}. Name another place.")
     places = (path, *path.absolute().parents)
@@ -90,7 +90,7 @@ def make_tokens(
 
     check_writable(out)
     codec = load_codec(codec).to(device())
-    skipped = out.with_name(f"{out.name}-skipped.csv")
+    skipped = out.absolute().with_name(f"{out.absolute().name}-skipped.csv")
     clips = read_corpus(source or default_corpus(), split, audio, seconds, codec.sample_rate, skipped)
     print(f"{split}: {clips.report}")
     _say_need(tokens_need(clips, codec, out, mix, measure=True))
@@ -122,7 +122,12 @@ def train(options: Namespace) -> None:
     _say_training(model, encoder, learn, config, options)
     last = train(model, encoder, learn, valid, options.out, config, (options.codec, options.text))[-1]
     print(f"validation loss {last['valid']:.3f}, without text {last['valid_no_text']:.3f}")
-    print(f'hear it: minigen generate "a dog barks" --model {options.out}')
+    print(f'hear it: minigen generate "a dog barks" --model {_as_name(options.out)}')
+
+
+def _as_name(folder: Path) -> str:
+    """A folder as the name of a model: ./mini and not mini, which is shipped."""
+    return f"./{folder}" if str(folder).startswith("mini") else str(folder)
 
 
 def _say_training(model, encoder, tokens, config, options: Namespace) -> None:
@@ -190,7 +195,7 @@ def _fit_minutes(model, encoder, tokens, config, minutes: float):
 
 def generate(options: Namespace) -> None:
     """`minigen generate`: one caption as a sound file."""
-    check_writable(options.out, room=round(options.seconds * 32000))
+    check_writable(options.out, room=round(options.seconds * 32000), is_file=True)
     if options.prompt:
         _check_prompt(options.prompt, options.seconds)
     import torch
@@ -227,7 +232,10 @@ def evaluate(options: Namespace) -> None:
 
 def compare(options: Namespace) -> None:
     """`minigen compare`: several models, each at several strengths of guidance, and how far each is from the first."""
-    first, *others = _measure(options, [(model, guidance) for model in options.models for guidance in options.guidance])
+    pairs = [(model, guidance) for model in options.models for guidance in options.guidance]
+    if len({_title(*pair) for pair in pairs}) < len(pairs):
+        raise MinigenError(f"the same twice among {', '.join(_title(*pair) for pair in pairs)}. Name each once.")
+    first, *others = _measure(options, pairs)
 
     from minigen.evaluate import difference
 
@@ -237,10 +245,14 @@ def compare(options: Namespace) -> None:
             print(f"{other.name} less {first.name}: {title} {mean:+.3f}, 95 % interval [{low:+.3f}, {high:+.3f}]")
 
 
+def _title(model: str, guidance: float) -> str:
+    return f"{model}, guidance {guidance:g}"
+
+
 def _measure(options: Namespace, models: list[tuple[str, float]]) -> list:
     """Measure (model, guidance) pairs on the same clips, print and save the table; returns the models' rows."""
     if options.csv:
-        check_writable(options.csv)
+        check_writable(options.csv, is_file=True)
     from minigen.evaluate import control_sounds, generate_for, save_csv, table
     from minigen.generate import TextToAudio
     from minigen.judge import load_judge, load_tagger
@@ -258,7 +270,7 @@ def _measure(options: Namespace, models: list[tuple[str, float]]) -> list:
     loaded = {model: TextToAudio.from_pretrained(model) for model, _ in models}
     sounds, captions = control_sounds(real, loaded[models[0][0]].codec, options.seed), [clip.caption for clip in clips]
     for model, guidance in models:
-        name = f"{model}, guidance {guidance:g}"
+        name = _title(model, guidance)
         sounds[name] = generate_for(loaded[model], captions, options.seconds, guidance, options.seed, label=name)
     measured = {name: bench.row(name, wavs) for name, wavs in sounds.items()}
     every = [row for row, _ in measured.values()]
@@ -366,11 +378,14 @@ def train_codec(options: Namespace) -> None:
     out = options.out or WEIGHTS / "codec/mini"
     check_writable(out)
     from minigen.corpus import read_corpus
+    from minigen.hub import find_model
     from minigen.live import load_some
     from minigen.recipes.codec import CodecRecipe, train_codec
     from minigen.recipes.codec_card import HeldOut
     from minigen.recipes.codec_data import Recordings
 
+    if options.start:
+        find_model("codec", options.start)  # a wrong name is told before a corpus is made
     recipe = CodecRecipe(**_given(options))
     real = Recordings(options.real) if options.real else None  # a wrong folder is told before a corpus is made
     corpus = options.data or default_corpus()
@@ -405,7 +420,10 @@ def train_judge(options: Namespace) -> None:
     out = options.out or WEIGHTS / options.part / "mini"
     check_writable(out)
     from minigen.recipes import judge
+    from minigen.recipes.pictures import class_files
 
+    if options.real:
+        class_files(options.real, judge.Training().test_fold)  # a wrong folder is told before clips are made
     if options.part == "tagger":
         judge.train_tagger(out, options.real, replace(judge.Training(), **_given(options)), start=options.start)
     else:
@@ -435,4 +453,4 @@ def convert(options: Namespace) -> None:
 
     check_writable(options.out)
     convert_audiocraft(options.checkpoint, options.out)
-    print(f'{options.out}; hear it: minigen generate "a dog barks" --model {options.out}')
+    print(f'{options.out}; hear it: minigen generate "a dog barks" --model {_as_name(options.out)}')

@@ -21,7 +21,6 @@ Symbols: R rows of the cache, d width of an attention head, n columns so far; th
 import math
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,11 +130,16 @@ def make_decoder(lm: AudioLM, cache: KVCache, guidance: float | None = None) -> 
     if weight.is_cuda:
         return FixedDecoder(lm, cache, guidance)
     if weight.dtype == torch.float32 and weight.device.type == "cpu" and _loading_pays(cache.steps - cache.length):
-        with suppress(ImportError):  # numba is not there, or does not fit the NumPy at hand
-            from minigen.native import NativeDecoder
-
-            return NativeDecoder(lm, cache, guidance)
+        return (_native() or Decoder)(lm, cache, guidance)
     return Decoder(lm, cache, guidance)
+
+
+def _native() -> "type[NativeDecoder] | None":
+    try:
+        from minigen.native import NativeDecoder
+    except (ImportError, RuntimeError):  # no numba that fits the NumPy at hand, or no place to keep what it compiled
+        return None
+    return NativeDecoder
 
 
 def _loading_pays(columns: int) -> bool:

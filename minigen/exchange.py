@@ -83,7 +83,7 @@ def _package_settings(model) -> dict:
     second = encoder.model[2] if encoder.n_residual_layers > 1 else None
     (lstm,) = [layer.lstm for layer in encoder.model if hasattr(layer, "lstm")]
     return {
-        "target_bandwidths": list(model.target_bandwidths), "sampling_rate": model.sample_rate,
+        "target_bandwidths": [float(b) for b in model.target_bandwidths], "sampling_rate": model.sample_rate,
         "audio_channels": model.channels, "normalize": model.normalize, "chunk_length_s": model.segment,
         "overlap": model.overlap if model.segment else None, "hidden_size": encoder.dimension,
         "num_filters": encoder.n_filters, "num_residual_layers": encoder.n_residual_layers,

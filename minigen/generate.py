@@ -17,6 +17,7 @@ Sources: AudioGen (arXiv 2209.15352) for guidance, audiocraft's LMModel.generate
 
 import json
 import math
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -34,11 +35,15 @@ from minigen.text import load_text_encoder
 from minigen.weights import read_config
 
 MAX_SECONDS = 30.0  # what one call makes at most; MusicGen's limit
+MAX_GUIDANCE, LEAST_TEMPERATURE = 1000, 1e-4  # beyond them float32 ends
 UNKNOWN = -1  # marks a cell still to be drawn
 
 
 def keep_top_k(probs: Tensor, k: int) -> Tensor:
-    """Keep the k most likely codes of [..., V], set the others to 0 and scale to a sum of 1."""
+    """Keep the k most likely codes of [..., V], set the others to 0 and scale to a sum of 1.
+
+    Those as likely as the k-th stay too, as in audiocraft's sample_top_k.
+    """
     weakest = probs.topk(min(k, probs.shape[-1]), sorted=False).values.amin(-1, keepdim=True)
     kept = probs * (probs >= weakest)
     return kept / kept.sum(-1, keepdim=True)
@@ -51,7 +56,7 @@ def keep_top_p(probs: Tensor, p: float) -> Tensor:
     """
     ordered, order = probs.sort(descending=True, dim=-1)
     before = ordered.cumsum(-1) - ordered
-    kept = torch.zeros_like(probs).scatter(-1, order, ordered * (before < p))
+    kept = torch.zeros_like(probs).scatter(-1, order, ordered * (before < max(p, 1e-9)))  # the first one always
     return kept / kept.sum(-1, keepdim=True)
 
 
@@ -78,7 +83,7 @@ def sample(
         probs = keep_top_p(probs, top_p)
     elif top_k > 0:
         probs = keep_top_k(probs, top_k)
-    return torch.multinomial(probs.flatten(0, -2), 1, generator=generator).view(logits.shape[:-1])
+    return torch.multinomial(probs.view(-1, probs.shape[-1]), 1, generator=generator).view(logits.shape[:-1])
 
 
 @torch.no_grad()
@@ -107,9 +112,11 @@ def generate_codes(
         MinigenError: frames below 1, a prompt that does not fit, sampling options out of range (see `sample`), shapes.
     """
     _check_sampling(temperature, top_k, top_p)
-    if not math.isfinite(guidance):
-        raise MinigenError(f"guidance is {guidance}. Give a finite number, such as 3.")
+    if not abs(guidance) <= MAX_GUIDANCE:
+        raise MinigenError(f"guidance is {guidance}. Give a number up to {MAX_GUIDANCE}, such as 3.")
     rows = len(memory) if memory is not None else len(prompt) if prompt is not None else 1
+    if not rows:
+        raise MinigenError("no texts and no prompts. Give one or more, or neither.")
     special, pattern = lm.config.codebook_size, DelayPattern(lm.config.delays)
     known = pattern.apply(_canvas(lm, rows, frames, prompt), fill=special)
     sequence = torch.cat([torch.full_like(known[..., :1], special), known], dim=2)  # column s + 1 follows column s
@@ -206,7 +213,7 @@ class TextToAudio(HubModel):
         codes = None if prompt is None else self._encode(prompt, frames)
         states, mask = self.encoder(captions)
         device = self.lm.norm.weight.device
-        generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+        generator = None if seed is None else torch.Generator(device).manual_seed(int(seed))
         codes = generate_codes(
             self.lm, states.to(device), mask.to(device), frames, guidance, temperature, top_k, top_p,
             None if codes is None else codes.to(device), generator, progress,
@@ -244,7 +251,7 @@ def _inside(folder: Path, name: str) -> str:
 
 def _canvas(lm: AudioLM, rows: int, frames: int, prompt: Tensor | None) -> Tensor:
     """Codes [rows, K, frames] before generation: the prompt, and UNKNOWN after it."""
-    if not isinstance(frames, int) or frames < 1:
+    if not isinstance(frames, Integral) or frames < 1:
         raise MinigenError(f"frames is {frames!r}. Give a whole number of at least 1.")
     streams, size = lm.config.num_codebooks, lm.config.codebook_size
     codes = torch.full((rows, streams, frames), UNKNOWN, device=lm.norm.weight.device)
@@ -261,9 +268,10 @@ def _canvas(lm: AudioLM, rows: int, frames: int, prompt: Tensor | None) -> Tenso
 
 
 def _check_sampling(temperature: float, top_k: int, top_p: float) -> None:
-    if not 0 <= temperature < math.inf:
-        raise MinigenError(f"temperature is {temperature}. Give 0 (always the most likely code) or more; 1 is usual.")
-    if not isinstance(top_k, int) or top_k < 0:
+    if not (temperature == 0 or LEAST_TEMPERATURE <= temperature < math.inf):
+        least = f"0 (always the most likely code) or {LEAST_TEMPERATURE:g} and more"
+        raise MinigenError(f"temperature is {temperature}. Give {least}; 1 is usual.")
+    if not isinstance(top_k, Integral) or top_k < 0:
         raise MinigenError(f"top_k is {top_k!r}. Give a whole number, 0 for no limit.")
     if not 0 <= top_p <= 1:
         raise MinigenError(f"top_p is {top_p}. Give a probability, 0 to use top_k instead.")

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from minigen.errors import MinigenError
-from minigen.paths import find_weights
+from minigen.paths import find_weights, is_plain
 from minigen.weights import WEIGHTS, has_weights, one_line
 
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # "owner/model"
@@ -34,13 +34,14 @@ def find_model(part: str, name: str | Path, old_names: bool = False) -> Path:
     Raises:
         MinigenError: no such folder and no way to fetch it, or only pickled weights.
     """
-    name = str(name)
-    official = (OLD_NAME if old_names else HUB_NAME).fullmatch(name)
-    if name.startswith("mini") or Path(name).exists() or not official:
+    official = (OLD_NAME if old_names else HUB_NAME).fullmatch(str(name))
+    if (is_plain(name) and name.startswith("mini")) or Path(name).exists() or not official:
         refuse_pickles(Path(name))
         folder = find_weights(part, name)
     else:
-        folder = fetch(part, name, FILES, lambda folder: has_weights(folder) and (folder / "config.json").is_file())
+        folder = fetch(
+            part, str(name), FILES, lambda folder: has_weights(folder) and (folder / "config.json").is_file()
+        )
     return folder
 
 

@@ -185,8 +185,8 @@ def lm_to_musicgen(lm: AudioLM, encoder: TextEncoder | None = None, codec: Encod
     `MusicgenForConditionalGeneration`, whose `generate` gives this library's greedy codes.
 
     Raises:
-        MinigenError: one of the encoder and the codec without the other, or a text encoder as wide as the language
-            model while the projection is not the identity: MusicGen has no projection then.
+        MinigenError: one of the encoder and the codec without the other, a codec that is no EnCodec, or a text encoder
+            as wide as the language model while the projection is not the identity: MusicGen has no projection then.
     """
     from transformers import MusicgenForCausalLM
     from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
@@ -209,6 +209,9 @@ def lm_to_musicgen(lm: AudioLM, encoder: TextEncoder | None = None, codec: Encod
         return model.eval()
     if encoder is None or codec is None:
         raise MinigenError("a whole MusicGen has a text encoder and a codec. Give both, or neither.")
+    if not isinstance(codec, EncodecCodec):
+        kind = type(codec).__name__
+        raise MinigenError(f"a whole MusicGen has an official EnCodec, not a {kind}. Export the language model alone.")
     return _whole(lm, model, encoder, codec)
 
 

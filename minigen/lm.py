@@ -318,7 +318,7 @@ class AudioLM(HubModel, nn.Module):
 
 def find_lm(name_or_folder: str | Path) -> Path:
     """The folder of a language model, as `hub.find_model` finds it; "mini" is the best of the shipped ones."""
-    return find_model("lm", BEST if str(name_or_folder) == "mini" else name_or_folder)
+    return find_model("lm", BEST if name_or_folder == "mini" else name_or_folder)
 
 
 def _read_config(folder: Path) -> AudioLMConfig:

@@ -46,19 +46,19 @@ class EncodecCodec(HubModel, nn.Module):
         """Waveform float32 [B, 1, samples] in [-1, 1] at `sample_rate` -> codes int64 [B, K, T].
 
         Raises:
-            MinigenError: not three dimensions, not mono, or no samples.
+            MinigenError: not three dimensions, not mono, no samples, or some that are no numbers.
         """
         check_waveform(wav)
-        return self.model.encode(wav, bandwidth=self.bandwidth).audio_codes[0]
+        return self.model.encode(wav.to(self.model.dtype), bandwidth=self.bandwidth).audio_codes[0]
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes int64 [B, K, T] -> waveform float32 [B, 1, samples]; fewer codebooks than K sound coarser.
 
         Raises:
-            MinigenError: not three dimensions, or a code outside 0..V-1.
+            MinigenError: not three dimensions, not int64, too many codebooks, or a code outside 0..V-1.
         """
-        check_codes(codes, self.codebook_size)
+        check_codes(codes, self.num_codebooks, self.codebook_size)
         return self.model.decode(codes[None], [None]).audio_values
 
     @classmethod
@@ -102,14 +102,18 @@ def check_mono(config) -> None:
 
 
 def check_waveform(wav: Tensor) -> None:
-    """MinigenError unless a waveform is [B, 1, samples] and not empty."""
-    if wav.ndim != 3 or wav.shape[1] != 1 or wav.shape[2] == 0:
-        raise MinigenError(f"a waveform is [B, 1, samples] with samples > 0, got {list(wav.shape)}.")
+    """MinigenError unless a waveform is [B, 1, samples], not empty, and finite."""
+    if wav.ndim != 3 or wav.shape[1] != 1 or wav.numel() == 0:
+        raise MinigenError(f"a waveform is [B, 1, samples] with B and samples > 0, got {list(wav.shape)}.")
+    if not wav.is_floating_point() or not wav.isfinite().all():
+        raise MinigenError(f"a waveform is float32 in [-1, 1], got {wav.dtype} or samples that are no numbers.")
 
 
-def check_codes(codes: Tensor, size: int) -> None:
-    """MinigenError unless codes are [B, K, T], not empty, each from 0 to size - 1."""
-    if codes.ndim != 3 or codes.numel() == 0:
-        raise MinigenError(f"codes are [B, K, T], got {list(codes.shape)}.")
+def check_codes(codes: Tensor, most: int, size: int) -> None:
+    """MinigenError unless codes are int64 [B, K, T], not empty, K at most `most`, each from 0 to size - 1."""
+    if codes.ndim != 3 or codes.numel() == 0 or codes.shape[1] > most:
+        raise MinigenError(f"codes are [B, K, T] with up to {most} codebooks, got {list(codes.shape)}.")
+    if codes.dtype != torch.int64:
+        raise MinigenError(f"codes are int64, got {codes.dtype}. Give codes.long().")
     if codes.min() < 0 or codes.max() >= size:
         raise MinigenError(f"codes lie in 0..{size - 1}, got {int(codes.min())}..{int(codes.max())}.")

@@ -49,6 +49,13 @@ class TrainConfig:
                 f"steps {self.steps}, batch_size {self.batch_size} and learning_rate {self.learning_rate} "
                 f"must be positive."
             )
+        if self.ema_every < 1 or self.valid_every < 1 or self.seed < 0:
+            raise MinigenError(
+                f"ema_every {self.ema_every} and valid_every {self.valid_every} are 1 or more, seed {self.seed} is not "
+                f"negative."
+            )
+        if self.pooling not in ("max", "mean"):
+            raise MinigenError(f'pooling is {self.pooling!r}. Choose "max" or "mean".')
         if not 0 <= self.text_dropout <= 1 or not 0 <= self.similarity < math.inf:
             raise MinigenError(
                 f"text_dropout {self.text_dropout} lies in 0..1 and similarity {self.similarity} is 0 or more."

@@ -8,21 +8,27 @@ from minigen.errors import MinigenError
 DATA = Path(os.environ.get("MINIGEN_DATA", Path(__file__).resolve().parent.parent / "data"))
 
 
-def find_weights(part: str, name: str) -> Path:
+def find_weights(part: str, name: str | Path) -> Path:
     """Folder of the weights called `name` for `part` ("codec", "text", "lm", "judge", "tagger").
 
-    A name that starts with "mini" is a shipped model, anything else a folder on disk.
+    A shipped model comes before a folder of the same name, unless it is given as ./name or as a Path.
 
     Raises:
         MinigenError: no such folder.
     """
-    folder = DATA / part / name if name.startswith("mini") and not Path(name).exists() else Path(name)
+    kept = DATA / part / name
+    folder = kept if is_plain(name) and (kept / "config.json").is_file() else Path(name)
     if not (folder / "config.json").is_file():
         raise MinigenError(
-            f"no {part} weights named {name!r} (looked for {folder / 'config.json'}). "
+            f"no {part} weights named {str(name)!r} (looked for {folder / 'config.json'}). "
             f"Name a shipped model ({', '.join(shipped(part)) or 'none found'}) or a folder with a config.json."
         )
     return folder
+
+
+def is_plain(name: str | Path) -> bool:
+    """Whether this is a name without a folder in it, as shipped models have."""
+    return isinstance(name, str) and not any(separator in name for separator in ("/", os.sep))
 
 
 def shipped(part: str) -> list[str]:

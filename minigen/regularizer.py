@@ -78,8 +78,11 @@ def pool(states: Tensor, mask: Tensor | None = None, pooling: str = "max") -> Te
     states: [B, N, D]. mask: bool [B, N], True = real; None where all are. Returns [B, D].
 
     Raises:
-        MinigenError: an unknown pooling, a mask of another shape or type, or a row with nothing real in it.
+        MinigenError: states of other dimensions or without a position, an unknown pooling, a mask of another shape or
+            type, or a row with nothing real in it.
     """
+    if states.ndim != 3 or states.shape[1] == 0:
+        raise MinigenError(f"states are {list(states.shape)}. Give [B, N, D], N above 0: a vector for each position.")
     if pooling not in ("max", "mean"):
         raise MinigenError(f'pooling is {pooling!r}. Choose "max" or "mean".')
     if mask is None:
@@ -88,7 +91,8 @@ def pool(states: Tensor, mask: Tensor | None = None, pooling: str = "max") -> Te
     padding = ~mask[..., None]
     if pooling == "max":
         return states.masked_fill(padding, -torch.inf).amax(dim=1)
-    return states.masked_fill(padding, 0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+    kind = torch.promote_types(states.dtype, torch.float32)  # a sum of float16 soon is too large for it
+    return (states.masked_fill(padding, 0).sum(dim=1, dtype=kind) / mask.sum(dim=1, keepdim=True)).to(states.dtype)
 
 
 def _check_mask(states: Tensor, mask: Tensor) -> None:

@@ -130,7 +130,7 @@ def load_text_encoder(name: str | Path = "mini", dtype: torch.dtype = torch.floa
 
 def _check(captions: list[str]) -> None:
     """Refuse what would come out as states that mean nothing."""
-    if isinstance(captions, str) or not all(isinstance(caption, str) for caption in captions):
+    if not isinstance(captions, list | tuple) or not all(isinstance(caption, str) for caption in captions):
         raise MinigenError(f"captions must be a list of texts, not {captions!r:.60}. Write ['a dog barks'].")
     if not captions:
         raise MinigenError("no captions. Give at least one.")

@@ -53,6 +53,15 @@ def test_what_the_new_rate_cannot_carry_is_gone(tmp_path):
     assert load_audio(tmp_path / "a.wav")[..., 500:-500].abs().max() < 0.01
 
 
+@pytest.mark.parametrize("asked", [
+    {"start": math.nan}, {"seconds": math.inf}, {"sample_rate": 0}, {"sample_rate": 16000.0},
+])  # fmt: skip
+def test_a_part_or_a_rate_that_is_no_number_is_refused(tmp_path, asked):
+    soundfile.write(tmp_path / "a.wav", tone(), 16000)
+    with pytest.raises(MinigenError, match="nan|inf|sample rate"):
+        load_audio(tmp_path / "a.wav", **asked)
+
+
 def test_channels_are_averaged(tmp_path):
     channels = np.random.default_rng(0).uniform(-1, 1, (1000, 8))
     soundfile.write(tmp_path / "a.wav", channels, 16000, "FLOAT")
@@ -173,6 +182,9 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
     ]:
         with pytest.raises(MinigenError):
             save_audio(tmp_path / name, wav)
+    for rate in (0, 1_000_000, 16000.0):
+        with pytest.raises(MinigenError, match="sample rate is"):
+            save_audio(tmp_path / "a.flac", torch.zeros(10), rate)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.wav"]
 
 

@@ -78,9 +78,9 @@ def test_a_wrong_count_of_pairs_gets_its_diagnosis(function, diagnosis):
 
 
 @pytest.mark.parametrize("function", [
-    lambda free, weights, row: max(0, int((free - 24 * weights) / row)),
-    lambda free, weights, row: max(0, (free - 4 * 6 * weights) // row),
-    lambda free, weights, row: torch.tensor(max(0.0, math.floor((free - 24 * weights) / row))),
+    lambda free, weights, row: max(0, int((free - 28 * weights) / row)),
+    lambda free, weights, row: max(0, (free - 4 * 7 * weights) // row),
+    lambda free, weights, row: torch.tensor(max(0.0, math.floor((free - 28 * weights) / row))),
 ])  # fmt: skip
 def test_the_rows_that_fit_are_accepted_as_any_whole_number(function):
     assert check.rows_that_fit(function).right
@@ -91,11 +91,11 @@ def test_the_rows_that_fit_are_accepted_as_any_whole_number(function):
     [
         (lambda f, w, r: f // r, "no room for the weights"),
         (lambda f, w, r: max(0, (f - 4 * w) // r), "keep the weights only"),
-        (lambda f, w, r: max(0, (f - 6 * w) // r), "A float32 has four"),
-        (lambda f, w, r: max(0, (f - 24 * w) / r), "not whole"),
-        (lambda f, w, r: max(0, math.ceil((f - 24 * w) / r)), "rounded up"),
-        (lambda f, w, r: (f - 24 * w) // r, "Give 0 there"),
-        (lambda f, w, r: int((f - 24 * w) / r), "Give 0 there"),
+        (lambda f, w, r: max(0, (f - 7 * w) // r), "A float32 has four"),
+        (lambda f, w, r: max(0, (f - 28 * w) / r), "not whole"),
+        (lambda f, w, r: max(0, math.ceil((f - 28 * w) / r)), "rounded up"),
+        (lambda f, w, r: (f - 28 * w) // r, "Give 0 there"),
+        (lambda f, w, r: int((f - 28 * w) / r), "Give 0 there"),
         (lambda f, w, r: 7, "gives 7, not 16"),
         (lambda f, w, r: "many", "not a number"),
         (lambda f, w, r: ..., "no answer"),

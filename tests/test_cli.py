@@ -143,6 +143,10 @@ def test_every_command_but_generate_needs_no_argument():
         (["evaluate", "--clips", "1"], "1"),
         (["evaluate", "--data", "nowhere"], "nowhere"),
         (["compare", "nomodel", "--data", "nowhere"], "no"),
+        (["compare", "mini", "mini"], "the same twice"),
+        (["compare", "mini", "--guidance", "1", "1.0"], "the same twice"),
+        (["train-codec", "--start", "nocodec"], "nocodec"),
+        (["train-judge", "--real", "nowhere"], "nowhere"),
         (["listen", "--models", "nomodel", "mini"], "nomodel"),
         (["listen", "--models", "mini-dropout"], "two or more"),
         (["listen", "--guidance", "1", "2", "3"], "3 strengths"),
@@ -287,6 +291,30 @@ def test_the_chain_runs_by_the_commands_alone(capsys, empty_folder):
     assert cli.main("generate rain -o rain.wav --seconds 1 --model again --guidance 2".split()) == 0
     assert load_audio("rain.wav").shape == (1, 1, 16000)
     assert "hear it: minigen generate" in capsys.readouterr().out
+
+
+def test_tokens_may_be_written_to_the_folder_of_the_command(capsys, empty_folder, monkeypatch):
+    assert cli.main("corpus --out clips --clips 12 --seconds 1".split()) == 0
+    Path("here").mkdir()
+    monkeypatch.chdir("here")
+    assert cli.main("tokenize ../clips --out . --seconds 1".split()) == 0
+    assert {path.name for path in Path(".").iterdir()} >= {"codes.npy"}
+
+
+def test_a_sound_or_a_table_is_replaced_whatever_its_suffix_looks_like(tmp_path):
+    for name in ("a.WAV", "table.txt"):
+        (tmp_path / name).write_text("old")
+        commands.check_writable(tmp_path / name, is_file=True)
+    with pytest.raises(MinigenError, match="is a folder"):
+        commands.check_writable(tmp_path, is_file=True)
+    with pytest.raises(MinigenError, match="is a file"):
+        commands.check_writable(tmp_path / "a.WAV")
+
+
+def test_a_model_that_is_called_as_a_shipped_one_is_named_by_its_folder():
+    assert [commands._as_name(Path(name)) for name in ("mini", "mini-own", "own", "x/mini")] == [
+        "./mini", "./mini-own", "own", "x/mini",
+    ]  # fmt: skip
 
 
 def test_models_are_measured_between_their_controls_and_against_the_first(capsys, monkeypatch):

@@ -310,10 +310,25 @@ def test_weights_that_do_not_fit_give_one_clear_line(tmp_path, change):
         load_codec(tmp_path)
 
 
-@pytest.mark.parametrize("shape", [(16000,), (1, 16000), (1, 2, 16000), (1, 1, 0)])
+@pytest.mark.parametrize("shape", [(16000,), (1, 16000), (1, 2, 16000), (1, 1, 0), (0, 1, 16000)])
 def test_a_waveform_of_another_shape_is_refused(shape):
     with pytest.raises(MinigenError, match=r"\[B, 1, samples\]"):
         Codec(TINY).encode(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_a_waveform_with_samples_that_are_no_numbers_is_refused(wrong):
+    with pytest.raises(MinigenError, match="no numbers"):
+        Codec(TINY).encode(torch.tensor([0.0, wrong]).expand(1, 1, 2))
+
+
+@pytest.mark.parametrize("codes, says", [
+    (torch.zeros(1, TINY.num_codebooks + 1, 4, dtype=torch.int64), f"up to {TINY.num_codebooks} codebooks"),
+    (torch.zeros(1, TINY.num_codebooks, 4, dtype=torch.int16), "int64, got torch.int16"),
+])  # fmt: skip
+def test_codes_of_too_many_codebooks_or_of_another_type_are_refused(codes, says):
+    with pytest.raises(MinigenError, match=says):
+        Codec(TINY).decode(codes)
 
 
 @pytest.mark.parametrize("code", [-1, 16])
@@ -325,6 +340,14 @@ def test_a_code_outside_the_codebook_is_refused(code):
 def test_an_unknown_codec_gives_one_clear_line():
     with pytest.raises(MinigenError, match="no codec weights named 'mini-nothing'"):
         load_codec("mini-nothing")
+
+
+def test_a_folder_does_not_hide_the_shipped_codec_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Codec(TINY).save_pretrained("mini")
+    Codec(TINY).save_pretrained("mini-own")
+    assert load_codec("mini").config != TINY
+    assert load_codec("./mini").config == load_codec("mini-own").config == TINY
 
 
 # --- the official one behind the same interface

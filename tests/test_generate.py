@@ -3,6 +3,7 @@
 import json
 import zlib
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +46,22 @@ def test_top_k_keeps_the_k_most_likely_as_a_loop_and_as_transformers_do():
         best = sorted(range(30), key=lambda code, probs=probs: -probs[code])[:7]
         assert sorted(row.nonzero().flatten().tolist()) == sorted(best)
     torch.testing.assert_close(keep_top_k(logits.softmax(-1), 99), logits.softmax(-1))  # more than there are: all
+
+
+def test_top_k_keeps_all_that_are_as_likely_as_the_last_one():
+    probs = torch.tensor([0.3, 0.2, 0.2, 0.2, 0.1])
+    assert (keep_top_k(probs, 2) > 0).tolist() == [True, True, True, True, False]
+
+
+def test_the_smallest_nucleus_is_the_most_likely_code():
+    logits = torch.randn(50, 30)
+    assert torch.equal(sample(logits, top_p=1e-320, generator=seed(1)), logits.argmax(-1))
+
+
+def test_a_single_row_and_whole_numbers_of_numpy_will_do(lm):
+    logits = torch.randn(30)
+    assert sample(logits, top_k=np.int64(1), generator=seed(1)) == logits.argmax()
+    assert generate_codes(lm, frames=np.int64(3), generator=seed(1)).shape == (1, 4, 3)
 
 
 @pytest.mark.parametrize("p", [0.01, 0.5, 0.9, 1.0])
@@ -204,6 +221,9 @@ def test_progress_goes_to_the_error_stream_only_when_asked(lm, capsys):
         ({"top_k": 2.5}, "top_k is 2.5"),
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"guidance": float("inf")}, "guidance is inf"),
+        ({"guidance": 1e38}, "up to 1000"),
+        ({"temperature": 1e-40}, "0.0001 and more"),
+        ({"memory": torch.zeros(0, 3, 24)}, "no texts"),
         ({"frames": 0}, "frames is 0"),
         ({"prompt": torch.zeros(1, 4, 7, dtype=torch.int64)}, r"\[1, 4, 7\]. Give \[1, 4, P\], P below the 7 frames"),
         ({"prompt": torch.zeros(1, 3, 2, dtype=torch.int64)}, r"prompt has shape \[1, 3, 2\]"),

@@ -496,6 +496,19 @@ def test_the_published_24_khz_architecture_of_the_package_is_read_off_its_layers
         assert list(value) == list(official[name]) if isinstance(value, list) else value == official[name], name
 
 
+@torch.no_grad()
+def test_the_published_24_khz_model_of_the_package_gives_its_codes():
+    from encodec import EncodecModel as PackageModel
+
+    torch.manual_seed(0)
+    package = PackageModel.encodec_model_24khz(pretrained=False).eval()
+    for layer in package.quantizer.vq.layers:
+        layer._codebook.embed.normal_()
+    package.set_target_bandwidth(6.0)
+    wav = 0.1 * torch.randn(1, 1, 4800)
+    assert torch.equal(codec_from_encodec(package).encode(wav), package.encode(wav)[0][0])
+
+
 def test_a_stereo_encodec_is_refused_before_its_weights_are_read(tmp_path):
     from encodec import EncodecModel as PackageModel
 

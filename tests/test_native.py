@@ -105,6 +105,15 @@ def test_it_is_not_taken_without_numba(lm, monkeypatch):
     assert type(make_decoder(lm, lm.start(1, 5000))) is Decoder
 
 
+def test_it_is_not_taken_where_what_is_compiled_cannot_be_kept(lm, monkeypatch):
+    def no_place(*_, **__):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.delitem(decoding.sys.modules, "minigen.native")
+    monkeypatch.setattr("numba.njit", no_place)
+    assert type(make_decoder(lm, lm.start(1, 5000))) is Decoder
+
+
 @pytest.mark.parametrize("rows, inputs, outputs", [(1, 1, 1), (2, 3, 5), (3, 100, 6), (16, 64, 33)])
 def test_a_product_is_that_of_pytorch(rows, inputs, outputs):
     x, weight, out = torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.empty(rows, outputs)

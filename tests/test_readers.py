@@ -259,6 +259,17 @@ def test_a_handful_of_recordings_still_gives_three_splits(tmp_path):
     assert [len(read_corpus(tmp_path, split)) for split in ("train", "validation", "test")] == [1, 1, 1]
 
 
+def test_a_single_recording_is_told_to_be_too_few(tmp_path):
+    write_classes(tmp_path, ["dog"], 1)
+    shares = {}
+    for split in ("train", "validation", "test"):
+        try:
+            shares[split] = len(read_corpus(tmp_path, split))
+        except MinigenError as error:
+            assert "three at least" in str(error)
+    assert list(shares.values()) == [1]
+
+
 def test_takes_of_one_recording_share_a_split(tmp_path):
     for clip in range(30):
         for take in "ABC":

@@ -61,6 +61,17 @@ def test_no_mask_means_that_everything_is_real(batch, pooling):
     assert torch.equal(similarity_loss(text, audio, pooling=pooling), full)
 
 
+@pytest.mark.parametrize("shape", [(4, 8), (4, 0, 8), (4, 2, 3, 8)])
+def test_what_is_no_sequence_of_vectors_is_refused(shape):
+    with pytest.raises(MinigenError, match="a vector for each position"):
+        similarity_loss(torch.zeros(shape), torch.zeros(4, 5, 8))
+
+
+def test_a_mean_of_many_large_half_precision_numbers_is_finite():
+    states, mask = torch.full((2, 500, 3), 300.0, dtype=torch.float16), torch.ones(2, 500, dtype=torch.bool)
+    assert torch.equal(pool(states, mask, "mean"), states[:, 0])
+
+
 def test_permuting_the_batch_changes_nothing(batch):
     order = torch.tensor([3, 0, 4, 1, 2])
     torch.testing.assert_close(similarity_loss(*(x[order] for x in batch)), similarity_loss(*batch))

@@ -135,7 +135,8 @@ def test_weights_stored_in_half_precision_are_read_as_float32(trained):
     "captions, word",
     [
         ([""], "empty"), (["a dog", " \n"], "caption 1 is empty"), ([], "no captions"), ("a dog", "list of texts"),
-        ([None], "list of texts"), (["a \udcff dog"], "Unicode"), (["dog " * 10000], f"at most {MAX_TOKENS}"),
+        ([None], "list of texts"), (None, "list of texts"), (iter(["a dog"]), "list of texts"),
+        (["a \udcff dog"], "Unicode"), (["dog " * 10000], f"at most {MAX_TOKENS}"),
     ],
 )  # fmt: skip
 def test_captions_that_mean_nothing_are_refused_in_one_line(trained, captions, word, caplog, monkeypatch):

@@ -197,7 +197,17 @@ def test_an_encoder_of_another_width_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"text_dropout": 1.5}, {"similarity": -1.0}, {"batch_size": 1, "similarity": 1.0}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"text_dropout": 1.5},
+        {"similarity": -1.0},
+        {"batch_size": 1, "similarity": 1.0},
+        {"pooling": "min"},
+        {"seed": -1},
+        {"valid_every": 0},
+        {"ema_every": 0},
+    ],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(MinigenError):

@@ -69,26 +69,26 @@ def pairs(function: Callable) -> Verdict:
 
 
 def rows_that_fit(function: Callable) -> Verdict:
-    """Rows of a batch that fit: floor((free − 4 · 6 · parameters) / bytes of a row), and never below 0."""
-    right = [max(0, int((free - 24 * weights) // row)) for free, weights, row in MEMORY]
+    """Rows of a batch that fit: floor((free − 4 · 7 · parameters) / bytes of a row), and never below 0."""
+    right = [max(0, int((free - 28 * weights) // row)) for free, weights, row in MEMORY]
     given, verdict = _numbers("rows_that_fit", function, MEMORY)
     if verdict:
         return verdict
     if same(given, right):
         return Verdict(
-            True, "(free − 24 · parameters) / bytes of a row, rounded down: nothing fits where the weights do not."
+            True, "(free − 28 · parameters) / bytes of a row, rounded down: nothing fits where the weights do not."
         )
     mistakes = (
-        (lambda f, w, r: f // r, "leave no room for the weights and their five companions, 24 bytes a parameter."),
+        (lambda f, w, r: f // r, "leave no room for the weights and their six companions, 28 bytes a parameter."),
         (
             lambda f, w, r: max(0, (f - 4 * w) // r),
-            "keep the weights only. Gradients, two moments, average, a copy: 6 · 4.",
+            "keep the weights only. Gradients, two moments, average, two copies: 7 · 4.",
         ),
-        (lambda f, w, r: max(0, (f - 6 * w) // r), "take a parameter for one byte. A float32 has four."),
-        (lambda f, w, r: max(0, (f - 24 * w) / r), "are not whole. Half a row cannot be trained: round down."),
-        (lambda f, w, r: max(0, -(-(f - 24 * w) // r)), "are rounded up: the last row does not fit."),
-        (lambda f, w, r: (f - 24 * w) // r, "fall below 0 where not even the weights fit. Give 0 there."),
-        (lambda f, w, r: int((f - 24 * w) / r), "fall below 0 where not even the weights fit. Give 0 there."),
+        (lambda f, w, r: max(0, (f - 7 * w) // r), "take a parameter for one byte. A float32 has four."),
+        (lambda f, w, r: max(0, (f - 28 * w) / r), "are not whole. Half a row cannot be trained: round down."),
+        (lambda f, w, r: max(0, -(-(f - 28 * w) // r)), "are rounded up: the last row does not fit."),
+        (lambda f, w, r: (f - 28 * w) // r, "fall below 0 where not even the weights fit. Give 0 there."),
+        (lambda f, w, r: int((f - 28 * w) / r), "fall below 0 where not even the weights fit. Give 0 there."),
     )
     return _diagnose(
         "rows_that_fit", given, right, MEMORY, mistakes, "What is left beside the weights, divided by a row?"

@@ -58,6 +58,8 @@ def read_corpus(
     if not clips:
         listed = f"; list in {skipped_to}" if skipped_to is not None and report.skipped else ""
         advice = "Put the files into a subfolder for each class"
+        if report.unit == "files" and not report.looked_at:
+            advice = "All files there are fell to other splits: add some, three at least"
         if report.unit == "rows":
             advice = "Name the clips <youtube_id>.wav, or in a column `file`, and name the folder they lie in"
         raise MinigenError(f"no audio in {audio or path} ({split}): {report}{listed}. {advice}: wav, flac, ogg or mp3.")

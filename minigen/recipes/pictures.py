@@ -98,13 +98,19 @@ def recordings(folder: str | Path, test_fold: str) -> tuple[list[tuple], list[tu
         MinigenError: no folder is named after one of the corpus's kinds.
     """
     train, test = [], []
-    for path in sorted(path for path in Path(folder).glob("*/*") if path.suffix.lower() in AUDIO_SUFFIXES):
-        if kind := kind_of_label(path.parent.name):
-            wav = fit_length(peak_normalize(load_audio(path), 0.6), int(SECONDS * SAMPLE_RATE))
-            (test if path.name.startswith(test_fold) else train).append((wav, (Event(kind, 1, 0, SECONDS),), False))
-    if not train:
-        raise MinigenError(f"no class folder in {folder} is named after a kind ({', '.join(KINDS)}). Rename them.")
+    for path, kind in class_files(folder, test_fold):
+        wav = fit_length(peak_normalize(load_audio(path), 0.6), int(SECONDS * SAMPLE_RATE))
+        (test if path.name.startswith(test_fold) else train).append((wav, (Event(kind, 1, 0, SECONDS),), False))
     return train, test
+
+
+def class_files(folder: str | Path, test_fold: str) -> list[tuple[Path, str]]:
+    """The recordings that `recordings` reads, each with its kind; nothing is opened. Raises as it does."""
+    paths = sorted(path for path in Path(folder).glob("*/*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    files = [(path, kind) for path in paths if (kind := kind_of_label(path.parent.name))]
+    if all(path.name.startswith(test_fold) for path, _ in files):
+        raise MinigenError(f"no class folder in {folder} is named after a kind ({', '.join(KINDS)}). Rename them.")
+    return files
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The teacher of the text encoder: what a large sentence encoder says of the training captions, asked once and kept.
+"""The teacher of the text encoder: what a larger sentence encoder says of the training captions, asked once and kept.
 
     captions --all-MiniLM-L6-v2--> token states --mean over tokens, length 1--> [captions, 384], kept in a file
 

@@ -3,7 +3,7 @@
     caption, some pieces hidden --T5 encoder--> states --+--> which piece was hidden?                        (BERT)
                                                          +--> max-pooled:  who is like whom in this batch? --+
                                                          +--> mean-pooled: who is like whom in this batch? --+
-    the caption's vector, from a large sentence encoder ------------------ cosines of the batch -------------+
+    the caption's vector, from a larger sentence encoder ----------------- cosines of the batch -------------+
 
 The regularizer compares clips by the cosine of pooled states, so that cosine is what is taught: for both poolings, the
 matrix of cosines in a batch should be the teacher's (`teacher.py`). A few million weights need not find out by
