@@ -14,7 +14,8 @@ CANDIDATES := python3.11 python3 python3.12 python3.13 python3.14
 CAPABLE    := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON     ?= $(shell for p in $(CANDIDATES); do $$p -c '$(CAPABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
-# The PyTorch of pyproject.toml's extra "cpu": the newest one may bring gigabytes of CUDA libraries.
+# The PyTorch of pyproject.toml's extra "cpu". On Linux, PyPI's brings gigabytes of CUDA libraries along; an index that has
+# the one without: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH ?= $(shell sed -n 's/^cpu = \["\(.*\)"\]$$/\1/p' pyproject.toml)
 PIP   := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
@@ -70,8 +71,8 @@ $(READY): pyproject.toml Makefile
 		"Install one (Debian: apt install python3.11-venv), or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "[1/4] virtual environment .venv ($$($(PYTHON) --version))"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv --clear .venv
-	@echo "[2/4] $(TORCH) (200 MB, a minute or two)"
-	@$(PIP) "$(TORCH)"
+	@echo "[2/4] $(TORCH) (200 MB, a minute or two; with CUDA libraries some gigabytes)"
+	@$(PIP) "$(TORCH)" $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	@echo "[3/4] minigen and the other libraries of pyproject.toml (a minute or two)"
 	@$(PIP) -e ".[dev,hub]"
 	@echo "[4/4] does everything work?"

@@ -119,6 +119,7 @@ def train(options: Namespace) -> None:
     model = AudioLM(sizes) if sizes else AudioLM.from_pretrained(options.start)
     if options.minutes:
         config = _fit_minutes(model, encoder, learn, config, options.minutes)
+    config = replace(config, warmup=min(config.warmup, 1 + config.steps // 10))
     _say_training(model, encoder, learn, config, options)
     last = train(model, encoder, learn, valid, options.out, config, (options.codec, options.text))[-1]
     print(f"validation loss {last['valid']:.3f}, without text {last['valid_no_text']:.3f}")
@@ -155,13 +156,17 @@ def _learn_and_valid(tokens: str | None, valid: str | None, codec: str):
 def hold_back(tokens):
     """Every tenth recording to measure on; what holds none of them, not even in a mixture, to learn from.
 
+    Takes of one recording (ESC-10's 1-2-A, 1-2-B) stay together.
+
     Raises:
         MinigenError: nothing is left to learn from.
     """
-    held = sorted({source for sources in tokens.sources for source in sources})[::10]
-    rows = range(len(tokens))
-    valid = [row for row in rows if len(tokens.sources[row]) == 1 and tokens.sources[row][0] in held]
-    learn = [row for row in rows if not set(held) & set(tokens.sources[row])]
+    from minigen.corpus.readers import source_of
+
+    sources = [[source_of(Path(file), Path(file).anchor or ".") for file in files] for files in tokens.sources]
+    held = set(sorted({source for row in sources for source in row})[::10])
+    valid = [row for row, of in enumerate(sources) if len(of) == 1 and of[0] in held]
+    learn = [row for row, of in enumerate(sources) if not held & set(of)]
     if not valid or not learn:
         raise MinigenError(
             f"{len(tokens)} clips are too few to hold some back. Name others to measure on with --valid."
@@ -190,7 +195,7 @@ def _fit_minutes(model, encoder, tokens, config, minutes: float):
 
     steps = max(1, int(60 * minutes / seconds_per_step(model, encoder, tokens, config)))
     print(f"{steps} steps fit into {minutes:g} minutes (to go on after a break: --steps {steps})")
-    return replace(config, steps=steps, warmup=min(config.warmup, 1 + steps // 10))
+    return replace(config, steps=steps)
 
 
 def generate(options: Namespace) -> None:

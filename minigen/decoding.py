@@ -92,7 +92,7 @@ class FixedDecoder(Decoder):
     """The same steps with nothing that changes but numbers, so that a GPU can replay them (`minigen.replay`).
 
     Attention reads the whole cache at every step, and a bias hides the columns that are not there yet; which column it
-    is, the GPU counts for itself. Elsewhere it computes the same, more slowly than a `Decoder`.
+    is, the GPU is told in a tensor. Elsewhere it computes the same, more slowly than a `Decoder`.
     """
 
     @torch.no_grad()
@@ -100,28 +100,27 @@ class FixedDecoder(Decoder):
         super().__init__(lm, cache, guidance)
         cache.both[..., cache.length :, :] = 0  # what is hidden counts nothing, if it is a number
         self.order = torch.arange(cache.steps, device=self.table.device)
-        self.place, self.bias = self.order[:1] + cache.length, self.table.new_zeros(1, 1, cache.steps)
+        self.place, self.bias = self.order[:1].clone(), self.table.new_zeros(1, 1, cache.steps)
         self.scores = self.scores.view(-1, 1, cache.steps)
         keys, values = cache.both.flatten(2, 3)
         self.parts = list(zip(self.layers, cache.both.unbind(1), keys.mT.unbind(), values.unbind(), strict=True))
         self.again = self._next
         if self.table.is_cuda:
             column = self.order.new_zeros(cache.rows // (1 if guidance is None else 2), len(self.offsets))
-            self.again = Replay(self._next, column, warm=1)
             self.place.fill_(cache.length)
+            self.again = Replay(self._next, column, warm=1)
 
     @torch.no_grad()
     def step(self, column: Tensor) -> Tensor:
         """As `Decoder.step`; on a GPU the next step writes over the logits."""
+        self.place.fill_(self.cache.length)
         self.cache.length += 1
         return self.again(column)
 
     def _next(self, column: Tensor) -> Tensor:
         self.bias.zero_().masked_fill_(self.order > self.place, torch.finfo(self.bias.dtype).min / 2)
         position = self.positions.index_select(0, self.place)
-        logits = self._column(column, position, self.parts, self.scores, self.place, self.bias)
-        self.place += 1
-        return logits
+        return self._column(column, position, self.parts, self.scores, self.place, self.bias)
 
 
 def make_decoder(lm: AudioLM, cache: KVCache, guidance: float | None = None) -> "Decoder | NativeDecoder":

@@ -108,7 +108,8 @@ def claim(path: str | Path) -> IO | None:
     """Take a job for this process: an open file that holds it, or None where another process has it.
 
     Closing the file gives the job back; so does the end of the process, whatever ended it, since the lock is the
-    system's and not the file's existence. Where a system has no such locks (Windows), the job is always given.
+    system's and not the file's existence. Where there are no such locks (Windows, some network disks), the job is
+    always given.
 
     Raises:
         MinigenError: the place cannot be written.
@@ -144,6 +145,8 @@ def _locked(path: str | Path, wait: bool) -> IO | None:
         except BlockingIOError:
             file.close()
             return None
+        except OSError:
+            pass  # a file system without locks: as where the system has none
     return file
 
 

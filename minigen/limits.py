@@ -132,6 +132,7 @@ def memory_free() -> float:
     if not free and hasattr(os, "sysconf"):
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit, used = (_number_after(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    used -= _number_after("/sys/fs/cgroup/memory.stat", "inactive_file")  # files read before: given up when needed
     return min(free or math.inf, limit - used if limit else math.inf)
 
 

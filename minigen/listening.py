@@ -196,7 +196,8 @@ def check_name(listener: str) -> str:
         MinigenError: anything else, such as an empty name or a path.
     """
     name = " ".join(unicodedata.normalize("NFC", str(listener)).casefold().split())
-    if not re.fullmatch(r"\w[\w -]{0,39}", name):
+    spelt = "".join(sign for sign in name if unicodedata.category(sign)[0] != "M")  # without the vowel signs of scripts
+    if not re.fullmatch(r"\w[\w -]{0,39}", spelt) or len(name) > 40:
         raise MinigenError(f"{str(listener)[:60]!r} cannot be a listener's name. Use letters, digits, spaces, - and _.")
     return name
 

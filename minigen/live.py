@@ -22,7 +22,7 @@ from minigen.corpus.builtin import SPLITS, build_corpus
 from minigen.corpus.clip import Clip
 from minigen.corpus.corpus import Corpus
 from minigen.corpus.readers import read_corpus
-from minigen.corpus.tokens import TokenSet, tokenize
+from minigen.corpus.tokens import TokenSet, glimpse, tokenize
 from minigen.errors import MinigenError
 from minigen.lm import AudioLM, AudioLMConfig
 from minigen.train import TrainConfig, seconds_per_step, train
@@ -88,7 +88,9 @@ def load_some(corpus: Corpus, count: int, seed: int = 0) -> tuple[list[Clip], li
 
 def tokens_for(corpus: Corpus, codec, folder: Path, mix: float = 0.0, progress: bool = True) -> TokenSet:
     """Tokens of a corpus in a subfolder of `folder` that is named after clips, codec and mix, and so found again."""
-    digest = hashlib.sha256(repr((mix, [(clip.file, clip.caption) for clip in corpus.clips])).encode())
+    digest = hashlib.sha256(
+        repr((mix, [(clip.file, clip.caption, glimpse(clip.file)) for clip in corpus.clips])).encode()
+    )
     for weights in codec.state_dict().values():
         digest.update(weights.detach().cpu().contiguous().numpy().tobytes())
     return tokenize(corpus, codec, folder / digest.hexdigest()[:12], mix, progress=progress)

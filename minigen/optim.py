@@ -49,6 +49,13 @@ class TrainConfig:
                 f"steps {self.steps}, batch_size {self.batch_size} and learning_rate {self.learning_rate} "
                 f"must be positive."
             )
+        if not (self.clip > 0 and 0 <= self.ema < 1 and self.warmup >= 0 and 0 <= self.weight_decay < math.inf):
+            raise MinigenError(
+                f"clip {self.clip} is above 0, ema {self.ema} in 0..1 without 1, warmup {self.warmup} and weight_decay "
+                f"{self.weight_decay} are 0 or more."
+            )
+        if any(not isinstance(count, int) for count in (self.steps, self.batch_size, self.warmup)):
+            raise MinigenError(f"steps {self.steps}, batch_size {self.batch_size} and warmup {self.warmup} are whole.")
         if self.ema_every < 1 or self.valid_every < 1 or self.seed < 0:
             raise MinigenError(
                 f"ema_every {self.ema_every} and valid_every {self.valid_every} are 1 or more, seed {self.seed} is not "

@@ -212,9 +212,9 @@ class Trainer:
         """
         state = load_checkpoint(path, self.accelerator.device)
         sizes = {name: list(value.shape) for name, value in self.lm.state_dict().items()}
-        same = {name: list(value.shape) for name, value in state["lm"].items()} == sizes
-        same = same and "optimizers" in state  # before Muon there was one alone
-        if state["config"] != asdict(self.config) or state["data"] != self.data or not same:
+        same = {"lm", "optimizers", "config", "data"} <= state.keys()  # else of another recipe, or from before Muon
+        same = same and {name: list(value.shape) for name, value in state["lm"].items()} == sizes
+        if not same or state["config"] != asdict(self.config) or state["data"] != self.data:
             raise MinigenError(
                 f"{path} was made with other settings, clips, sizes or optimisers. Name another folder, or delete it "
                 f"to start afresh."

@@ -346,8 +346,25 @@ def test_training_for_minutes_says_how_many_steps_that_is(capsys, monkeypatch):
 
     monkeypatch.setattr(train, "seconds_per_step", lambda *_: 0.5)
     config = commands._fit_minutes(None, None, None, train.TrainConfig(), 2)
-    assert config.steps == 240 and config.warmup == 25
+    assert config.steps == 240
     assert "--steps 240" in capsys.readouterr().out
+
+
+def test_training_for_minutes_goes_on_with_the_steps_that_it_named(capsys, empty_folder, monkeypatch):
+    monkeypatch.setattr("minigen.train.seconds_per_step", lambda *_, **__: 1.0)
+    assert cli.main("corpus --out clips --clips 12 --seconds 1".split()) == 0
+    assert cli.main("tokenize clips --out tokens --seconds 1 --mix 0".split()) == 0
+    train = "train tokens --valid tokens --batch-size 2 --width 32 --layers 1 --out model"
+    assert cli.main([*train.split(), "--minutes", "0.05"]) == 0
+    assert "--steps 3)" in capsys.readouterr().out
+    assert cli.main([*train.split(), "--steps", "3"]) == 0
+
+
+def test_the_takes_of_a_recording_are_held_back_together():
+    sources = [[f"x/1-{30000 + i}-{take}.wav"] for i in range(20) for take in "AB"]
+    tokens = TokenSet(np.arange(40)[:, None, None], ["sound"] * 40, [()] * 40, sources, 50.0, 1024)
+    learn, valid = ({row[0][:9] for row in part.sources} for part in commands.hold_back(tokens))
+    assert len(valid) == 2 and len(learn) == 18 and not learn & valid
 
 
 def test_recordings_held_back_are_not_learnt_from_even_in_mixtures():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from minigen.decoding import Decoder, FixedDecoder
 from minigen.errors import MinigenError
 from minigen.generate import TextToAudio, generate_codes, keep_top_k, keep_top_p, sample
 from minigen.lm import BEST, AudioLM, AudioLMConfig
@@ -143,6 +144,16 @@ def test_a_prompt_is_kept_and_gone_on_from_as_in_a_plain_loop(lm, length):
     assert torch.equal(codes, without_cache(lm, memory, mask, 7, 3.0, seed(5), prompt))
     one_for_all = generate_codes(lm, memory, mask, 7, prompt=prompt[:1], generator=seed(5))
     assert torch.equal(one_for_all[..., :length], prompt[:1].expand(3, -1, -1))
+
+
+@pytest.mark.parametrize("length", [0, 3])
+def test_a_decoder_whose_steps_are_fixed_goes_on_from_a_prompt_as_any_other(lm, monkeypatch, length):
+    memory, mask = texts()
+    prompt, made = torch.randint(0, 20, (3, 4, length)), []
+    for kind in (FixedDecoder, Decoder):
+        monkeypatch.setattr("minigen.generate.make_decoder", kind)
+        made.append(generate_codes(lm, memory, mask, 9, temperature=0, prompt=prompt))
+    assert torch.equal(*made)
 
 
 def test_going_on_from_its_own_beginning_gives_the_same_clip(lm):

@@ -63,7 +63,9 @@ def test_conda_gets_its_libraries_from_pyproject_and_nowhere_else():
 
 def test_make_and_ci_install_what_pyproject_lists():
     make = (TOP / "Makefile").read_text()
-    assert re.findall(r"\$\(PIP\) (.*)", make) == ['"$(TORCH)"', '-e ".[dev,hub]"']
+    assert re.findall(r"\$\(PIP\) (.*)", make) == [
+        '"$(TORCH)" $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))', '-e ".[dev,hub]"',
+    ]  # fmt: skip
     listed = [line["run"] for line in workflow()["jobs"]["test"]["steps"] if "run" in line]
     assert listed == ["make test"]
     others = ("requirements*.txt", "setup.py", "setup.cfg", "Pipfile", "conda*.yml")
@@ -84,6 +86,8 @@ def test_make_asks_for_the_pytorch_that_pyproject_names_for_cpus():
     (torch,) = PROJECT["optional-dependencies"]["cpu"]
     assert f'"{torch}"' in make("--always-make", "lint", "PYTHON=python3")
     assert '"torch"' in make("--always-make", "lint", "PYTHON=python3", "TORCH=torch")
+    elsewhere = make("--always-make", "lint", "PYTHON=python3", "TORCH_INDEX=https://example.org/cpu")
+    assert f'"{torch}" --index-url https://example.org/cpu' in elsewhere
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "lab", "lint", "doctor"])

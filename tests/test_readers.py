@@ -259,6 +259,23 @@ def test_a_handful_of_recordings_still_gives_three_splits(tmp_path):
     assert [len(read_corpus(tmp_path, split)) for split in ("train", "validation", "test")] == [1, 1, 1]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are Unicode")
+def test_a_file_whose_name_is_no_unicode_is_read_like_any_other(tmp_path):
+    write_classes(tmp_path, ["dog"], 3)
+    for path in sorted((tmp_path / "dog").iterdir()):
+        soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 32000), 16000)
+        os.rename(path, os.fsencode(path.with_suffix("")) + b"\xe9.wav")
+    for split in ("train", "validation", "test"):
+        assert read_corpus(tmp_path, split, seconds=1.0).load(0).shape == (1, 1, 16000)
+
+
+def test_a_row_of_a_table_without_a_sound_holds_nothing():
+    from minigen.corpus.readers import _sound
+
+    assert _sound(None) == _sound({"bytes": None, "path": None}) == b""
+    assert _sound({"bytes": b"RIFF", "path": "a.wav"}) == b"RIFF"
+
+
 def test_a_single_recording_is_told_to_be_too_few(tmp_path):
     write_classes(tmp_path, ["dog"], 1)
     shares = {}

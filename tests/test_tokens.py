@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
 import numpy as np
@@ -226,6 +227,27 @@ def test_tokens_made_with_other_settings_are_not_taken_for_these(corpus, tmp_pat
             tokenize(changed[0], changed[1], tmp_path / "tokens", changed[2], changed[3], progress=False)
 
 
+def test_a_recording_that_was_replaced_is_not_taken_for_the_old_one(corpus, tmp_path):
+    tokenize(corpus, HashCodec(), tmp_path / "tokens", progress=False)
+    soundfile.write(corpus.clips[5].file, 0.5 * np.random.default_rng(1).uniform(-1, 1, 3200), 16000)
+    with pytest.raises(MinigenError, match=r"other settings \(corpus differ\)"):
+        tokenize(corpus, HashCodec(), tmp_path / "tokens", progress=False)
+
+
+def test_two_programs_with_one_folder_wait_for_each_other(corpus, tmp_path):
+    codecs = HashCodec(), HashCodec()
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(tokenize, corpus, codec, tmp_path / "tokens", 0.5, 0, 1, False) for codec in codecs]
+        one, two = (job.result() for job in jobs)
+    assert np.array_equal(one.codes, two.codes) and len(one) == 17
+    assert min(codec.clips for codec in codecs) == 0  # the second one found the work done
+
+
+def test_a_batch_without_a_clip_is_refused(corpus, tmp_path):
+    with pytest.raises(MinigenError, match="batch_size is 0"):
+        tokenize(corpus, HashCodec(), tmp_path / "tokens", batch_size=0, progress=False)
+
+
 def test_settings_that_cannot_be_met_are_one_clear_error(corpus, tmp_path):
     (tmp_path / "file").write_text("in the way")
     music, vast = HashCodec(), HashCodec()
@@ -235,7 +257,7 @@ def test_settings_that_cannot_be_met_are_one_clear_error(corpus, tmp_path):
         (vast, "a", 0.0, "16 bits"),
         (HashCodec(), "a", -1.0, "no share"),
         (HashCodec(), "a", float("nan"), "no share"),
-        (HashCodec(), "file/a", 0.0, "cannot write tokens"),
+        (HashCodec(), "file/a", 0.0, "cannot write"),
     ):
         with pytest.raises(MinigenError, match=match):
             tokenize(corpus, codec, tmp_path / folder, mix, progress=False)

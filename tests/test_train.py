@@ -207,6 +207,11 @@ def test_an_encoder_of_another_width_is_refused(tmp_path):
         {"seed": -1},
         {"valid_every": 0},
         {"ema_every": 0},
+        {"clip": -1.0},
+        {"ema": math.nan},
+        {"warmup": -5},
+        {"weight_decay": math.nan},
+        {"steps": 2.5},
     ],
 )
 def test_impossible_settings_are_refused(wrong):

@@ -9,6 +9,7 @@ way the clip is skipped, counted and listed with its reason, and the run goes on
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ def first_sound(source: str | bytes, seconds: float) -> float:
     import soundfile
 
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source)) as file:
             step, spare = max(1, file.samplerate // 10), file.frames / file.samplerate - seconds
             for number, block in enumerate(file.blocks(step, dtype="float32") if spare > 0 else ()):
                 if abs(block).max() >= SILENT:

@@ -136,8 +136,8 @@ def _share(files: list[Path], folder: Path, split: str) -> list[Path]:
     below = [sum(int.from_bytes(digest[source][:4]) < edge * 2**32 for source in order) for edge in (0.1, 0.2)]
     test = max(1, below[0])
     validation = max(test + 1, below[1])
-    chosen = {"test": order[:test], "validation": order[test:validation], "train": order[validation:]}[split]
-    return [path for path in files if place[path] in set(chosen)]
+    chosen = set({"test": order[:test], "validation": order[test:validation], "train": order[validation:]}[split])
+    return [path for path in files if place[path] in chosen]
 
 
 # AudioCaps with its sound inside: parquet files or the hub, through `datasets`
@@ -164,8 +164,9 @@ def _from_datasets(path: Path, split: str) -> tuple[list[Clip], Report, Callable
     return clips, report, lambda index: _sound(table[rows[index]]["audio"])
 
 
-def _sound(cell: dict) -> str | bytes:
-    """What a row holds as {"bytes", "path"}: undecoded bytes, else the path of a file."""
+def _sound(cell: dict | None) -> str | bytes:
+    """What a row holds as {"bytes", "path"}: undecoded bytes, else the path of a file, else nothing."""
+    cell = cell or {}
     return cell.get("bytes") or cell.get("path") or b""
 
 

@@ -10,7 +10,9 @@ Several processes (`accelerate launch`) encode a batch each and the first one wr
 import hashlib
 import json
 import math
+import os
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,7 +35,7 @@ from minigen.corpus.clip import Event
 from minigen.corpus.corpus import Corpus
 from minigen.corpus.mixing import mix_captions, mix_clips, random_mixture
 from minigen.errors import MinigenError
-from minigen.files import append_lines, sweep
+from minigen.files import alone, append_lines, sweep
 from minigen.limits import Need
 
 __all__ = ["TokenSet", "mix_captions", "mix_clips", "tokenize", "tokens_need"]
@@ -67,10 +69,14 @@ def tokenize(
         MinigenError: settings that do not fit each other or the tokens already there, no usable clip, no room on disk.
     """
     folder = Path(folder)
-    with processes.first_alone():
-        state = _start(corpus, codec, folder, mix, seed)
-    if not state["done"]:
-        _encode_all(corpus, codec, folder, state, batch_size, progress and processes.is_first())
+    if batch_size < 1:
+        raise MinigenError(f"batch_size is {batch_size}. Encode at least one clip at a time.")
+    _check_settings(corpus, codec, mix)
+    with alone(folder / "lock") if processes.is_first() else nullcontext():  # two programs would write over each other
+        with processes.first_alone():
+            state = _start(corpus, codec, folder, mix, seed)
+        if not state["done"]:
+            _encode_all(corpus, codec, folder, state, batch_size, progress and processes.is_first())
     listed = set(corpus.report.skipped)
     found = [(row["file"], row["reason"]) for row in read_lines(folder / "skipped.jsonl")]
     corpus.report.skipped.extend(row for row in found if row not in listed)
@@ -81,7 +87,6 @@ def tokenize(
 
 def _start(corpus: Corpus, codec: nn.Module, folder: Path, mix: float, seed: int) -> dict:
     """The state of the cache in `folder`: how far it is if it was begun with these settings, else a fresh one."""
-    _check_settings(corpus, codec, mix)
     settings = _settings(corpus, codec, mix, seed)
     state = read_state(folder)
     if state is None:
@@ -115,11 +120,11 @@ def _check_settings(corpus: Corpus, codec: nn.Module, mix: float) -> None:
 
 
 def _settings(corpus: Corpus, codec: nn.Module, mix: float, seed: int) -> dict:
-    """All that the tokens depend on; clips and weights as digests."""
+    """All that the tokens depend on; clips and weights as digests, of each recording its size and a piece of it."""
     clips, weights = hashlib.sha256(), hashlib.sha256()
     for clip in corpus.clips:
         row = [clip.audiocap_id, Path(clip.file).name, clip.caption, [asdict(event) for event in clip.events]]
-        clips.update(json.dumps(row).encode())
+        clips.update(json.dumps(row).encode() + glimpse(clip.file))
     for name, tensor in sorted(codec.state_dict().items()):
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -134,6 +139,17 @@ def _settings(corpus: Corpus, codec: nn.Module, mix: float, seed: int) -> dict:
         "mix": float(mix),
         "seed": seed,
     }
+
+
+def glimpse(file: str, size: int = 4096) -> bytes:
+    """What tells a recording from another without reading it: its length, and `size` bytes from its middle."""
+    try:
+        with open(os.fsencode(file), "rb") as opened:
+            length = opened.seek(0, os.SEEK_END)
+            opened.seek(max(0, length // 2 - size // 2))
+            return length.to_bytes(8, "big") + opened.read(size)
+    except OSError:
+        return b""  # a row of a table, or a file that went missing: it is skipped when it is read
 
 
 def tokens_need(corpus: Corpus, codec: nn.Module, folder: str | Path, mix: float = 0.0, measure: bool = False) -> Need:

@@ -100,10 +100,9 @@ def finish(
 ) -> dict:
     """Write card.md, remove the checkpoint, and return the figures rounded to four places."""
     figures = {name: round(value, 4) for name, value in figures.items()}
-    every = max(len(curve) // 10, 1)
-    falls = ", ".join(f"{np.mean(curve[i : i + every]):.3f}" for i in range(0, len(curve), every))
+    falls = ", ".join(f"{part.mean():.3f}" for part in np.array_split(np.asarray(curve), 10) if len(part))
     hours = (training.clips + real) * SECONDS / 3600
-    heard = f" and {real} real recordings (ESC-10 without fold {training.test_fold})" if real else ""
+    heard = f" and {real} real recordings (ESC-10; fold {training.test_fold} is kept for the test)" if real else ""
     tested = f" and on the recordings of fold {training.test_fold}" if real else ""
     text = [
         f"# {part}/mini", "",

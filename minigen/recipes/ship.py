@@ -21,7 +21,7 @@ from minigen.files import read_rows, write_aside
 from minigen.lm import AudioLM
 from minigen.study.plan import TEST, StudyConfig
 from minigen.study.table import CODEC, REAL, SHUFFLED, Results, measured
-from minigen.train import SETTINGS_FILE
+from minigen.train import SETTINGS_FILE, TrainConfig
 
 TOP = Path(__file__).resolve().parents[2]
 # What the weights at hand were made from, and on; to be changed with them.
@@ -71,6 +71,7 @@ def card(name: str, folder: Path, results: Results) -> str:
     settings, log = json.loads((folder / SETTINGS_FILE).read_text()), read_rows(folder / "log.csv")
     curve = [[int(r["step"]), round(float(r["valid"]), 3), round(float(r["valid_no_text"]), 3)] for r in log]
     clips = split_sizes(CLIPS)["train"]
+    chosen = " The weight of the regulariser is the one that the study chose." if settings["similarity"] else ""
     rows = round(clips * (1 + config.mix))
     sounds = {control: (control, 0.0) for control in (REAL, CODEC, SHUFFLED)}
     sounds |= {f"guidance {g:g}": (row["run"], g) for g in config.guidances}
@@ -97,7 +98,8 @@ mixtures of two of them: {rows * config.seconds / 3600:.0f} hours, each seen \
 {settings["batch_size"] * settings["steps"] / rows:.1f} times. No recording was used.
 
 **Settings.** {SETTINGS_FILE} beside this card: Muon and AdamW at a peak rate of {settings["learning_rate"]:g} \
-(`minigen/optim.py`), seed {settings["seed"]}. The weight of the regulariser is the one that the study chose.
+(`minigen/optim.py`), seed {settings["seed"]}.{chosen} It was \
+validated every {settings["valid_every"]} steps; `minigen train` does so every {TrainConfig.valid_every}.
 
 **Validation cross-entropy** in nats (step, with the text, without it) of the averaged weights on 64 clips:
 
