@@ -35,7 +35,7 @@ from minigen.text import load_text_encoder
 from minigen.weights import read_config
 
 MAX_SECONDS = 30.0  # what one call makes at most; MusicGen's limit
-MAX_GUIDANCE, LEAST_TEMPERATURE = 1000, 1e-4  # beyond them float32 ends
+MAX_GUIDANCE, LEAST_TEMPERATURE = 1e6, 1e-30  # beyond them float32 ends
 UNKNOWN = -1  # marks a cell still to be drawn
 
 
@@ -78,7 +78,7 @@ def sample(
     _check_sampling(temperature, top_k, top_p)
     if temperature == 0:
         return logits.argmax(-1)
-    probs = (logits.float() / temperature).softmax(-1)
+    probs = (logits.float() / max(temperature, LEAST_TEMPERATURE)).softmax(-1)
     if top_p > 0:
         probs = keep_top_p(probs, top_p)
     elif top_k > 0:
@@ -113,7 +113,7 @@ def generate_codes(
     """
     _check_sampling(temperature, top_k, top_p)
     if not abs(guidance) <= MAX_GUIDANCE:
-        raise MinigenError(f"guidance is {guidance}. Give a number up to {MAX_GUIDANCE}, such as 3.")
+        raise MinigenError(f"guidance is {guidance}. Give a number up to {MAX_GUIDANCE:g}, such as 3.")
     rows = len(memory) if memory is not None else len(prompt) if prompt is not None else 1
     if not rows:
         raise MinigenError("no texts and no prompts. Give one or more, or neither.")
@@ -244,9 +244,9 @@ def _part_names(folder: Path) -> tuple[str, str]:
         ) from error
 
 
-def _inside(folder: Path, name: str) -> str:
+def _inside(folder: Path, name: str) -> str | Path:
     """The folder of that name inside `folder`, where there is one; else the name."""
-    return str(folder / name) if (folder / name / "config.json").is_file() else name
+    return folder / name if (folder / name / "config.json").is_file() else name
 
 
 def _canvas(lm: AudioLM, rows: int, frames: int, prompt: Tensor | None) -> Tensor:
@@ -268,9 +268,8 @@ def _canvas(lm: AudioLM, rows: int, frames: int, prompt: Tensor | None) -> Tenso
 
 
 def _check_sampling(temperature: float, top_k: int, top_p: float) -> None:
-    if not (temperature == 0 or LEAST_TEMPERATURE <= temperature < math.inf):
-        least = f"0 (always the most likely code) or {LEAST_TEMPERATURE:g} and more"
-        raise MinigenError(f"temperature is {temperature}. Give {least}; 1 is usual.")
+    if not 0 <= temperature < math.inf:
+        raise MinigenError(f"temperature is {temperature}. Give 0 (always the most likely code) or more; 1 is usual.")
     if not isinstance(top_k, Integral) or top_k < 0:
         raise MinigenError(f"top_k is {top_k!r}. Give a whole number, 0 for no limit.")
     if not 0 <= top_p <= 1:
