@@ -235,10 +235,10 @@ class Codec(HubModel, nn.Module):
         """Codes int64 [B, K, T] -> waveform float32 [B, 1, T · hop]; fewer codebooks than K sound coarser.
 
         Raises:
-            MinigenError: not three dimensions, not int64, too many codebooks, or a code outside 0..V-1.
+            MinigenError: not three dimensions, not whole numbers, too many codebooks, or a code outside 0..V-1.
         """
         check_codes(codes, self.num_codebooks, self.codebook_size)
-        return self.synthesize(self.quantizer.decode(codes)).clamp(-1, 1)
+        return self.synthesize(self.quantizer.decode(codes.long())).clamp(-1, 1)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors (float16), each whole or not at all."""

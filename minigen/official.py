@@ -56,10 +56,10 @@ class EncodecCodec(HubModel, nn.Module):
         """Codes int64 [B, K, T] -> waveform float32 [B, 1, samples]; fewer codebooks than K sound coarser.
 
         Raises:
-            MinigenError: not three dimensions, not int64, too many codebooks, or a code outside 0..V-1.
+            MinigenError: not three dimensions, not whole numbers, too many codebooks, or a code outside 0..V-1.
         """
         check_codes(codes, self.num_codebooks, self.codebook_size)
-        return self.model.decode(codes[None], [None]).audio_values
+        return self.model.decode(codes.long()[None], [None]).audio_values
 
     @classmethod
     def from_pretrained(cls, name: str | Path, bandwidth: float = 6.0) -> EncodecCodec:
@@ -110,10 +110,10 @@ def check_waveform(wav: Tensor) -> None:
 
 
 def check_codes(codes: Tensor, most: int, size: int) -> None:
-    """MinigenError unless codes are int64 [B, K, T], not empty, K at most `most`, each from 0 to size - 1."""
+    """MinigenError unless codes are whole [B, K, T], not empty, K at most `most`, each from 0 to size - 1."""
     if codes.ndim != 3 or codes.numel() == 0 or codes.shape[1] > most:
         raise MinigenError(f"codes are [B, K, T] with up to {most} codebooks, got {list(codes.shape)}.")
-    if codes.dtype != torch.int64:
+    if codes.dtype == torch.bool or codes.is_floating_point():
         raise MinigenError(f"codes are int64, got {codes.dtype}. Give codes.long().")
     if codes.min() < 0 or codes.max() >= size:
         raise MinigenError(f"codes lie in 0..{size - 1}, got {int(codes.min())}..{int(codes.max())}.")

@@ -12,6 +12,7 @@ inverse root.
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -54,7 +55,7 @@ class TrainConfig:
                 f"clip {self.clip} is above 0, ema {self.ema} in 0..1 without 1, warmup {self.warmup} and weight_decay "
                 f"{self.weight_decay} are 0 or more."
             )
-        if any(not isinstance(count, int) for count in (self.steps, self.batch_size, self.warmup)):
+        if any(not isinstance(count, Integral) for count in (self.steps, self.batch_size, self.warmup)):
             raise MinigenError(f"steps {self.steps}, batch_size {self.batch_size} and warmup {self.warmup} are whole.")
         if self.ema_every < 1 or self.valid_every < 1 or self.seed < 0:
             raise MinigenError(

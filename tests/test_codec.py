@@ -324,11 +324,16 @@ def test_a_waveform_with_samples_that_are_no_numbers_is_refused(wrong):
 
 @pytest.mark.parametrize("codes, says", [
     (torch.zeros(1, TINY.num_codebooks + 1, 4, dtype=torch.int64), f"up to {TINY.num_codebooks} codebooks"),
-    (torch.zeros(1, TINY.num_codebooks, 4, dtype=torch.int16), "int64, got torch.int16"),
+    (torch.zeros(1, TINY.num_codebooks, 4), "int64, got torch.float32"),
 ])  # fmt: skip
 def test_codes_of_too_many_codebooks_or_of_another_type_are_refused(codes, says):
     with pytest.raises(MinigenError, match=says):
         Codec(TINY).decode(codes)
+
+
+def test_codes_may_be_kept_in_two_bytes():
+    codes, codec = torch.randint(16, (2, TINY.num_codebooks, 4)), Codec(TINY)
+    assert torch.equal(codec.decode(codes.short()), codec.decode(codes))
 
 
 @pytest.mark.parametrize("code", [-1, 16])
