@@ -151,6 +151,16 @@ def test_what_is_free_is_measured(tmp_path):
     assert 1e6 < memory_free() < 1e14 and 1e6 < disk_free(tmp_path / "not" / "there") < 1e17
 
 
+def test_files_that_were_read_do_not_count_as_used_memory(monkeypatch):
+    told = {("/proc/meminfo", "MemAvailable:"): 2**30, ("/sys/fs/cgroup/memory.max", ""): 8 * 2**30}
+    told |= {
+        ("/sys/fs/cgroup/memory.current", ""): 7 * 2**30,
+        ("/sys/fs/cgroup/memory.stat", "inactive_file"): 3 * 2**30,
+    }
+    monkeypatch.setattr(limits, "_number_after", lambda file, word="": told[file, word])
+    assert memory_free() == 4 * 2**30
+
+
 def test_memory_of_training_grows_with_everything_it_is_said_to_grow_with():
     base = dict(parameters=10**6, layers=2, width=64, ffn=256, rows=8, steps=50)
     least = training_memory(**base)

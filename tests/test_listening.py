@@ -26,6 +26,7 @@ from minigen.listening import (
     NOISE_CHECK,
     REAL_CHECK,
     answers_file,
+    check_name,
     clip_file,
     missing,
     new_plan,
@@ -520,3 +521,14 @@ def test_the_server_listens_on_this_machine_only_and_a_taken_port_is_one_line(se
         taken.listen()
         with pytest.raises(MinigenError, match=r"port \d+ cannot be used.*--port"):
             listen.Server(folder, PLAN, taken.getsockname()[1])
+
+
+@pytest.mark.parametrize("name", ["İpek", "कविता", "ณัฐ", "Ann-Kathrin 2"])
+def test_a_listener_may_be_called_in_any_script(name):
+    assert check_name(check_name(name)) == check_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "\u0301", "a" * 41])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(MinigenError, match="listener's name"):
+        check_name(name)

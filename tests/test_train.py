@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from minigen.checkpoint import save_checkpoint
 from minigen.corpus.tokens import TokenSet
 from minigen.errors import MinigenError
 from minigen.lm import AudioLM, AudioLMConfig, shift_right
@@ -156,6 +157,12 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     run(tmp_path)
     with pytest.raises(MinigenError, match="other settings"):
         run(tmp_path, learning_rate=2e-3)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
+    save_checkpoint(tmp_path / CHECKPOINT, {"step": 3, "codec": {"weight": torch.zeros(2)}})
+    with pytest.raises(MinigenError, match="other settings"):
+        run(tmp_path)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
