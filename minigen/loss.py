@@ -28,7 +28,7 @@ def cross_entropy(logits: Tensor, sequence: Tensor) -> Tensor:
 
 
 def heads_cross_entropy(hidden: Tensor, heads: nn.ModuleList, sequence: Tensor) -> Tensor:
-    """`cross_entropy` of the heads' logits, which are never there all at once.
+    """`cross_entropy` of the heads' logits, which are made a piece at a time.
 
     hidden [B, S, D], heads K times D -> V, sequence int64 [B, K, S]. Returns a scalar, in float32 or finer, that can be
     differentiated once.

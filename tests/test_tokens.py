@@ -234,6 +234,18 @@ def test_a_recording_that_was_replaced_is_not_taken_for_the_old_one(corpus, tmp_
         tokenize(corpus, HashCodec(), tmp_path / "tokens", progress=False)
 
 
+def test_a_finished_cache_is_opened_where_nothing_may_be_written(corpus, tmp_path, monkeypatch):
+    made = tokenize(corpus, HashCodec(), tmp_path / "tokens", progress=False)
+
+    def refuse(path):
+        raise MinigenError(f"cannot write {path}")
+
+    monkeypatch.setattr("minigen.corpus.tokens.alone", refuse)
+    assert np.array_equal(tokenize(corpus, HashCodec(), tmp_path / "tokens", progress=False).codes, made.codes)
+    with pytest.raises(MinigenError, match="cannot write"):
+        tokenize(corpus, HashCodec(), tmp_path / "others", progress=False)
+
+
 def test_two_programs_with_one_folder_wait_for_each_other(corpus, tmp_path):
     codecs = HashCodec(), HashCodec()
     with ThreadPoolExecutor(2) as pool:

@@ -72,7 +72,8 @@ def tokenize(
     if batch_size < 1:
         raise MinigenError(f"batch_size is {batch_size}. Encode at least one clip at a time.")
     _check_settings(corpus, codec, mix)
-    with alone(folder / "lock") if processes.is_first() else nullcontext():  # two programs would write over each other
+    writes = processes.is_first() and not (read_state(folder) or {"done": False})["done"]
+    with alone(folder / "lock") if writes else nullcontext():  # two programs would write over each other
         with processes.first_alone():
             state = _start(corpus, codec, folder, mix, seed)
         if not state["done"]:
