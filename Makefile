@@ -50,10 +50,10 @@ lab: $(READY)
 
 notebooks: export OMP_NUM_THREADS = 1
 notebooks: $(READY)
-	@$(BIN)/python -m minigen.recipes.course $(ONLY)
+	@$(BIN)/python -m minigen.course.execute $(ONLY)
 
 site: $(READY)
-	@$(BIN)/python -m minigen.recipes.site
+	@$(BIN)/python -m minigen.course.site
 
 lint: $(READY)
 	@$(BIN)/ruff format .

@@ -2,6 +2,6 @@
 
 import sys
 
-from minigen.cli import main
+from minigen.app.cli import main
 
 sys.exit(main())

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minigen.errors import MinigenError
-from minigen.files import write_aside
+from minigen.engine.errors import MinigenError
+from minigen.engine.files import write_aside
 
 SAMPLE_RATE = 16000
 MAX_RATE = 655_350  # Hz: what flac can say

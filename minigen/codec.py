@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigen.checkpoint import save_tensors
-from minigen.errors import MinigenError
-from minigen.files import write_aside
-from minigen.hub import HubModel, find_model
-from minigen.limits import check_config, check_model
-from minigen.official import EncodecCodec, check_codes, check_waveform
+from minigen.engine.checkpoint import save_tensors
+from minigen.engine.errors import MinigenError
+from minigen.engine.files import write_aside
+from minigen.engine.hub import HubModel, find_model
+from minigen.engine.resources import check_config, check_model
+from minigen.engine.weights import read_config
+from minigen.interop.encodec import EncodecCodec, check_codes, check_waveform
 from minigen.quantizer import ResidualVectorQuantizer, VectorQuantizer
-from minigen.weights import read_config
 
 __all__ = ["Codec", "CodecConfig", "EncodecCodec", "ResidualVectorQuantizer", "VectorQuantizer", "load_codec"]
 

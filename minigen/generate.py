@@ -24,15 +24,15 @@ import torch
 from torch import Tensor
 
 from minigen.codec import load_codec
-from minigen.decoding import make_decoder
-from minigen.errors import MinigenError
-from minigen.files import write_aside
-from minigen.hub import HubModel
-from minigen.interop import pipeline_from_musicgen
+from minigen.decoding.torch_step import make_decoder
+from minigen.engine.errors import MinigenError
+from minigen.engine.files import write_aside
+from minigen.engine.hub import HubModel
+from minigen.engine.weights import read_config
+from minigen.interop.musicgen import pipeline_from_musicgen
 from minigen.lm import AudioLM, find_lm
 from minigen.patterns import DelayPattern
 from minigen.text import load_text_encoder
-from minigen.weights import read_config
 
 MAX_SECONDS = 30.0  # what one call makes at most; MusicGen's limit
 MAX_GUIDANCE, LEAST_TEMPERATURE = 1e6, 1e-30  # beyond them float32 ends

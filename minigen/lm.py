@@ -32,11 +32,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minigen.errors import MinigenError
-from minigen.hub import HubModel, find_model
-from minigen.limits import check_config
-from minigen.replay import recording
-from minigen.weights import build, read_config, read_tensors, write_model
+from minigen.engine.cuda_graphs import recording
+from minigen.engine.errors import MinigenError
+from minigen.engine.hub import HubModel, find_model
+from minigen.engine.resources import check_config
+from minigen.engine.weights import build, read_config, read_tensors, write_model
 
 BEST = "mini-regularized"  # what "mini" stands for: the shipped model with the highest CLAP score on validation clips
 

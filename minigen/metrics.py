@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from minigen.errors import MinigenError
+from minigen.engine.errors import MinigenError
 
 
 def frechet_distance(real: ArrayLike, fake: ArrayLike) -> float:

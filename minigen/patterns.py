@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minigen.errors import MinigenError
+from minigen.engine.errors import MinigenError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigen.errors import MinigenError
+from minigen.engine.errors import MinigenError
 
 ROWS = 8192  # vectors compared with all entries at once: distances of more would fill gigabytes
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minigen.errors import MinigenError
+from minigen.engine.errors import MinigenError
 
 
 def similarity_loss(

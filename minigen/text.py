@@ -7,8 +7,8 @@
 
 The language model reads the states through cross-attention; the regularizer pools them. The encoder is never trained
 with the language model: it brings what it learned from text alone, and captions can be encoded once and kept.
-"mini" is a compact T5 encoder made by `minigen.recipes.text`; Flan-T5 and every other T5 load by name or by folder,
-through the same two `transformers` classes.
+"mini" is a compact T5 encoder made by `minigen.recipes.text.train`; Flan-T5 and every other T5 load by name or by
+folder, through the same two `transformers` classes.
 Sources: T5 (arXiv 1910.10683), Flan-T5 (2210.11416); frozen T5 for sound: AudioGen (2209.15352), MusicGen (2306.05284).
 """
 
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from minigen.errors import MinigenError
-from minigen.hub import HubModel, find_model
-from minigen.weights import load_official, no_loading_bar, one_line, read_config
+from minigen.engine.errors import MinigenError, one_line
+from minigen.engine.hub import HubModel, find_model
+from minigen.engine.weights import load_official, no_loading_bar, read_config
 
 if TYPE_CHECKING:  # transformers takes two seconds to import, so it is imported where an encoder is loaded
     from transformers import PreTrainedTokenizerBase, T5EncoderModel

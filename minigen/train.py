@@ -7,7 +7,7 @@
 
 Batches depend on (seed, step) alone and so does everything else that is left to chance, so the position in the data and
 the random states are no more than the number of the step. Under `accelerate launch` the same call trains in several
-processes (`minigen.processes`); the first one logs and saves.
+processes (`minigen.engine.distributed`); the first one logs and saves.
 """
 
 import csv
@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from minigen import processes
-from minigen.checkpoint import CHECKPOINT
 from minigen.corpus.tokens import TokenSet
-from minigen.errors import MinigenError
-from minigen.files import sweep, write_aside
-from minigen.limits import Need, training_memory
+from minigen.engine import distributed
+from minigen.engine.checkpoint import CHECKPOINT
+from minigen.engine.errors import MinigenError
+from minigen.engine.files import sweep, write_aside
+from minigen.engine.resources import Need, training_memory
 from minigen.lm import AudioLM
 from minigen.loss import cross_entropy
 from minigen.optim import Ema, TrainConfig, learning_rate
@@ -67,7 +67,7 @@ def train(
         config: see `TrainConfig`.
         names: of the codec and the text encoder, for pipeline.json.
         progress: show a bar.
-        trainer: what makes the step (`minigen.variants` has others).
+        trainer: what makes the step (`minigen.evaluation.study.variants` has others).
 
     Returns:
         one dict a logged step: step, loss, similarity, lr, frames_per_second, minutes, valid, valid_no_text.
@@ -83,15 +83,15 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     trainer, checkpoint = trainer(lm, encoder, config, fingerprint(train_set)), folder / CHECKPOINT
     history = trainer.resume(checkpoint) if checkpoint.exists() else []
-    processes.check_agreed("the step to go on from", trainer.step)
-    if processes.is_first():
+    distributed.check_agreed("the step to go on from", trainer.step)
+    if distributed.is_first():
         sweep(folder)
     if not history:
         history.append({"step": 0, "minutes": 0.0, **trainer.validate(valid_set)})
-    _loop(trainer, train_set, valid_set, checkpoint, history, progress and processes.is_first())
+    _loop(trainer, train_set, valid_set, checkpoint, history, progress and distributed.is_first())
     trainer.lm.load_state_dict(trainer.ema.weights)
     trainer.lm.eval()
-    if processes.is_first():
+    if distributed.is_first():
         codec, text = names
         write_aside(folder / "pipeline.json", json.dumps({"codec": codec, "text": text}) + "\n")
         write_aside(folder / SETTINGS_FILE, json.dumps(asdict(config), indent=1) + "\n")
@@ -174,16 +174,16 @@ def seconds_per_step(
         trainer.train_step(*train_set.batch(_rows(len(train_set), config, trainer.step)))
         times.append(time.perf_counter() - began)
     measured = torch.tensor(float(np.median(times[steps // 3 :])), device=trainer.accelerator.device)
-    return (processes.total(measured) / processes.count()).item()  # the first ones also set things up
+    return (distributed.total(measured) / distributed.count()).item()  # the first ones also set things up
 
 
 def training_need(lm: AudioLM, tokens: TokenSet, config: TrainConfig, folder: str | Path, seconds: float = 0) -> Need:
     """What a training will take: memory in every process of this machine, and twice its checkpoint on the disk."""
     sizes, parameters = lm.config, sum(p.numel() for p in lm.parameters())
-    rows, steps = config.batch_size // processes.count(), tokens.codes.shape[-1] + max(sizes.delays)
+    rows, steps = config.batch_size // distributed.count(), tokens.codes.shape[-1] + max(sizes.delays)
     memory = training_memory(parameters, sizes.layers, sizes.width, sizes.ffn, rows, steps)
     disk = (2 * 16 + 4) * parameters  # weights, moments and average, in the old checkpoint and the new; the model
-    return Need("training", parameters, memory * processes.beside(), disk, seconds, Path(folder))
+    return Need("training", parameters, memory * distributed.beside(), disk, seconds, Path(folder))
 
 
 def fingerprint(tokens: TokenSet) -> str:
@@ -220,7 +220,7 @@ def _check_captions(tokens: TokenSet, encoder: TextEncoder) -> None:
 
 
 def _write_log(path: Path, history: list[dict]) -> None:
-    if processes.is_first():
+    if distributed.is_first():
         text = io.StringIO()
         writer = csv.DictWriter(text, LOG, lineterminator="\n")
         writer.writeheader()

@@ -22,17 +22,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigen import processes
-from minigen.checkpoint import load_checkpoint, save_checkpoint
 from minigen.corpus.tokens import TokenSet
-from minigen.device import fast_bf16
-from minigen.errors import MinigenError
+from minigen.engine import distributed
+from minigen.engine.checkpoint import load_checkpoint, save_checkpoint
+from minigen.engine.cuda_graphs import Replay
+from minigen.engine.errors import MinigenError
+from minigen.engine.resources import fast_bf16
 from minigen.lm import AudioLM, shift_right
 from minigen.loss import at_least_float32, heads_cross_entropy
 from minigen.optim import Ema, TrainConfig, learning_rate, make_optimizers
 from minigen.patterns import DelayPattern
 from minigen.regularizer import pool, similarity_loss_pooled
-from minigen.replay import Replay
 from minigen.text import TextEncoder
 
 WORDS = 16  # texts are padded to a multiple of it where every length costs a recording
@@ -55,7 +55,7 @@ class Trainer:
     def __init__(self, lm: AudioLM, encoder: TextEncoder, config: TrainConfig, data: str = ""):
         from accelerate import Accelerator
 
-        processes.check_shares(config.batch_size)
+        distributed.check_shares(config.batch_size)
         self.accelerator = Accelerator(mixed_precision="bf16" if fast_bf16() else "no")
         self.config, self.encoder, self.data = config, encoder, data
         self.pattern = DelayPattern(lm.config.delays)
@@ -90,7 +90,7 @@ class Trainer:
         if not similarity:
             return entropy, torch.zeros((), device=sequence.device)
         heard = pool(at_least_float32(hidden), None, self.config.pooling)
-        return entropy, similarity_loss_pooled(*map(processes.gather_rows, (pooled, heard)))
+        return entropy, similarity_loss_pooled(*map(distributed.gather_rows, (pooled, heard)))
 
     def train_step(self, codes: Tensor, captions: list[str]) -> dict:
         """One step of the optimisers on a batch, the same one in every process; returns what the log shows.
@@ -98,15 +98,15 @@ class Trainer:
         Raises:
             NotFinite: the loss or its gradient is not a finite number; the weights stay as they were.
         """
-        config, own = self.config, processes.share(len(captions))
+        config, own = self.config, distributed.share(len(captions))
         drop = np.random.default_rng([config.seed, 1, self.step]).random() < config.text_dropout
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = learning_rate(self.step, config)
         with self._chance():
             entropy, alike = self._gradients(codes[own], captions[own], drop)
-        whole = processes.total(entropy)
+        whole = distributed.total(entropy)
         self._check_finite("loss", whole + config.similarity * alike)
-        processes.sum_gradients(self.lm.parameters())
+        distributed.sum_gradients(self.lm.parameters())
         self._check_finite("gradient", torch.nn.utils.clip_grad_norm_(self.lm.parameters(), config.clip))
         for optimizer in self.optimizers:
             optimizer.step()
@@ -143,7 +143,7 @@ class Trainer:
 
     def recordable(self) -> bool:
         """Whether the way there and back is the same operations in every step, on a GPU of its own."""
-        alone = self.accelerator.device.type == "cuda" and processes.count() == 1
+        alone = self.accelerator.device.type == "cuda" and distributed.count() == 1
         return alone and self.lm.config.dropout == 0
 
     def _record(self, batch: dict[str, Tensor], similarity: float) -> tuple[Replay, list[Tensor | None]]:
@@ -156,7 +156,7 @@ class Trainer:
         return replay, [parameter.grad for parameter in self.lm.parameters()]
 
     def _backward(self, entropy: Tensor, alike: Tensor) -> tuple[Tensor, Tensor]:
-        entropy = entropy / processes.count()
+        entropy = entropy / distributed.count()
         self.lm.zero_grad(set_to_none=True)
         self.accelerator.backward(entropy + self.config.similarity * alike)
         return entropy.detach(), alike.detach()
@@ -170,7 +170,7 @@ class Trainer:
         """Dropout's random numbers: those of (seed, step, process), whatever was drawn before."""
         device = self.accelerator.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            words = [self.config.seed, 2, self.step, processes.rank()]
+            words = [self.config.seed, 2, self.step, distributed.rank()]
             torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
             yield
 
@@ -198,7 +198,7 @@ class Trainer:
         Raises:
             MinigenError: no room on the disk, or a place that cannot be written.
         """
-        if processes.is_first():
+        if distributed.is_first():
             state = {"config": asdict(self.config), "data": self.data, "step": self.step, "lm": self.lm.state_dict()}
             state |= {"optimizers": [o.state_dict() for o in self.optimizers], "ema": self.ema.weights}
             state |= {"ema_updates": self.ema.updates, "history": history, "recent": self.recent}

@@ -20,16 +20,17 @@ import accelerate  # noqa: F401  loaded here once, not in every fork
 import numpy as np
 import soundfile
 import torch
-from test_tokens import HashCodec
+from standins import HashCodec
 from test_train import SIZES, Words, tokens
 
-from minigen.checkpoint import CHECKPOINT, load_checkpoint
 from minigen.codec import CodecConfig
 from minigen.corpus import build_corpus, read_corpus, tokenize
+from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint
+from minigen.evaluation.tagger import Tagger, TaggerConfig
 from minigen.lm import AudioLM
-from minigen.recipes import codec, judge
-from minigen.recipes.pictures import Examples
-from minigen.tagger import Tagger, TaggerConfig
+from minigen.recipes.codec import train as codec
+from minigen.recipes.judge import train as judge
+from minigen.recipes.judge.data import Examples
 from minigen.train import TrainConfig, train
 
 CLOCKS = ("minutes", "frames_per_second")  # the columns of the log that no two runs share

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from test_train import SIZES, Words, tokens
 
-from minigen import cli, trainer
+from minigen import trainer
+from minigen.app import cli
 from minigen.lm import AudioLM
 from minigen.train import TrainConfig, train
 

@@ -19,7 +19,7 @@ from minigen.audio import (
     save_audio,
     write_aside,
 )
-from minigen.errors import MinigenError
+from minigen.engine.errors import MinigenError
 
 
 def tone(frequency=440.0, rate=16000, seconds=0.5, level=0.5):

@@ -11,11 +11,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minigen import cli, codec, demo, generate, judge, lm
+from minigen import codec, generate, lm
+from minigen.app import cli
+from minigen.app.demo import run
 from minigen.audio import AudioError
 from minigen.corpus import TokenSet, read_corpus
-from minigen.errors import MinigenError
-from minigen.recipes import codec as codec_recipe
+from minigen.engine.errors import MinigenError
+from minigen.evaluation import clap
+from minigen.recipes.codec import train as codec_recipe
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +38,10 @@ def stand_ins(tmp_path, monkeypatch):
     monkeypatch.setattr(codec, "load_codec", lambda name: parts.codec)
     monkeypatch.setattr(generate.TextToAudio, "from_pretrained", lambda name: tta)
     monkeypatch.setattr(lm, "find_lm", lambda name: None)
-    monkeypatch.setattr(judge, "load_judge", lambda name: parts.judge)
-    monkeypatch.setattr(judge, "load_tagger", lambda name: parts.tagger)
-    monkeypatch.setattr(demo.Parts, "shipped", lambda: parts)
-    monkeypatch.setattr(demo, "DemoConfig", lambda: standins.TINY)
+    monkeypatch.setattr(clap, "load_judge", lambda name: parts.judge)
+    monkeypatch.setattr(clap, "load_tagger", lambda name: parts.tagger)
+    monkeypatch.setattr(run.Parts, "shipped", lambda: parts)
+    monkeypatch.setattr(run, "DemoConfig", lambda: standins.TINY)
     monkeypatch.setattr(codec_recipe, "train_codec", lambda *asked, **options: None)
 
 

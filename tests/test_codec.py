@@ -16,8 +16,8 @@ from minigen.codec import (
     load_codec,
     white_noise,
 )
-from minigen.errors import MinigenError
-from minigen.recipes.codec_losses import frame_lines
+from minigen.engine.errors import MinigenError
+from minigen.recipes.codec.losses import frame_lines
 
 TINY = CodecConfig(
     hop=80, parts=2, n_fft=160, long_window=256, short_window=64, short_bands=4, width=16, blocks=1, latent=8,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from minigen.decoding import Decoder, FixedDecoder
-from minigen.errors import MinigenError
+from minigen.decoding.torch_step import Decoder, FixedDecoder
+from minigen.engine.errors import MinigenError
 from minigen.generate import TextToAudio, generate_codes, keep_top_k, keep_top_p, sample
 from minigen.lm import BEST, AudioLM, AudioLMConfig
 from minigen.patterns import DelayPattern
@@ -352,7 +352,7 @@ def test_parts_that_do_not_belong_together_are_refused(lm):
 def test_a_folder_names_its_codec_and_its_text_encoder(lm, tmp_path, monkeypatch):
     monkeypatch.setattr("minigen.generate.load_codec", {"a codec": PlainCodec()}.get)
     monkeypatch.setattr("minigen.generate.load_text_encoder", {"a text": PlainEncoder()}.get)
-    monkeypatch.setattr("minigen.paths.DATA", tmp_path)
+    monkeypatch.setattr("minigen.engine.hub.DATA", tmp_path)
     folder = tmp_path / "lm" / BEST
     lm.save_pretrained(folder, dtype=torch.float32)
     with pytest.raises(MinigenError, match="pipeline.json does not name"):

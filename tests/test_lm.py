@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from minigen.decoding import Decoder, FixedDecoder
-from minigen.errors import MinigenError
+from minigen.decoding.torch_step import Decoder, FixedDecoder
+from minigen.engine.errors import MinigenError
 from minigen.guidance import guide
 from minigen.lm import BEST, Attention, AudioLM, AudioLMConfig, shift_right, sinusoids
 
@@ -269,7 +269,7 @@ def test_saved_and_loaded_it_gives_the_same_logits(tmp_path):
 
 
 def test_mini_means_the_best_shipped_model(tmp_path, monkeypatch):
-    monkeypatch.setattr("minigen.paths.DATA", tmp_path)
+    monkeypatch.setattr("minigen.engine.hub.DATA", tmp_path)
     tiny_lm().save_pretrained(tmp_path / "lm" / BEST)
     assert AudioLM.from_pretrained("mini").config == TINY
     with pytest.raises(MinigenError, match="no lm weights named 'mini-other'"):

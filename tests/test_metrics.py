@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from minigen.errors import MinigenError
+from minigen.engine.errors import MinigenError
 from minigen.metrics import (
     average_precision,
     bootstrap_interval,

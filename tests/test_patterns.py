@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigen.errors import MinigenError
+from minigen.engine.errors import MinigenError
 from minigen.patterns import CoarseFirstPattern, DelayPattern, FlattenPattern, ParallelPattern
 
 FILL = 99

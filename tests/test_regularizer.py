@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from minigen.errors import MinigenError
+from minigen.engine.errors import MinigenError
 from minigen.regularizer import pool, similarity_loss, similarity_loss_pooled, similarity_matrix
 
 

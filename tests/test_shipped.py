@@ -4,17 +4,17 @@ import pytest
 import torch
 
 from minigen.codec import load_codec
-from minigen.corpus.builtin import describe_clip
-from minigen.corpus.scenes import render_scene
+from minigen.corpus.synthesis.builtin import describe_clip
+from minigen.corpus.synthesis.scenes import render_scene
+from minigen.evaluation.clap import load_judge
 from minigen.generate import TextToAudio
-from minigen.judge import load_judge
 from minigen.lm import shift_right
 from minigen.loss import cross_entropy
 from minigen.metrics import clap_score
 from minigen.patterns import DelayPattern
-from minigen.recipes.codec_card import distances, entries_used, lines_of, through
-from minigen.recipes.codec_data import Recordings
-from minigen.recipes.codec_losses import mel_distance
+from minigen.recipes.codec.card import distances, entries_used, lines_of, through
+from minigen.recipes.codec.data import Recordings
+from minigen.recipes.codec.losses import mel_distance
 
 CLIPS = 16
 

@@ -10,10 +10,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
-from minigen.errors import MinigenError
-from minigen.recipes.areas import area, encode_pooled, paraphrase_auc
-from minigen.recipes.pieces import embeddings_from_counts, train_tokenizer
-from minigen.recipes.rewording import (
+from minigen.engine.errors import MinigenError
+from minigen.recipes.text.paraphrase import (
     families,
     parts,
     prompt_words,
@@ -23,7 +21,9 @@ from minigen.recipes.rewording import (
     scene_pair,
     turn_round,
 )
-from minigen.recipes.text import TextRecipe, info_nce, train_text
+from minigen.recipes.text.retrieval import area, encode_pooled, paraphrase_auc
+from minigen.recipes.text.tokenizer import embeddings_from_counts, train_tokenizer
+from minigen.recipes.text.train import TextRecipe, info_nce, train_text
 from minigen.regularizer import pool
 from minigen.text import MAX_TOKENS, load_text_encoder
 
@@ -281,7 +281,7 @@ def test_training_lowers_both_losses(tmp_path):
 
 
 def test_an_interrupted_training_ends_where_the_whole_one_does(tmp_path, monkeypatch):
-    from minigen.recipes import text
+    from minigen.recipes.text import train as text
 
     def stop(run, done):
         if run.step == 4:
@@ -357,7 +357,7 @@ def test_a_word_that_no_caption_holds_is_nearest_to_its_synonym(encoder, pooling
 
 
 def test_training_pairs_are_two_wordings_of_the_training_split():
-    from minigen.corpus.captions import split_of
+    from minigen.corpus.synthesis.captions import split_of
 
     first, second = scene_pair(np.random.default_rng(0))
     assert first != second and split_of(first) == split_of(second) == "train"

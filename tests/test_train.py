@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from minigen.checkpoint import save_checkpoint
 from minigen.corpus.tokens import TokenSet
-from minigen.errors import MinigenError
+from minigen.engine.checkpoint import save_checkpoint
+from minigen.engine.errors import MinigenError
 from minigen.lm import AudioLM, AudioLMConfig, shift_right
 from minigen.patterns import DelayPattern
 from minigen.regularizer import similarity_loss

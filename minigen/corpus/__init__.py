@@ -7,8 +7,8 @@ from importlib import import_module
 
 _HOME = {
     "KINDS": "clip", "Clip": "clip", "Event": "clip", "Corpus": "corpus", "Report": "corpus",
-    "read_corpus": "readers", "build_corpus": "builtin", "mix_clips": "mixing", "mix_captions": "mixing",
-    "TokenSet": "tokens", "tokenize": "tokens", "lesson_corpus": "lesson",
+    "read_corpus": "readers", "build_corpus": "synthesis.builtin", "mix_clips": "mixing", "mix_captions": "mixing",
+    "TokenSet": "tokens", "tokenize": "tokens",
 }  # fmt: skip
 __all__ = sorted(_HOME)
 

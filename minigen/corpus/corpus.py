@@ -19,7 +19,7 @@ from torch import Tensor
 
 from minigen.audio import AudioError, fit_length, load_audio
 from minigen.corpus.clip import Clip
-from minigen.files import write_aside
+from minigen.engine.files import write_aside
 
 SILENT = 1e-4  # a clip is silent whose largest sample stays below this, or whose largest distance from its mean does
 

@@ -75,7 +75,7 @@ def may_mix(first: Clip, second: Clip) -> bool:
     then a bell rings and a cat meows before it rains" says nothing clear; and a pair that the built-in corpus holds
     back to test composition must not come into training by this door.
     """
-    from minigen.corpus.scenes import has_held_out
+    from minigen.corpus.synthesis.scenes import has_held_out
 
     one, other = {event.kind for event in first.events}, {event.kind for event in second.events}
     clear = first.caption != second.caption and not one & other and len(one | other) <= 3

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minigen.audio import AUDIO_SUFFIXES, SAMPLE_RATE, AudioError, check_audio
+from minigen.corpus.audiocaps import SPLITS, Files, clean_caption, from_csv, start_of, tables_of
 from minigen.corpus.clip import Clip, Event
 from minigen.corpus.corpus import Corpus, Report
-from minigen.corpus.table import SPLITS, Files, clean_caption, from_csv, start_of, tables_of
-from minigen.errors import MinigenError
-from minigen.processes import is_first
+from minigen.engine.distributed import is_first
+from minigen.engine.errors import MinigenError
 
 
 def read_corpus(
@@ -88,7 +88,7 @@ def _open(path: Path, split: str, seconds: float, audio: Path | None) -> tuple[l
 
 def _from_classes(folder: Path, split: str, seconds: float) -> tuple[list[Clip], Report]:
     """One clip a file of the split's share, captioned and labelled by the subfolder it lies in."""
-    from minigen.corpus.captions import kind_of_label, plain_caption
+    from minigen.corpus.synthesis.captions import kind_of_label, plain_caption
 
     files = [path for path in sorted(folder.glob("*/**/*")) if _is_candidate(path, folder)]
     if not files:

@@ -1,4 +1,4 @@
-"""Tokenising: every clip goes through the codec once, and training reads codes from disk (`minigen.corpus.cache`).
+"""Tokenising: every clip goes through the codec once, and training reads codes from disk (`token_cache`).
 
     clips, and mixtures of two --codec.encode--> codes.npy, rows.jsonl, skipped.jsonl, tokens.json
 
@@ -20,9 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minigen import processes
 from minigen.audio import AudioError
-from minigen.corpus.cache import (
+from minigen.corpus.clip import Event
+from minigen.corpus.corpus import Corpus
+from minigen.corpus.mixing import mix_captions, mix_clips, random_mixture
+from minigen.corpus.token_cache import (
     TokenSet,
     allocate,
     keep_lines,
@@ -31,12 +33,10 @@ from minigen.corpus.cache import (
     read_state,
     write_state,
 )
-from minigen.corpus.clip import Event
-from minigen.corpus.corpus import Corpus
-from minigen.corpus.mixing import mix_captions, mix_clips, random_mixture
-from minigen.errors import MinigenError
-from minigen.files import alone, append_lines, sweep
-from minigen.limits import Need
+from minigen.engine import distributed
+from minigen.engine.errors import MinigenError
+from minigen.engine.files import alone, append_lines, sweep
+from minigen.engine.resources import Need
 
 __all__ = ["TokenSet", "mix_captions", "mix_clips", "tokenize", "tokens_need"]
 
@@ -72,12 +72,12 @@ def tokenize(
     if batch_size < 1:
         raise MinigenError(f"batch_size is {batch_size}. Encode at least one clip at a time.")
     _check_settings(corpus, codec, mix)
-    writes = processes.is_first() and not (read_state(folder) or {"done": False})["done"]
+    writes = distributed.is_first() and not (read_state(folder) or {"done": False})["done"]
     with alone(folder / "lock") if writes else nullcontext():  # two programs would write over each other
-        with processes.first_alone():
+        with distributed.first_alone():
             state = _start(corpus, codec, folder, mix, seed)
         if not state["done"]:
-            _encode_all(corpus, codec, folder, state, batch_size, progress and processes.is_first())
+            _encode_all(corpus, codec, folder, state, batch_size, progress and distributed.is_first())
     listed = set(corpus.report.skipped)
     found = [(row["file"], row["reason"]) for row in read_lines(folder / "skipped.jsonl")]
     corpus.report.skipped.extend(row for row in found if row not in listed)
@@ -160,7 +160,7 @@ def tokens_need(corpus: Corpus, codec: nn.Module, folder: str | Path, mix: float
     for _ in range(2 * measure):  # the first call also sets things up
         began = time.perf_counter()
         codec.encode(_silence(corpus, codec))
-        took = (time.perf_counter() - began) * jobs / processes.count()
+        took = (time.perf_counter() - began) * jobs / distributed.count()
     codes = 0 if (Path(folder) / "codes.npy").exists() else 2 * codec.num_codebooks * frames * jobs
     return Need("the tokens", disk=codes + 400 * jobs, seconds=took, folder=Path(folder))
 
@@ -177,12 +177,12 @@ def _encode_all(corpus: Corpus, codec: nn.Module, folder: Path, state: dict, bat
     """Go on from `state` to the end, a batch in each process at a time; the first process writes."""
     from tqdm import tqdm
 
-    codes = _clean_up(folder, state) if processes.is_first() else None
+    codes = _clean_up(folder, state) if distributed.is_first() else None
     with tqdm(total=state["jobs"], initial=state["next"], unit="clip", desc="tokenize", disable=not progress) as bar:
         while state["next"] < state["jobs"]:
-            jobs = range(state["next"], min(state["next"] + batch_size * processes.count(), state["jobs"]))
-            own = processes.parts_of(jobs, batch_size)[processes.rank()]
-            for found in processes.gather_objects(_encode(corpus, codec, own, state["seed"])):
+            jobs = range(state["next"], min(state["next"] + batch_size * distributed.count(), state["jobs"]))
+            own = distributed.parts_of(jobs, batch_size)[distributed.rank()]
+            for found in distributed.gather_objects(_encode(corpus, codec, own, state["seed"])):
                 if codes is not None:
                     _store(folder, codes, state["rows"], *found)
                 state["rows"], state["skipped"] = state["rows"] + len(found[1]), state["skipped"] + len(found[2])
@@ -191,7 +191,7 @@ def _encode_all(corpus: Corpus, codec: nn.Module, folder: Path, state: dict, bat
             if codes is not None:
                 write_state(folder, state)
             bar.update(len(jobs))
-    processes.gather_objects(None)  # the last state is written before any process reads it
+    distributed.gather_objects(None)  # the last state is written before any process reads it
 
 
 def _clean_up(folder: Path, state: dict) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""`minigen demo`: the whole chain in minutes, and the page that shows it."""

@@ -1,0 +1,148 @@
+"""Live training: from an empty folder to a trained model in a given number of minutes, on whatever machine it is.
+
+    corpus (built in, or yours) ─► tokens ─► how long does a step take? ─► as many steps as fit ─► live model
+                                                                                                └► twin without text
+
+The twin has the same size, start, steps and clips, but never sees a caption: what the live model does better than it,
+it does because it has read. Corpus and tokens are kept and reused with the same settings; training is always done anew.
+"""
+
+import hashlib
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minigen.audio import AudioError
+from minigen.corpus.clip import Clip
+from minigen.corpus.corpus import Corpus
+from minigen.corpus.readers import read_corpus
+from minigen.corpus.synthesis.builtin import SPLITS, build_corpus
+from minigen.corpus.tokens import TokenSet, glimpse, tokenize
+from minigen.engine.errors import MinigenError
+from minigen.lm import AudioLM, AudioLMConfig
+from minigen.train import TrainConfig, seconds_per_step, train
+
+VALIDATIONS = 8  # in a training, beside the one before it
+VALIDATED = 2 * 64  # clips that a validation hears: 64 with text and without, forward only, a third of a step's work
+
+
+@dataclass(frozen=True)
+class LiveConfig:
+    """Sizes of the live model and of its training, chosen so that a minute and a half on two cores shows something."""
+
+    width: int = 192
+    layers: int = 4
+    heads: int = 6
+    learning_rate: float = 1.2e-2
+    batch_size: int = 16
+    warmup: int = 8
+
+
+class Live(NamedTuple):
+    """What the live training gave: the model, and the histories (`minigen.train.train`) of it and of its twin."""
+
+    lm: AudioLM
+    history: list[dict]
+    blind: list[dict]
+
+
+def open_splits(
+    out: Path, data: str | Path | None, clips: int, seed: int = 0, seconds: float = 4.0, progress: bool = True
+) -> dict[str, Corpus]:
+    """The three splits of `data`, or of a corpus built in `out` where that is None.
+
+    clips: how many to build; of `data`, no split is given more than that, drawn by chance.
+
+    Raises:
+        MinigenError: `data` is a single table, which has no splits, or cannot be read.
+    """
+    if data is not None and Path(data).is_file():
+        raise MinigenError(
+            f"{data} is one table without splits: the clips it trains on would be those it is tested on. Give a folder "
+            "with train.csv, validation.csv and test.csv, or one with a subfolder for each class."
+        )
+    folder = out / f"corpus-{clips}-{seconds:g}s-seed{seed}" if data is None else data
+    if data is None:
+        build_corpus(folder, clips, seed, seconds, progress=progress)
+    return {name: _at_most(read_corpus(folder, name, seconds=seconds), clips, seed) for name in SPLITS}
+
+
+def load_some(corpus: Corpus, count: int, seed: int = 0) -> tuple[list[Clip], list[Tensor]]:
+    """Up to `count` clips, by chance, and their sounds [1, 1, samples]; what is silent or damaged is passed over."""
+    clips, wavs = [], []
+    for row in np.random.default_rng([seed, 1]).permutation(len(corpus)).tolist():
+        try:
+            wavs.append(corpus.load(row))
+            clips.append(corpus.clips[row])
+        except AudioError as error:
+            corpus.report.skip(corpus.clips[row].file, error.reason)
+        if len(wavs) == count:
+            break
+    return clips, wavs
+
+
+def tokens_for(corpus: Corpus, codec, folder: Path, mix: float = 0.0, progress: bool = True) -> TokenSet:
+    """Tokens of a corpus in a subfolder of `folder` that is named after clips, codec and mix, and so found again."""
+    digest = hashlib.sha256(
+        repr((mix, [(clip.file, clip.caption, glimpse(clip.file)) for clip in corpus.clips])).encode()
+    )
+    for weights in codec.state_dict().values():
+        digest.update(weights.detach().cpu().contiguous().numpy().tobytes())
+    return tokenize(corpus, codec, folder / digest.hexdigest()[:12], mix, progress=progress)
+
+
+def train_live(
+    encoder, train_set: TokenSet, valid_set: TokenSet, folder: Path, minutes: float, seed: int = 0,
+    config: LiveConfig | None = None, progress: bool = True,
+) -> Live:  # fmt: skip
+    """Train the live model and its twin, each for as many steps as fit into half the minutes.
+
+    Writes to `folder`/live and `folder`/live-without-text, see `minigen.train.train`.
+    """
+    config = config or LiveConfig()
+    plan = TrainConfig(batch_size=config.batch_size, learning_rate=config.learning_rate, seed=seed)
+    pace = seconds_per_step(new_model(encoder, train_set, config, seed), encoder, train_set, plan)
+    steps = steps_in(minutes * 30, pace, VALIDATED / config.batch_size / 3)
+    plan = replace(plan, steps=steps, warmup=min(config.warmup, steps // 4), valid_every=max(1, steps // VALIDATIONS),
+                   ema_every=min(10, max(1, steps // 50)))  # fmt: skip
+    runs = {}
+    for name, text_dropout in (("live", plan.text_dropout), ("live-without-text", 1.0)):
+        print(f"    {name.replace('-', ' ')}: {steps} steps of {pace:.2f} s", flush=True)
+        shutil.rmtree(folder / name, ignore_errors=True)
+        lm, settings = new_model(encoder, train_set, config, seed), replace(plan, text_dropout=text_dropout)
+        runs[name] = lm, train(lm, encoder, train_set, valid_set, folder / name, settings, progress=progress)
+    return Live(*runs["live"], runs["live-without-text"][1])
+
+
+def steps_in(seconds: float, seconds_a_step: float, validation: float) -> int:
+    """Steps that fit into the time beside the validations, each of which takes as long as `validation` steps.
+
+    At least half of what would fit without any, and never below 2.
+    """
+    all_of_it = seconds / seconds_a_step
+    return max(2, round(max(all_of_it - VALIDATIONS * validation, all_of_it / 2)))
+
+
+def new_model(encoder, tokens: TokenSet, config: LiveConfig, seed: int = 0) -> AudioLM:
+    """The live model before training: the same weights for the same seed, whatever was drawn before."""
+    streams = tokens.codes.shape[1]
+    sizes = AudioLMConfig(
+        streams, tokens.codebook_size, config.width, config.layers, config.heads, 4 * config.width, encoder.width,
+        tuple(range(streams)),
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return AudioLM(sizes)
+
+
+def _at_most(corpus: Corpus, count: int, seed: int) -> Corpus:
+    """A corpus cut down to `count` clips by chance, in their old order."""
+    if len(corpus) <= count:
+        return corpus
+    rows = np.sort(np.random.default_rng(seed).permutation(len(corpus))[:count])
+    return replace(corpus, clips=[corpus.clips[row] for row in rows], read=lambda i: corpus.read(int(rows[i])))

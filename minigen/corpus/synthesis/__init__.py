@@ -1,0 +1,1 @@
+"""The built-in corpus: synthesised sounds, the scenes they form, and their captions."""

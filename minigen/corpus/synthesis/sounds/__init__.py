@@ -1,0 +1,1 @@
+"""Synthesisers of the kinds of event, grouped by what makes the sound."""

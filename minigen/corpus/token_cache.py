@@ -1,0 +1,155 @@
+"""The token cache on disk, and how it is read: training takes codes from it, a batch at a time.
+
+    codes.npy      int16 [n, K, T], memory-mapped
+    rows.jsonl     caption, events, source: line i describes codes[i]
+    skipped.jsonl  what was left out, and why
+    tokens.json    settings, and how far it is: what lies beyond does not count
+
+`minigen.corpus.tokens` writes it: codes first, then rows, then the state that counts them. Whatever is killed in
+between, the state says what is whole. Nothing in these files is ever executed, and what does not fit is refused.
+"""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minigen.corpus.clip import Event
+from minigen.engine.errors import MinigenError
+from minigen.engine.files import write_aside
+from minigen.engine.resources import Need
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """A finished token cache, opened: codes stay on disk until a batch asks for them.
+
+    Attributes:
+        codes: int16 [n, K, T], a memory map.
+        captions, events, sources: one entry a row; a mixture has two sources.
+        frame_rate: codec frames a second; codebook_size: V.
+    """
+
+    codes: np.ndarray
+    captions: list[str]
+    events: list[tuple[Event, ...]]
+    sources: list[list[str]]
+    frame_rate: float
+    codebook_size: int
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, list[str]]:
+        """Rows `indices` -> (codes int64 [B, K, T], captions)."""
+        rows = [int(index) for index in indices]
+        return torch.from_numpy(self.codes[rows].astype(np.int64)), [self.captions[row] for row in rows]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "TokenSet":
+        """Open what `tokenize` wrote.
+
+        Raises:
+            MinigenError: no token cache there, or one that is not finished or damaged.
+        """
+        folder = Path(folder)
+        state = read_state(folder)
+        if state is None or not state["done"]:
+            what = "no tokens" if state is None else f"unfinished tokens ({state['next']} of {state['jobs']} clips)"
+            raise MinigenError(f"there are {what} in {folder}. Run `minigen tokenize` to make them.")
+        codes, rows = open_codes(folder, "r")[: state["rows"]], read_lines(folder / "rows.jsonl")
+        if len(rows) != len(codes) or not rows:
+            raise damaged(folder / "rows.jsonl")
+        try:
+            events = [tuple(Event(**event) for event in row["events"]) for row in rows]
+            captions, sources = [row["caption"] + "" for row in rows], [list(row["source"]) for row in rows]
+        except (TypeError, KeyError) as error:
+            raise damaged(folder / "rows.jsonl") from error
+        return cls(codes, captions, events, sources, state["codec"]["frame_rate"], state["codec"]["codebook_size"])
+
+
+def read_state(folder: Path) -> dict | None:
+    """What tokens.json says; None where there is none.
+
+    Raises:
+        MinigenError: it is damaged.
+    """
+    file = folder / "tokens.json"
+    try:
+        state = json.loads(file.read_text("utf-8")) if file.is_file() else None
+        if state is not None:
+            counts = [state[name] for name in ("jobs", "next", "rows", "skipped")]
+            counts += [state["codec"]["codebook_size"], int(state["codec"]["frame_rate"]), int(state["done"])]
+            if any(type(count) is not int or count < 0 for count in counts):
+                raise ValueError("a count that is no number")
+        return state
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise damaged(file) from error
+
+
+def write_state(folder: Path, state: dict) -> None:
+    """Write tokens.json aside and rename it: from here on the rows it counts are there."""
+    write_aside(folder / "tokens.json", json.dumps(state, indent=1) + "\n")
+
+
+def allocate(folder: Path, shape: tuple[int, ...]) -> None:
+    """Make codes.npy at its full size, with room on the disk for all of it.
+
+    A memory map that grows into a full disk kills the process, without a word: the blocks are taken now.
+
+    Raises:
+        MinigenError: too little room, or a folder that cannot be written.
+    """
+    Need("the codes of all clips", disk=2 * math.prod(shape), folder=folder).refuse()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        np.lib.format.open_memmap(folder / "codes.npy", "w+", np.int16, shape).flush()
+        if hasattr(os, "posix_fallocate"):
+            with open(folder / "codes.npy", "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(folder / "codes.npy"))
+    except OSError as error:
+        raise MinigenError(f"cannot write tokens to {folder} ({error.strerror}). Choose another folder.") from error
+
+
+def open_codes(folder: Path, mode: str) -> np.ndarray:
+    """codes.npy as a memory map.
+
+    Raises:
+        MinigenError: it is missing or damaged.
+    """
+    try:
+        codes = np.load(folder / "codes.npy", mmap_mode=mode)  # allow_pickle is off: nothing in it is executed
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise damaged(folder / "codes.npy") from error
+    if codes.ndim != 3 or codes.dtype != np.int16 or 0 in codes.shape[1:]:
+        raise damaged(folder / "codes.npy")
+    return codes
+
+
+def read_lines(file: Path) -> list[dict]:
+    """The rows of a .jsonl file.
+
+    Raises:
+        MinigenError: it is missing or damaged.
+    """
+    try:
+        return [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
+    except (OSError, ValueError) as error:
+        raise damaged(file) from error
+
+
+def keep_lines(file: Path, count: int) -> None:
+    """Cut off what a break left behind the last state that was written."""
+    lines = file.read_text("utf-8", "replace").split("\n")[:count] if file.is_file() else []
+    write_aside(file, "".join(line + "\n" for line in lines))
+
+
+def damaged(file: Path) -> MinigenError:
+    """What to say of a file of the cache that cannot be used."""
+    return MinigenError(f"{file} is missing or damaged. Delete {file.parent} and tokenize again.")

@@ -1,0 +1,1 @@
+"""What the notebooks use: setup, lesson corpus, checks, explorers; and how they are executed and published."""

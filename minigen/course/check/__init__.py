@@ -1,0 +1,8 @@
+"""Instant checks for the exercises of the course: right, or what went wrong. One module a notebook.
+
+    from minigen.course.check import first_sound as check
+    check.bit_rate(2000, codec)   ->  Right: 50 frames/s x 4 codebooks x 10 bits = 2000 bit/s.
+    check.bit_rate(500, codec)    ->  Not yet: 500 is what one codebook costs. Each frame has 4.
+
+A check knows the right answer in every form that a reader may give it, and typical wrong ones by what leads to them.
+"""

@@ -1,0 +1,1 @@
+"""Fast single steps of the language model: PyTorch and numba."""

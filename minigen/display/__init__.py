@@ -1,0 +1,1 @@
+"""Plots, players, diagrams and tables, for notebooks and reports."""

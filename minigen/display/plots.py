@@ -1,0 +1,342 @@
+"""Figures: what a person looks at beside what they hear. Each function returns a matplotlib `Figure`, axes with units.
+
+    waveform, spectrogram          a sound                     codes_heatmap         what the codec made of it
+    loss_curves                    a training run              guidance_sweep        what guidance buys and costs
+    similarity_matrices            what the regulariser compares
+    lines                          any quantity over another   window_lengths        one sound, several windows
+    event_lanes                    what sounds when            codebook_map          points of a plane and their entries
+    spectrograms                   several sounds              probability_bars      distributions over a few codes
+    intervals                      means, and how sure they are
+    matrices                       tables of numbers as pictures, such as attention weights
+
+`Figure` is used directly, without pyplot: nothing is shown, no window or backend is needed, and nothing stays in memory
+when the figure is gone. `figure.savefig(path)` writes it; a notebook shows the figure that a cell ends with.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minigen.audio import SAMPLE_RATE, log_mel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by most eyes: Okabe and Ito
+LINES = ("-", "--", "-.", ":")  # and on paper without colour
+MARKERS = ("o", "s", "^", "D")
+QUIET_DB, LOUD_DB = -40, 30  # the colours of every spectrogram, so that two can be compared
+HZ_TICKS = (0, 250, 500, 1000, 2000, 4000, 8000, 16000)
+
+
+def waveform(wav: Tensor, sample_rate: int = SAMPLE_RATE, title: str = "") -> "Figure":
+    """Pressure over time: wav [samples], [1, samples] or [1, 1, samples], seconds across, -1 to 1 up."""
+    figure, axes = _figure(6, 2)
+    samples = _flat(wav)
+    axes.plot(np.arange(len(samples)) / sample_rate, samples, color=COLOURS[0], linewidth=0.5)
+    axes.set(xlabel="time (s)", ylabel="amplitude", title=title, xlim=(0, len(samples) / sample_rate), ylim=(-1, 1))
+    return figure
+
+
+def spectrogram(wav: Tensor, sample_rate: int = SAMPLE_RATE, title: str = "", bands: int = 80) -> "Figure":
+    """Log-mel spectrogram in dB: seconds across, Hz up on the mel scale, brighter is louder.
+
+    wav: [samples], [1, samples] or [1, 1, samples]. The colours run from -40 to 30 dB in every spectrogram; 0 dB is a
+    power of 1 in a band of `minigen.audio.log_mel`.
+    """
+    figure, axes = _figure(6, 3)
+    seconds, top = _flat(wav).size / sample_rate, mel(sample_rate / 2)
+    image = axes.imshow(
+        mel_db(wav, sample_rate, bands), origin="lower", aspect="auto", cmap="magma", vmin=QUIET_DB, vmax=LOUD_DB,
+        extent=(0, seconds, 0, top), interpolation="nearest",
+    )  # fmt: skip
+    ticks = [hz for hz in HZ_TICKS if hz <= sample_rate / 2]
+    axes.set(
+        xlabel="time (s)", ylabel="frequency (Hz)", title=title, yticks=[mel(hz) for hz in ticks], yticklabels=ticks
+    )
+    figure.colorbar(image, ax=axes, label="level (dB)")
+    return figure
+
+
+def spectrograms(wavs: Mapping[str, Tensor], sample_rate: int = SAMPLE_RATE, columns: int = 2) -> "Figure":
+    """Several sounds in one picture, title -> wav as in `spectrogram`: one scale for all, `columns` in a row."""
+    rows = math.ceil(len(wavs) / columns)
+    figure, axes = _figure(3.6 * columns + 0.8, 0.4 + 1.7 * rows, rows, columns)
+    axes, top = np.atleast_1d(axes).flatten(), mel(sample_rate / 2)
+    ticks = [hz for hz in (0, 500, 2000, 8000) if hz <= sample_rate / 2]
+    for axis, (title, wav) in zip(axes, wavs.items(), strict=False):
+        image = axis.imshow(
+            mel_db(wav, sample_rate), origin="lower", aspect="auto", cmap="magma", vmin=QUIET_DB, vmax=LOUD_DB,
+            extent=(0, _flat(wav).size / sample_rate, 0, top), interpolation="nearest",
+        )  # fmt: skip
+        axis.set(title=title, yticks=[mel(hz) for hz in ticks], yticklabels=ticks)
+        axis.set(xlabel="time (s)", ylabel="frequency (Hz)")
+    for axis in axes[len(wavs) :]:
+        axis.remove()
+    figure.colorbar(image, ax=axes[: len(wavs)].tolist(), label="level (dB)")
+    return figure
+
+
+def spectrogram_png(wav: Tensor, sample_rate: int = SAMPLE_RATE, bands: int = 80) -> bytes:
+    """The picture of `spectrogram` alone, without axes: a PNG of one pixel a band and 20 ms."""
+    from matplotlib.image import imsave
+
+    file = BytesIO()
+    picture = mel_db(wav, sample_rate, bands)
+    imsave(file, picture, origin="lower", cmap="magma", vmin=QUIET_DB, vmax=LOUD_DB, format="png")
+    return file.getvalue()
+
+
+def loss_curves(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str = "") -> "Figure":
+    """Losses in nats a code over the training steps.
+
+    curves: name -> (steps, losses). A loss that is nan was not measured at its step and is left out.
+    """
+    figure, axes = _figure(5, 3.4)
+    for i, (name, (steps, losses)) in enumerate(curves.items()):
+        points = [(step, loss) for step, loss in zip(steps, losses, strict=True) if math.isfinite(loss)]
+        axes.plot(*zip(*points, strict=True) if points else ([], []), label=name, **_style(i), markersize=3)
+    axes.set(xlabel="step", ylabel="cross-entropy (nats per code)", title=title)
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    return figure
+
+
+def guidance_sweep(sweep: Mapping[str, Mapping[float, object]], title: str = "") -> "Figure":
+    """What guidance does: recall and CLAP score with their 95% intervals, and diversity, over the guidance scale.
+
+    sweep: model -> {guidance scale: `minigen.evaluation.measure.Measurement`}. A panel without any number is left out.
+    """
+    panels = [
+        ("recall", "events heard (share)"),
+        ("clap", "CLAP score (cosine)"),
+        ("diversity", "diversity (1 − cosine)"),
+    ]
+    rows = [row for scales in sweep.values() for row in scales.values()]
+    panels = [panel for panel in panels if any(math.isfinite(getattr(row, panel[0])) for row in rows)]
+    figure, axes = _figure(5, 0.8 + 1.9 * len(panels), rows=len(panels), sharex=True)
+    for axis, (field, label) in zip(np.atleast_1d(axes), panels, strict=True):
+        for i, (name, scales) in enumerate(sweep.items()):
+            _sweep_line(axis, scales, field, name, i)
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.25)
+    first, last = np.atleast_1d(axes)[[0, -1]]
+    first.set_title(title)
+    figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
+    last.set_xlabel("guidance scale (1: none)")
+    return figure
+
+
+def similarity_matrices(text: Tensor, audio: Tensor, captions: Sequence[str] | None = None) -> "Figure":
+    """The two matrices that the regulariser compares, [B, B] each, and their squared difference off the diagonal.
+
+    captions: labels of the rows, if wanted. Cosines from -1 to 1; the mean of the third picture's pairs is the loss.
+    """
+    text, audio = (torch.as_tensor(matrix).detach().cpu().float() for matrix in (text, audio))
+    squared = (text - audio).square().fill_diagonal_(0)
+    figure, axes = _figure(10 if captions is None else 12, 3.2, columns=3)
+    for axis, matrix, name in zip(axes, (text, audio, squared), ("text", "audio", "(text − audio)²"), strict=True):
+        limits = {"vmin": -1, "vmax": 1, "cmap": "RdBu_r"} if matrix is not squared else {"vmin": 0, "cmap": "magma"}
+        image = axis.imshow(matrix.numpy(), **limits)
+        axis.set(title=name, xlabel="clip", ylabel="clip")
+        figure.colorbar(image, ax=axis, label="cosine" if matrix is not squared else "squared difference")
+    if captions is not None:
+        axes[0].set_yticks(range(len(captions)), captions)
+    return figure
+
+
+def codes_heatmap(codes: Tensor, frame_rate: float = 50.0, codebook_size: int = 1024, title: str = "") -> "Figure":
+    """Which entry each codebook chose, frame by frame: codes [K, T], seconds across, one row a codebook.
+
+    Equal colours are equal entries; neighbouring colours mean nothing, an entry's number is only its name. Codes of
+    `codebook_size` and above (the special token of a delay pattern) are left white.
+    """
+    codes = torch.as_tensor(codes).cpu().numpy()
+    figure, axes = _figure(6, 1 + 0.3 * len(codes))
+    shown = np.ma.masked_greater_equal(codes, codebook_size)
+    image = axes.imshow(
+        shown, aspect="auto", cmap="viridis", interpolation="nearest", vmin=0, vmax=codebook_size - 1,
+        extent=(0, codes.shape[1] / frame_rate, len(codes) - 0.5, -0.5),
+    )  # fmt: skip
+    axes.set(xlabel="time (s)", ylabel="codebook", title=title, yticks=range(len(codes)))
+    figure.colorbar(image, ax=axes, label="entry")
+    return figure
+
+
+def lines(
+    curves: Mapping[str, tuple], xlabel: str, ylabel: str, dots: Mapping[str, tuple] | None = None, title: str = ""
+) -> "Figure":
+    """Curves over one axis: name -> (x, y), points marked where a curve has 20 or fewer; `dots` are points alone."""
+    figure, axes = _figure(7, 3)
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        style = _style(i) if len(x) <= 20 else {**_style(i), "marker": ""}
+        axes.plot(np.asarray(x), np.asarray(y), label=name, **style, markersize=4, linewidth=1.2)
+    for name, (x, y) in (dots or {}).items():
+        axes.plot(np.asarray(x), np.asarray(y), "o", color="black", label=name, markersize=5)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.grid(alpha=0.25)
+    if len(curves) + len(dots or {}) > 1:
+        figure.legend(frameon=False, loc="outside right center")
+    return figure
+
+
+def probability_bars(rows: Mapping[str, Tensor], xlabel: str = "code", columns: int = 3) -> "Figure":
+    """Distributions over the same few codes, title -> probabilities [V]: one panel each, one scale for all."""
+    height = math.ceil(len(rows) / columns)
+    figure, axes = _figure(2.6 * columns, 0.3 + 1.8 * height, height, columns)
+    axes = np.atleast_1d(axes).flatten()
+    most = max(float(torch.as_tensor(probs).max()) for probs in rows.values())
+    for axis, (title, probs) in zip(axes, rows.items(), strict=False):
+        axis.bar(range(len(probs)), torch.as_tensor(probs).numpy(), color=COLOURS[0])
+        axis.set(title=title, xlabel=xlabel, ylabel="probability", ylim=(0, 1.05 * most), xticks=range(len(probs)))
+    for axis in axes[len(rows) :]:
+        axis.remove()
+    return figure
+
+
+def window_lengths(wav: Tensor, lengths: Sequence[int], sample_rate: int = SAMPLE_RATE, top: float = 2000) -> "Figure":
+    """Spectrograms of one sound with Hann windows of several lengths (samples): Hz from 0 to `top`, not mel.
+
+    wav: [samples], [1, samples] or [1, 1, samples]. Each picture's colours run over the 60 dB below its own maximum;
+    frames are 4 ms apart.
+    """
+    figure, axes = _figure(3.2 * len(lengths) + 0.8, 3, columns=len(lengths))
+    samples, hop = torch.as_tensor(_flat(wav)), round(0.004 * sample_rate)
+    for axis, length in zip(np.atleast_1d(axes), lengths, strict=True):
+        window = torch.hann_window(length)
+        power = torch.stft(samples, length, hop, window=window, pad_mode="constant", return_complex=True).abs().square()
+        power = power[: round(top / sample_rate * length) + 1]
+        db, half = 10 * (power / power.max()).clamp(min=1e-6).log10(), sample_rate / length / 2
+        image = axis.imshow(
+            db.numpy(), origin="lower", aspect="auto", cmap="magma", vmin=-60, vmax=0, interpolation="nearest",
+            extent=(0, len(samples) / sample_rate, -half, (len(power) - 0.5) * sample_rate / length),
+        )  # fmt: skip
+        title = f"{length} samples = {1000 * length / sample_rate:.0f} ms"
+        axis.set(xlabel="time (s)", ylabel="frequency (Hz)", title=title, ylim=(0, top))
+    figure.colorbar(image, ax=axes, label="level (dB)")
+    return figure
+
+
+def event_lanes(events: Sequence, seconds: float, title: str = "") -> "Figure":
+    """When each event sounds, one lane an event: `minigen.corpus.Event`s from onset to offset, with their counts."""
+    figure, axes = _figure(6, 0.9 + 0.35 * max(1, len(events)))
+    for lane, event in enumerate(events):
+        axes.barh(lane, event.offset - event.onset, left=event.onset, height=0.6, color=COLOURS[lane % 6])
+        if event.count > 1:
+            axes.text(event.onset, lane, f" {event.count} times", va="center", color="white")
+    names = [event.kind.replace("_", " ") for event in events]
+    axes.set(xlabel="time (s)", ylabel="event", title=title, xlim=(0, seconds), ylim=(len(events) - 0.5, -0.5))
+    axes.set_yticks(range(len(events)), names)
+    return figure
+
+
+def codebook_map(points: Tensor, maps: Mapping[str, Tensor]) -> "Figure":
+    """Codebooks over the vectors [n, 2] they quantise: name -> entries [V, 2]; a cross is an entry nobody chose."""
+    figure, axes = _figure(3.2 * len(maps), 3.3, columns=len(maps))
+    points = torch.as_tensor(points).float()
+    for axis, (name, entries) in zip(np.atleast_1d(axes), maps.items(), strict=True):
+        entries = torch.as_tensor(entries).detach().float()
+        chosen = torch.cdist(points, entries).argmin(1)
+        used = torch.bincount(chosen, minlength=len(entries)) > 0
+        axis.scatter(*points.T.numpy(), c=[COLOURS[i % 6] for i in chosen.tolist()], s=3, alpha=0.35, linewidths=0)
+        axis.plot(*entries[used].T.numpy(), "o", color="black", markersize=4)
+        axis.plot(*entries[~used].T.numpy(), "x", color="black", markersize=5)
+        axis.set(xlabel="first number of a vector", ylabel="second number", title=name, aspect="equal")
+    return figure
+
+
+def matrices(
+    maps: Mapping[str, Tensor], xlabel: str, ylabel: str, label: str, cmap: str = "viridis", aspect: str = "equal"
+) -> "Figure":
+    """Tables of numbers side by side, title -> [rows, columns], first row on top: one scale of colours for all.
+
+    xlabel counts the columns, ylabel the rows, label names what the numbers are.
+    """
+    tables = [torch.as_tensor(table).detach().cpu().float().numpy() for table in maps.values()]
+    low, high = min(table.min() for table in tables), max(table.max() for table in tables)
+    figure, axes = _figure(1.2 + 3.2 * len(tables), 3.2, columns=len(tables))
+    axes = np.atleast_1d(axes)
+    for axis, title, table in zip(axes, maps, tables, strict=True):
+        image = axis.imshow(table, vmin=low, vmax=high, cmap=cmap, aspect=aspect, interpolation="nearest")
+        axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    figure.colorbar(image, ax=axes.tolist(), label=label)
+    return figure
+
+
+def intervals(rows: Mapping[str, tuple[float, float, float]], xlabel: str, mark: float | None = None) -> "Figure":
+    """Means and their intervals, one row each, the first on top. rows: name -> (mean, low, high); nan is left out.
+
+    mark: a value to compare with, such as 0 for differences or 0.5 for preferences, drawn as a line.
+    """
+    rows = {name: row for name, row in rows.items() if np.isfinite(row).all()}
+    figure, axes = _figure(6, 0.9 + 0.3 * len(rows))
+    for place, (mean, low, high) in enumerate(rows.values()):
+        axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=1.5)
+        axes.plot(mean, place, "o", color=COLOURS[0], markersize=5)
+    if mark is not None:
+        axes.axvline(mark, color="black", linestyle=":", linewidth=1)
+    axes.set(xlabel=xlabel, ylabel="", yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.5, -0.5))
+    axes.grid(alpha=0.25, axis="x")
+    return figure
+
+
+def mel(hz: float) -> float:
+    """Mel scale, 2595 log10(1 + hz / 700), as HTK and torchaudio have it: equal steps sound about equally wide."""
+    return 2595 * math.log10(1 + hz / 700)
+
+
+def mel_db(wav: Tensor, sample_rate: int = SAMPLE_RATE, bands: int = 80) -> np.ndarray:
+    """Log-mel spectrogram in dB, 10 log10(power): float32 [bands, frames], low bands first."""
+    wav = torch.from_numpy(_flat(wav)).view(1, 1, -1)
+    return 10 * log_mel(wav, sample_rate, bands)[0].numpy()
+
+
+def svg(figure: "Figure", ink: str | None = None) -> str:
+    """The figure as SVG text without a background. ink: colour of text, axes and ticks; None keeps black."""
+    if ink is not None:
+        _recolour(figure, ink)
+    file = BytesIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue().decode()
+
+
+def _recolour(figure: "Figure", ink: str) -> None:
+    for axes in figure.axes:
+        axes.tick_params(colors=ink)
+        for line in axes.spines.values():
+            line.set_edgecolor(ink)
+        legend = axes.get_legend()
+        texts = [axes.title, axes.xaxis.label, axes.yaxis.label, *(legend.get_texts() if legend else ())]
+        for text in texts:
+            text.set_color(ink)
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, sharex: bool = False):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, sharex=sharex)
+
+
+def _style(i: int) -> dict[str, str]:
+    return {"color": COLOURS[i % 6], "linestyle": LINES[i % 4], "marker": MARKERS[i % 4]}
+
+
+def _sweep_line(axis, scales: Mapping[float, object], field: str, name: str, i: int) -> None:
+    """One model's line in one panel, with error bars where the field has an interval."""
+    points = [(scale, row) for scale, row in sorted(scales.items()) if math.isfinite(getattr(row, field))]
+    x, y = [scale for scale, _ in points], [getattr(row, field) for _, row in points]
+    bars = None
+    if points and hasattr(points[0][1], f"{field}_interval"):
+        ends = np.array([getattr(row, f"{field}_interval") for _, row in points])
+        bars = np.abs(ends.T - y) if np.isfinite(ends).all() else None
+    axis.errorbar(np.array(x) + 0.06 * i, y, yerr=bars, label=name, capsize=2, markersize=4, **_style(i))
+
+
+def _flat(wav: Tensor) -> np.ndarray:
+    return torch.as_tensor(wav).detach().cpu().float().flatten().numpy()

@@ -1,0 +1,161 @@
+"""Weights on disk: config.json and model.safetensors, read without waste and written whole.
+
+    model.safetensors             a table of names, types and shapes, then plain numbers
+    model.safetensors.index.json  for large models: which of several such files holds which tensor
+
+The format of the Hugging Face hub (https://github.com/huggingface/safetensors, section "Format"). Pickled weights
+(.bin, .pt, .th) are programs that run when they are opened; they are not read here.
+
+Memory: tensors are read one at a time, and each mapping of the file is given back before the next is made. A model is
+then built around these tensors, not filled from them. Loading takes the memory of the model in the type asked for, and
+one tensor; a float32 file read as float16 takes half its size.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from minigen.engine.checkpoint import save_tensors
+from minigen.engine.errors import MinigenError, one_line
+from minigen.engine.files import write_aside
+from minigen.engine.hub import INDEX, WEIGHTS, has_weights
+
+
+def read_config(folder: Path) -> dict:
+    """The settings in folder/config.json.
+
+    Raises:
+        MinigenError: no such file, or no JSON object in it.
+    """
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        reason = "is not JSON" if isinstance(error, ValueError) else "cannot be read"
+        raise MinigenError(f"{path} {reason} ({one_line(error)}). Copy or write it again.") from error
+    if not isinstance(values, dict):
+        raise MinigenError(f"{path} holds {values!r:.40}, no settings by name. Copy or write it again.")
+    return values
+
+
+def read_tensors(folder: Path, dtype: torch.dtype | None = None, prefix: str = "") -> dict[str, Tensor]:
+    """The weights of a folder whose names begin with `prefix`, without it, in `dtype` (None: as stored).
+
+    Whole numbers stay what they are. The tensors are copies: the file may be replaced afterwards.
+
+    Raises:
+        MinigenError: a file that is missing, cut or no safetensors.
+    """
+    tensors, file = {}, folder / WEIGHTS
+    if not has_weights(folder):
+        raise MinigenError(f"no {file}. Only safetensors are read: place that file there.")
+    try:
+        for file, name in _table(folder):
+            if name.startswith(prefix):
+                with safe_open(file, "pt") as opened:  # opened for each tensor: closing gives its pages back
+                    tensor = opened.get_tensor(name)
+                    tensors[name.removeprefix(prefix)] = tensor.to(_type(tensor, dtype), copy=True)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise MinigenError(f"{file} cannot be read ({one_line(error)}). Copy, fetch or make it again.") from error
+    return tensors
+
+
+def _table(folder: Path) -> Iterator[tuple[Path, str]]:
+    """The file and the name of every tensor."""
+    shards = [WEIGHTS]
+    if not (folder / WEIGHTS).is_file():
+        shards = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+    for file in (folder / shard for shard in shards):
+        with safe_open(file, "pt") as opened:
+            names = list(opened.keys())
+        yield from ((file, name) for name in names)
+
+
+def _type(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    return dtype if dtype and tensor.is_floating_point() else tensor.dtype
+
+
+def rename(name: str, table: tuple[tuple[str, str], ...]) -> str:
+    """A tensor's name in another library: every (pattern, replacement) of the table in turn, as re.sub takes them."""
+    for pattern, replacement in table:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def write_model(folder: str | Path, config: dict, tensors: dict[str, Tensor], dtype: torch.dtype | None) -> None:
+    """Write config.json and model.safetensors, floats in `dtype` (None: as they are), each whole or not at all."""
+    folder = Path(folder)
+    stored = {name: tensor.detach().to("cpu", _type(tensor, dtype)).contiguous() for name, tensor in tensors.items()}
+    write_aside(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    save_tensors(folder / WEIGHTS, stored, {"format": "pt"})
+
+
+def build(make: Callable[[], nn.Module], tensors: dict[str, Tensor], place: str | Path) -> nn.Module:
+    """A module around tensors that are in memory already: made without weights, then given these, not copies of them.
+
+    make: makes a module whose state is all in its state dict. place: whose weights they are, for the message.
+
+    Raises:
+        MinigenError: a tensor is missing, one too many, or of another shape.
+    """
+    with torch.device("meta"):
+        model = make()
+    wanted = model.state_dict()
+    for name in sorted(tensors.keys() | wanted.keys()):
+        found = list(tensors[name].shape) if name in tensors else "missing"
+        needed = list(wanted[name].shape) if name in wanted else "no such tensor"
+        if found != needed:
+            raise MinigenError(
+                f"{place} does not fit its settings: {name} is {found} in the file, {needed} in the model. "
+                "Use the config.json that was saved with the weights."
+            )
+    model.load_state_dict(tensors, assign=True)
+    return model
+
+
+def load_official(kind: type, folder: Path, dtype: torch.dtype = torch.float32, prefix: str = "", config=None):
+    """A model of `transformers`, in eval mode, from a folder, or from the weights of one that begin with `prefix`.
+
+    kind: its class. config: its settings, where they are not folder/config.json. `transformers` by itself fills what is
+    missing with noise and only warns; here it is an error.
+
+    Raises:
+        MinigenError: weights missing, or of another shape than the settings say.
+    """
+    config = config or kind.config_class.from_pretrained(folder, local_files_only=True)
+    tensors = read_tensors(folder, dtype, prefix)
+    with no_loading_bar():
+        model, told = kind.from_pretrained(
+            None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
+        )
+    wrong = sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"]]))
+    if wrong:
+        what = f"{len(wrong)} tensors of a {kind.__name__}, the first is {wrong[0]}"
+        raise MinigenError(f"{folder} lacks {what}. Fetch it again.")
+    model.config._name_or_path = str(folder)
+    return model.eval()
+
+
+@contextmanager
+def no_loading_bar():
+    """Keep `transformers` from drawing a progress bar for a fraction of a second, and from warning of MusicGen's V.
+
+    (It takes the special token V, one past the last code, for a mistake.) Errors are still raised.
+    """
+    from transformers.utils import logging
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""Judges, measures and the study: how good is a model?"""

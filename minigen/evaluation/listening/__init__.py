@@ -1,0 +1,1 @@
+"""The blind listening test: plan, clips, server, report."""

@@ -1,0 +1,186 @@
+"""The codec's card: what it was made from, and how good it is beside Opus on the same clips.
+
+    held-out clips --codec, opusenc--> decoded --> mel distance, grain, perplexity of the codebooks, times real time
+
+Opus (RFC 6716) is the codec of calls on the web; it is run where opusenc and opusdec (Debian's opus-tools) are
+installed, and left out where not.
+"""
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minigen.audio import fit_length, load_audio, save_audio
+from minigen.engine.files import write_aside
+from minigen.recipes.codec.losses import frame_lines, mel_distance, perplexities, roughness_ratio
+from minigen.recipes.corpus.real_listener import picture, read_recordings, train_listener
+
+Wavs = list[Tensor]  # each [1, 1, samples]
+OPUS_RATES = (6, 12)  # kb/s
+RECORDED = 5.0  # seconds of a recording, as ESC-10's
+
+
+def to_peak(wav: Tensor) -> Tensor:
+    """The waveform with a peak of 1; silence stays silence."""
+    return wav / wav.abs().max().clamp(min=1e-4)
+
+
+def through(codec) -> Callable[[Tensor], Tensor]:
+    """What a codec makes of a waveform [1, 1, samples]."""
+    return lambda wav: codec.decode(codec.encode(wav))[..., : wav.shape[-1]]
+
+
+def has_opus() -> bool:
+    """Whether opusenc and opusdec are installed."""
+    return bool(shutil.which("opusenc") and shutil.which("opusdec"))
+
+
+def through_opus(kbps: int) -> Callable[[Tensor], Tensor]:
+    """What Opus at a constant bit rate makes of a 16 kHz waveform [1, 1, samples]."""
+
+    def run(wav: Tensor) -> Tensor:
+        with tempfile.TemporaryDirectory() as folder:
+            there, packed, back = (str(Path(folder) / name) for name in ("in.wav", "sound.opus", "out.wav"))
+            save_audio(there, wav, 16000)
+            quiet = {"check": True, "capture_output": True}
+            subprocess.run(["opusenc", "--hard-cbr", "--bitrate", str(kbps), there, packed], **quiet)
+            subprocess.run(["opusdec", "--rate", "16000", packed, back], **quiet)
+            return fit_length(load_audio(back, 16000), wav.shape[-1])
+
+    return run
+
+
+def distances(process: Callable[[Tensor], Tensor], wavs: Wavs) -> tuple[float, float]:
+    """Mean mel distance and mean roughness ratio of peak-normalised clips after a codec."""
+    pairs = [(wav, process(wav)) for wav in map(to_peak, wavs)]
+    near = [float(mel_distance(wav, decoded)) for wav, decoded in pairs]
+    return float(np.mean(near)), float(np.nanmean([roughness_ratio(wav, decoded) for wav, decoded in pairs]))
+
+
+def entries_used(codec, wavs: Wavs) -> list[float]:
+    """Perplexity of each codebook over all clips together, as a share of its entries."""
+    return perplexities(torch.cat([codec.encode(to_peak(wav))[0] for wav in wavs], 1), codec.codebook_size)
+
+
+def times_real_time(codec, wavs: Wavs) -> float:
+    """Seconds of sound encoded and decoded in a second, clip by clip, median over clips."""
+    process, speeds = through(codec), []
+    for wav in wavs:
+        began = time.perf_counter()
+        process(wav)
+        speeds.append(wav.shape[-1] / codec.sample_rate / (time.perf_counter() - began))
+    return float(np.median(speeds))
+
+
+def figures_table(codec, held_out: dict[str, Wavs]) -> list[str]:
+    """Markdown lines: a row for each named set of clips, and each codec."""
+    lines = [
+        "| held-out clips | codec | kb/s | mel distance | grain | perplexity of the codebooks |",
+        "|---|---|---|---|---|---|",
+    ]
+    rates = OPUS_RATES if has_opus() else ()
+    for name, wavs in held_out.items():
+        used = " ".join(f"{share:.2f}" for share in entries_used(codec, wavs))
+        near, grain = distances(through(codec), wavs)
+        lines.append(f"| {name} ({len(wavs)}) | this one | {kbps(codec):g} | {near:.3f} | {grain:.2f} | {used} |")
+        for rate in rates:
+            near, grain = distances(through_opus(rate), wavs)
+            lines.append(f"| {name} ({len(wavs)}) | Opus | {rate} | {near:.3f} | {grain:.2f} | |")
+    return lines
+
+
+def grain_table(codec, kinds: dict[str, Wavs]) -> list[str]:
+    """Markdown lines: mean roughness ratio of each kind of recording after this codec, and after Opus."""
+    codecs = {"this one": through(codec)} | {f"Opus {rate}": through_opus(rate) for rate in OPUS_RATES if has_opus()}
+    rows = [
+        (kind, *(f"{distances(run, wavs)[1]:.2f}" for run in codecs.values()), f"{lines_of(codec, wavs):.1f} dB")
+        for kind, wavs in kinds.items()
+    ]
+    head = ("grain", *codecs, "lines at multiples of the frame rate")
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def lines_of(codec, wavs: Wavs) -> float:
+    """`frame_lines` of what a codec makes of clips, mean over the clips."""
+    return float(np.mean([frame_lines(through(codec)(to_peak(wav)), codec.frame_rate) for wav in wavs]))
+
+
+def named_rightly(codec, folder: str | Path, fold: int = 4) -> tuple[float, float]:
+    """Share of a fold's recordings that a listener to the other folds names rightly: as they are, and after a codec."""
+    recordings = read_recordings(folder)
+    listener = train_listener(recordings.rows(recordings.folds != fold))
+    held = recordings.rows(recordings.folds == fold)
+    process, samples = through(codec), int(RECORDED * codec.sample_rate)
+    wavs = (process(to_peak(load_audio(path, codec.sample_rate))) for path in held.paths)
+    decoded = torch.cat([picture(fit_length(wav, samples)) for wav in wavs])
+    shares = [(listener.scores(seen).argmax(1) == held.labels).float().mean() for seen in (held.pictures, decoded)]
+    return float(shares[0]), float(shares[1])
+
+
+def kbps(codec) -> float:
+    """Bit rate: frames a second times K times log2 V, in kb/s."""
+    return codec.frame_rate * codec.num_codebooks * np.log2(codec.codebook_size) / 1000
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the card's figures are measured on: sets of held-out clips by name, recordings by kind, and their folder."""
+
+    sets: dict[str, Wavs]
+    kinds: dict[str, Wavs] = field(default_factory=dict)
+    folder: str | Path | None = None
+
+
+def write_card(folder: Path, codec, recipe, state: dict, data: str, start: str, tested: HeldOut | None) -> None:
+    """Write card.md: the data in a sentence, the figures on held-out clips, the settings, the losses in training."""
+    settings = {**asdict(codec.config), **asdict(recipe), "started from": start or "random weights"}
+    settings |= {"parameters": f"{sum(p.numel() for p in codec.parameters()):,}", "steps taken": state["step"]}
+    settings |= {"minutes taken": f"{state['minutes']:.1f}"}
+    lines = [
+        "# Compact codec",
+        "",
+        "Made by `minigen train-codec`; float16.",
+        "",
+        f"**Data**, equally often: {data}.",
+        "",
+    ]
+    lines += [*_figures(codec, tested), "| setting | value |", "|---|---|"]
+    lines += [*(f"| {name} | {value} |" for name, value in settings.items()), ""]
+    lines += ["While training, means of 50 steps:", "", *_curve(state["curve"]), ""]
+    write_aside(folder / "card.md", "\n".join(lines))
+
+
+def _figures(codec, tested: HeldOut | None) -> list[str]:
+    if not tested:
+        return []
+    speed, threads = times_real_time(codec, next(iter(tested.sets.values()))[:20]), torch.get_num_threads()
+    return [
+        *figures_table(codec, tested.sets), "", *(grain_table(codec, tested.kinds) if tested.kinds else []), "",
+        *([_named(codec, tested.folder), ""] if tested.folder else []),
+        f"Encoding and decoding: {speed:.0f} times real time on {threads} processor thread(s).", "",
+        "Mel distance: `mel_distance` in `minigen/recipes/codec/losses.py`, clips at a peak of 1. Grain:",
+        "`roughness_ratio` there, the decoded spectrogram's over the original's.", "",
+    ]  # fmt: skip
+
+
+def _named(codec, folder: str | Path) -> str:
+    real, decoded = named_rightly(codec, folder)
+    return (
+        f"A listener who knows only the real recordings of the other folds (`minigen/recipes/corpus/real_listener.py`) "
+        f"names {real:.3f} of fold 4 rightly, and {decoded:.3f} after the codec."
+    )
+
+
+def _curve(curve: list[dict]) -> list[str]:
+    rows = curve[:: max(1, len(curve) // 24)]
+    columns = ("step", "minutes", "mel", "spectral", "grain", "size", "turn", "critic", "match")
+    cells = [[str(row.get(name, "")) for name in columns] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *cells)]

@@ -1,0 +1,244 @@
+"""How the compact codec was trained: `minigen train-codec`.
+
+    first     encoder, codebooks, outline     principal components, k-means, least squares (`codec_fit.py`)
+    then      decoder                         steps against distances (`codec_losses.py`) and a critic (`critic.py`)
+
+The codes are final before the first step: language models may be trained on them while the decoder still improves. The
+critic adds what an average of likely sounds lacks: grain, lines. Source: EnCodec (arXiv 2210.13438, section 3.4).
+"""
+
+import math
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from minigen.codec import Codec, CodecConfig
+from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from minigen.engine.distributed import device
+from minigen.engine.errors import MinigenError
+from minigen.engine.files import sweep
+from minigen.engine.resources import Need, fast_bf16, recipe_need, say
+from minigen.recipes.codec.card import HeldOut, write_card
+from minigen.recipes.codec.data import Crops
+from minigen.recipes.codec.discriminator import WINDOWS, Critic
+from minigen.recipes.codec.fit import fit_codec
+from minigen.recipes.codec.losses import SCALES, mel_distance, size_distance, turn_distance, window_distances
+
+SAVE_EVERY = 60.0  # seconds between checkpoints
+PARTS = ("codec", "averaged", "critic", "optimizer", "critic_optimizer")
+
+
+@dataclass(frozen=True)
+class CodecRecipe:
+    """Budget, optimisers and weights of the losses. Every batch takes the same number of crops from each source."""
+
+    minutes: float = 120.0  # of steps; the learning rate follows it
+    steps: int | None = None  # instead of minutes: the same on every machine
+    batch_size: int = 8
+    crop: int = 16000  # samples
+    learning_rate: float = 5e-4  # of decoder and critic; falls to 0 as half a cosine
+    clips: int = 700  # of each source, for the fit
+    vectors: int = 170_000  # for its k-means
+    spectral: float = 4.0
+    grain: float = 1.5
+    size: float = 1.0
+    turn: float = 0.5
+    critic: float = 0.05
+    match: float = 0.5
+    seed: int = 0
+
+
+def train_codec(
+    folder: str | Path,
+    sources: dict,
+    recipe: CodecRecipe | None = None,
+    config: CodecConfig | None = None,
+    tested: HeldOut | None = None,
+    start: str | Path | None = None,
+    progress: bool = True,
+) -> Codec:
+    """Make the compact codec and write it, with its card, to `folder`; an interrupted run goes on.
+
+    From the fit on, `folder` holds a codec whose codes are final.
+
+    Args:
+        folder: where config.json, model.safetensors and card.md go; the checkpoint lies beside them until the end.
+        sources: sounds of equal weight by name, each with a length and `load(index)` -> waveform [1, 1, samples].
+        recipe: budget and optimisers.
+        config: sizes of the codec.
+        tested: held-out clips for the card's figures.
+        start: name or folder of a codec to go on from: its codes stay, so that language models of it stay valid.
+        progress: show a bar.
+    """
+    run = _Run(Path(folder), recipe or CodecRecipe(), Codec.from_pretrained(start) if start else None, config)
+    say(_need(run, sources), progress)
+    run.crops = Crops(list(sources.values()), run.recipe.crop, progress)
+    run.begin(progress)
+    bar = tqdm(total=100, desc="codec", disable=not progress, bar_format="{l_bar}{bar}| {elapsed}{postfix}")
+    while (share := run.share) < 1:
+        run.step(share)
+        bar.n = min(100, round(100 * run.share, 1))
+        bar.set_postfix_str(run.told())
+    bar.close()
+    run.averaged.cpu().eval().save_pretrained(folder)
+    codec = Codec.from_pretrained(folder)  # the figures are those of the rounded weights
+    data = "; ".join(f"{name} ({len(source)} clips)" for name, source in sources.items())
+    write_card(Path(folder), codec, run.recipe, run.state, data, str(start or ""), tested)
+    run.checkpoint.unlink(missing_ok=True)
+    return codec
+
+
+def _need(run: "_Run", sources: dict) -> Need:
+    """Weights of codec, average and critic; clips held as 16-bit samples, of 5 s each as ESC-10's are."""
+    models = (run.codec, run.averaged, run.critic)
+    parameters = sum(weight.numel() for model in models for weight in model.parameters())
+    held = 2 * 5 * run.codec.sample_rate * sum(map(len, sources.values()))
+    return recipe_need("training the codec", parameters, held, run.recipe.minutes, run.folder)
+
+
+class _Run:
+    """One training: codec, critic, their optimisers, and where the run stands."""
+
+    crops: Crops
+
+    def __init__(self, folder: Path, recipe: CodecRecipe, codec: Codec | None, config: CodecConfig | None):
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(recipe.seed)
+        self.folder, self.recipe, self.checkpoint = folder, recipe, folder / CHECKPOINT
+        self.device, self.fitted = device(), codec is not None
+        self.codec = (codec or Codec(config)).to(self.device).train()
+        self.codec.encoder.requires_grad_(False)
+        self.critic = Critic().to(self.device)
+        self.averaged = deepcopy(self.codec)
+        rates = {"betas": (0.8, 0.99), "weight_decay": 0.01}
+        learns = [weight for weight in self.codec.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(learns, lr=recipe.learning_rate, **rates)
+        self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), lr=recipe.learning_rate, **rates)
+        self.state = {"step": 0, "minutes": 0.0, "curve": []}
+        self.saved, self.sums = time.monotonic(), {}
+
+    def begin(self, progress: bool) -> None:
+        """Go on from the checkpoint, if there is one; else fit what needs no steps."""
+        sweep(self.folder)
+        if self.checkpoint.exists():
+            self._resume()
+        elif not self.fitted:
+            self._fit(progress)
+
+    @torch.no_grad()
+    def _fit(self, progress: bool) -> None:
+        """Fit, and round as it will be stored: the codes are those of the stored weights from here on."""
+        chance = torch.Generator().manual_seed(self.recipe.seed)
+        passes = iter(("principal components", "k-means", "least squares"))
+
+        def clips():
+            whole = self.crops.whole(self.recipe.clips, self.recipe.seed)
+            bar = tqdm(whole, next(passes), self.recipe.clips * len(self.crops.sources), disable=not progress)
+            return (wav.to(self.device) for wav in bar)
+
+        fit_codec(self.codec, clips, chance, self.recipe.vectors)
+        self.codec.save_pretrained(self.folder)
+        rounded = Codec.from_pretrained(self.folder).to(self.device).state_dict()
+        self.codec.load_state_dict(rounded)
+        self.averaged.load_state_dict(rounded)
+        self.save()
+
+    @property
+    def share(self) -> float:
+        """How much of the budget is used, 0 to 1."""
+        state, recipe = self.state, self.recipe
+        return state["step"] / recipe.steps if recipe.steps else state["minutes"] / recipe.minutes
+
+    def step(self, share: float) -> None:
+        """One update at `share` of the budget."""
+        began, state = time.monotonic(), self.state
+        self._draw()
+        self._set_rates(share)
+        wav = self.crops.batch(self.recipe.batch_size, self.rng).to(self.device)
+        for name, value in self._learn(wav).items():
+            self.sums.setdefault(name, []).append(float(value))
+        self._average(min(0.999, (state["step"] + 1) / (state["step"] + 10)))
+        state["step"] += 1
+        state["minutes"] += (time.monotonic() - began) / 60
+        if state["step"] % 50 == 0:
+            mean = {name: round(float(np.mean(values)), 4) for name, values in self.sums.items()}
+            state["curve"].append({"step": state["step"], "minutes": round(state["minutes"], 2), **mean})
+            self.sums = {}
+        if time.monotonic() - self.saved > SAVE_EVERY:
+            self.save()
+
+    def _draw(self) -> None:
+        """Chance that belongs to the step: a resumed run draws what it would have drawn."""
+        self.rng = np.random.default_rng([self.recipe.seed, self.state["step"]])
+        self.chance = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.state["step"])
+
+    def told(self) -> str:
+        """What the progress bar says."""
+        last = self.state["curve"][-1] if self.state["curve"] else {}
+        told = (f"{name} {value:.3f}" for name, value in last.items() if name not in ("step", "minutes"))
+        return ", ".join([f"step {self.state['step']}", *told])
+
+    def _learn(self, wav: Tensor) -> dict[str, Tensor]:
+        codec, recipe, which = self.codec, self.recipe, int(self.rng.integers(len(WINDOWS)))
+        quantised = codec.quantizer.decode(codec.encode(wav))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_bf16()):
+            materials = codec.materials(quantised)
+        loss, told, decoded = self._distances(wav, materials)
+        blame = self.critic.blame(wav, decoded, which)
+        self._update(self.critic_optimizer, self.critic, blame)
+        mark, match = self.critic.please(wav, decoded, which)
+        self._update(self.optimizer, codec, loss + recipe.critic * mark + recipe.match * match)
+        return told | {"critic": blame.detach(), "match": match.detach()}
+
+    def _distances(self, wav: Tensor, materials: tuple) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss, its parts, and the sound: mel over three of the five windows, spectral and grain over one of them."""
+        recipe, codec, (click, _, tone, turn, hiss) = self.recipe, self.codec, materials
+        noise = torch.randn(wav.shape[0], turn.shape[1] * codec.spectrum.step, generator=self.chance).to(wav)
+        walk = torch.randn(turn.shape[:2], generator=self.chance).to(wav)
+        decoded = codec.sound(materials, noise, walk)[..., : wav.shape[-1]]
+        one = int(self.rng.integers(1, len(SCALES)))
+        others = [SCALES[i] for i in self.rng.permutation([i for i in range(5) if i != one])[:2]]
+        mel, spectral, grain = window_distances(wav, decoded, *SCALES[one])
+        mel = (mel + 2 * mel_distance(wav, decoded, scales=tuple(others))) / 3
+        true = codec.spectrum(wav[:, 0])
+        size = size_distance(true, (click.square() + tone.square() + hiss.square()).sqrt())
+        turns = turn_distance(true, turn, codec.advance)
+        loss = mel + recipe.spectral * spectral + recipe.grain * grain + recipe.size * size + recipe.turn * turns
+        told = {"mel": mel, "spectral": spectral, "grain": grain, "size": size, "turn": turns}
+        return loss, {name: value.detach() for name, value in told.items()}, decoded
+
+    def _update(self, optimizer: torch.optim.Optimizer, model: nn.Module, loss: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if not torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), 1.0)):
+            step = self.state["step"]
+            raise MinigenError(f"the gradient of step {step} is not finite; the last checkpoint is {self.checkpoint}.")
+        optimizer.step()
+
+    def _set_rates(self, share: float) -> None:
+        warm = min(1, (self.state["step"] + 1) / 100)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * min(1, share)))
+
+    @torch.no_grad()
+    def _average(self, keep: float) -> None:
+        for mine, theirs in zip(self.averaged.parameters(), self.codec.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - keep)
+
+    def save(self) -> None:
+        """Write all that the run needs to go on."""
+        self.saved = time.monotonic()
+        parts = {name: getattr(self, name).state_dict() for name in PARTS}
+        save_checkpoint(self.checkpoint, parts | {"state": self.state})
+
+    def _resume(self) -> None:
+        saved = load_checkpoint(self.checkpoint, self.device)
+        for name in PARTS:
+            getattr(self, name).load_state_dict(saved[name])
+        self.state = saved["state"]

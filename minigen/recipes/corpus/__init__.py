@@ -1,0 +1,1 @@
+"""How the card of the built-in corpus was made."""

@@ -1,0 +1,1 @@
+"""How the shipped CLAP model and tagger were made."""

@@ -1,0 +1,54 @@
+"""What may be said of a sound: captions for the judge to learn from, their opposites, their pieces."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from minigen.corpus.synthesis.builtin import describe_clip
+from minigen.corpus.synthesis.captions import caption, paraphrases, split_of
+from minigen.corpus.synthesis.phrases import PHRASES
+from minigen.corpus.synthesis.scenes import Scene
+from minigen.recipes.judge.data import SECONDS
+
+WORDINGS = 8  # captions of a scene to choose from
+
+
+def train_tokenizer(captions: list[str], vocabulary: int = 2048):
+    """RoBERTa's kind of tokenizer, byte-level BPE (arXiv 1508.07909), learnt from captions: no text is beyond it."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+    special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(special.values()), show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(captions, trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def wordings(seed: int, index: int) -> tuple[list[str], list[str]]:
+    """Captions of a training clip, and of the same clip in the opposite order (none where nothing follows)."""
+    scene, text, _ = describe_clip(seed, "train", index, SECONDS)
+    rng = np.random.default_rng([seed, index])
+    right = [text, *(c for c in paraphrases(scene, rng, WORDINGS) if split_of(c) == "train")]
+    return right, [caption(opposite(scene), rng) for _ in range(2)] if scene.relation == "followed by" else []
+
+
+def opposite(scene: Scene) -> Scene:
+    """The scene with its first foreground event last."""
+    first, last = scene.foreground[0], scene.foreground[-1]
+    swapped = {first: replace(first, onset=last.onset, offset=last.offset),
+               last: replace(last, onset=first.onset, offset=first.offset)}  # fmt: skip
+    events = sorted((swapped.get(event, event) for event in scene.events), key=lambda event: event.onset)
+    return replace(scene, events=tuple(events))
+
+
+def plain_wordings(kind: str) -> list[str]:
+    """Captions of a recording of which only the kind is known: the kind's clauses and nouns, without any adjective."""
+    clauses = (clause.replace("{}", "").split("|") for clause in PHRASES[kind].clauses)
+    return [f"{subject} {verb}" for subject, verb, _ in clauses] + [n.replace("{}", "") for n in PHRASES[kind].nouns]

@@ -1,0 +1,1 @@
+"""How the shipped language models were made."""

@@ -1,0 +1,1 @@
+"""How the shipped text encoder was made."""

@@ -1,0 +1,123 @@
+"""The card of the text encoder: every figure in it comes from the run."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from minigen.recipes.text.teacher import NAME
+
+COLUMNS = ("max", "mean", "teacher, max", "teacher, mean", "teacher, mean, as shown", "tf-idf")
+AUDIOCAPS = """ AudioCaps' captions (Kim, Kim, Lee and Kim, "AudioCaps: Generating Captions for Audios in The
+Wild", NAACL-HLT 2019) are for academic use; none of them is contained here beyond the vocabulary of pieces."""
+TEACHER = f""" The teacher, {NAME} (Apache 2.0), was asked for vectors of the
+captions; none of its weights is contained here, and nothing needs it afterwards."""
+
+
+def card(run, figures: dict[str, float], minutes: float, audiocaps: bool) -> str:
+    """The model card in Markdown: what it is, how it was made, and how well it does.
+
+    run: the finished training. figures: areas, named "set, column". minutes: what the command was given.
+    """
+    taught = run.lessons.view is not None
+    return f"""# Compact T5 text encoder
+
+A `transformers.T5EncoderModel` of {run.model.num_parameters() / 1e6:.2f} M parameters with a Unigram tokenizer of \
+{len(run.tokenizer)} pieces (256 of them bytes, so
+that no character is lost; case is folded). float16.
+
+**Made by** `minigen train-text --minutes {minutes:g}{" --audiocaps FOLDER" if audiocaps else ""}\
+{" --teacher FOLDER" if taught else ""} --seed {run.seed}`:
+{run.step} steps of {run.recipe.batch} texts in {run.seconds / 3600:.2f} hours of wall time on \
+{torch.get_num_threads()} processor thread(s){_asking(run)}.
+
+**Data.** {_data(run, audiocaps)}
+
+**Losses**, mean of each tenth of the steps: hidden pieces (cross-entropy) / \
+{"likeness to the teacher" if taught else "paraphrases (InfoNCE)"}, max- and mean-pooled:
+{_curve(run.curve)}.
+
+**Config.** {", ".join(f"{name} {value}" for name, value in asdict(run.recipe).items())}, seed {run.seed}.
+
+**Figures.** Area under the ROC curve of the cosine of pooled states, captions of one clip against captions of two;
+captions that were not trained on (corpus: test wordings of new scenes; AudioCaps: validation split, five a clip).
+{"As shown: the teacher's vectors as the student was given them, seen from the mean of the captions." if taught else ""}
+
+{_table(figures)}
+
+**Limits.** It knows short English captions of sounds, and little else: other subjects, other languages and rare words
+come out as their nearest pieces. It hardly hears order: the states
+of "X, then Y" and "Y, then X" are nearly the same, for likeness is all that it was taught.
+
+**Licence.** The weights are the project's own, under its licence, made from the captions named under Data.\
+{AUDIOCAPS if audiocaps else ""}{TEACHER if taught else ""}
+"""
+
+
+def order_card(run, figures: dict[str, float], start, minutes: float, audiocaps: bool) -> str:
+    """The card of an encoder that was also taught order; what it was before stands in the card that it went on from.
+
+    run: the finished training. figures: areas, named "set, column", and the probe's shares.
+    """
+    tenths = [np.mean(tenth, axis=0) for tenth in np.array_split(run.curve, min(10, len(run.curve)))]
+    curve = ", ".join(f"{question:.2f} / {unlike:.3f} / {right:.2f}" for question, unlike, right in tenths)
+    lines = [f"| {name} | {value:.3f} |" for name, value in figures.items()]
+    return f"""# Compact T5 text encoder, taught order
+
+A `transformers.T5EncoderModel` of {run.model.num_parameters() / 1e6:.2f} M parameters with a Unigram tokenizer of \
+{len(run.tokenizer)} pieces. float16.
+
+**Made by** `minigen train-text --start {Path(start).name} --minutes {minutes:g}\
+{" --audiocaps FOLDER" if audiocaps else ""} --seed {run.seed}`:
+{run.step} steps in {run.seconds / 60:.1f} minutes on {torch.get_num_threads()} processor thread(s).
+How and why: `minigen/recipes/text/order.py`.
+
+**Data.** {len(run.ordered)} captions of the corpus that name an order, and {len(run.others)} others\
+{", also of AudioCaps" if audiocaps else ""}; training wordings only.
+
+**Losses**, mean of each tenth of the steps: question of order (cross-entropy) / unlikeness / pieces placed rightly:
+{curve}.
+
+**Config.** {", ".join(f"{name} {value}" for name, value in asdict(run.recipe).items())}, seed {run.seed}.
+
+**Figures.** Areas under the ROC curve of the cosine of pooled states, captions of one clip against captions of two, on
+captions that were not trained on. Order: share of pieces whose state tells a linear probe, fitted on other wordings,
+whether they sound first or second (0.5 is guessing).
+
+| captions, pooling | figure |
+| --- | --- |
+{chr(10).join(lines)}
+
+**Limits.** It knows short English captions of sounds, and little else. Of order it knows the joints "then", "followed
+by", "before" and "after" between two sounds.
+
+**Licence.** The weights are the project's own, under its licence.{AUDIOCAPS if audiocaps else ""}
+"""
+
+
+def _asking(run) -> str:
+    """The teacher's part of the time, which differs from run to run as its answers are kept."""
+    return f", after the teacher's vectors of {len(run.lessons.first)} lessons" if run.lessons.view else ""
+
+
+def _data(run, audiocaps: bool) -> str:
+    sizes = ", ".join(f"{size} {name}" for name, size in run.lessons.sizes.items())
+    real = "AudioCaps' training captions (equal ones once), their common parts, single words, and " if audiocaps else ""
+    return f"""Lessons of two wordings each from {real}pairs of
+captions of the built-in corpus' scenes (synthetic): {sizes}. Of the corpus, no wording of the
+validation or test split, and no scene with a held-out pair of sounds."""
+
+
+def _curve(losses: list[tuple[float, float]]) -> str:
+    tenths = [np.mean(tenth, axis=0) for tenth in np.array_split(losses, min(10, len(losses)))]
+    return ", ".join(f"{guess:.2f} / {like:.3f}" for guess, like in tenths)
+
+
+def _table(figures: dict[str, float]) -> str:
+    """Rows: the sets; columns: those of COLUMNS that were measured."""
+    names = [key.removesuffix(", tf-idf") for key in figures if key.endswith(", tf-idf")]
+    columns = [column for column in COLUMNS if f"{names[0]}, {column}" in figures]
+    rows = [[name, *(f"{figures[f'{name}, {column}']:.3f}" for column in columns)] for name in names]
+    lines = [["captions", *columns], ["---"] * (1 + len(columns)), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,241 @@
+"""How the "mini" text encoder learnt which sound comes first: `minigen train-text --start NAME`.
+
+    caption --T5 encoder--> states --+--> first, second or neither? for each piece                 (`order.py`)
+                                     +--> max- and mean-pooled: as alike as they were at the start
+
+Likeness alone teaches no order: "X, then Y" and "Y, then X" are alike. Nor did this question alone. T5 does not scale
+its scores (arXiv 1910.10683, section 2.1), and after the first training they lie tens apart, so that each piece listens
+to one other whatever the distance: the position bias has nothing to say, and no gradient reaches it. Two heads of the
+first layer are therefore set by hand to look for the words of order, one behind and one ahead (`look_for_order`). What
+they see is then in every state, and the question is learnt in minutes.
+"""
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from minigen.corpus.synthesis.captions import paraphrases, split_of
+from minigen.corpus.synthesis.scenes import sample_scene
+from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from minigen.engine.errors import MinigenError
+from minigen.engine.files import sweep
+from minigen.engine.resources import recipe_need, say
+from minigen.recipes.text.card import order_card
+from minigen.recipes.text.order_labels import UNASKED, label, order_accuracy, ordered_captions
+from minigen.recipes.text.paraphrase import read_captions
+from minigen.recipes.text.retrieval import held_out, measure
+from minigen.regularizer import pool, similarity_matrix
+from minigen.text import TextEncoder, load_text_encoder
+
+SIGNS = {"▁then": 1.0, "▁followed": 1.0, "▁before": 1.0, "▁after": -1.0}  # what stands before sounds first, or second
+SAVE_EVERY = 30.0  # seconds between checkpoints
+
+
+@dataclass(frozen=True)
+class OrderRecipe:
+    """Captions and rates. ordered, others: captions in a step that name an order, and of all kinds."""
+
+    scenes: int = 1500  # captions of the corpus that name an order, to learn from; twice as many of all kinds
+    real: int = 6000  # captions of AudioCaps, where they are at hand
+    ordered: int = 32
+    others: int = 48
+    learning_rate: float = 5e-4  # a tenth for the pieces' vectors, tenfold for the question's layer
+    measured: int = 300  # scenes of the corpus to measure on
+
+
+def teach_order(
+    folder: str | Path,
+    start: str | Path = "mini",
+    minutes: float = 8,
+    seed: int = 0,
+    audiocaps: str | Path | None = None,
+    progress: bool = True,
+    recipe: OrderRecipe | None = None,
+    steps: int | None = None,
+) -> dict[str, float]:
+    """Go on from an encoder until its states tell the order, and write it with its card to `folder`.
+
+    The arguments are those of `train_text`; a run that was interrupted goes on.
+    Returns the figures of the card: areas, and shares of pieces whose place a linear probe reads, before and after.
+
+    Raises:
+        MinigenError: no such encoder, or its tokenizer has none of the words of order as one piece.
+    """
+    recipe, folder = recipe or OrderRecipe(), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    before, encoder = load_text_encoder(start), load_text_encoder(start)
+    run = _Run(encoder, recipe, seed, audiocaps)
+    say(recipe_need("teaching order", encoder.model.num_parameters(), 0, minutes, folder), progress)
+    run.train(folder / CHECKPOINT, 60 * minutes, steps, progress)
+    TextEncoder(copy.deepcopy(encoder.model).half(), encoder.tokenizer).save_pretrained(folder)
+    taught, sets = load_text_encoder(folder), held_out(audiocaps, seed, recipe.measured)
+    figures = measure(taught, sets)
+    figures |= {"order, before": order_accuracy(before, seed), "order, after": order_accuracy(taught, seed)}
+    (folder / "card.md").write_text(order_card(run, figures, start, minutes, bool(audiocaps)), encoding="utf-8")
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return figures
+
+
+class _Run:
+    """One training: encoder, the question's layer, optimiser, captions with the places of their pieces."""
+
+    def __init__(self, encoder: TextEncoder, recipe: OrderRecipe, seed: int, audiocaps: str | Path | None):
+        self.model, self.tokenizer, self.recipe, self.seed = encoder.model, encoder.tokenizer, recipe, seed
+        rng = np.random.default_rng([seed, 4])
+        ordered = ordered_captions(rng, recipe.scenes, "train")
+        real = [caption for _, caption in read_captions(audiocaps, "train")][: recipe.real] if audiocaps else []
+        others = real + [_wording(rng) for _ in range(2 * recipe.scenes)]
+        self.ordered, self.others = (self._lessons(captions) for captions in (ordered, others))
+        self.old = copy.deepcopy(self.model)
+        look_for_order(self.model, self.tokenizer, [ids for ids, _ in self.ordered + self.others])
+        self.model.requires_grad_(True)
+        torch.manual_seed(seed)
+        self.ask = nn.Linear(encoder.width, 3)
+        self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), weight_decay=0.01)
+        self.step, self.seconds, self.curve = 0, 0.0, []
+        self.identity = f"{recipe}, seed {seed}, {len(real)} real captions"
+
+    def _lessons(self, captions: list[str]) -> list[tuple[Tensor, Tensor]]:
+        """Pieces and their places, int64 [N] each."""
+        ids = self.tokenizer(captions)["input_ids"]
+        return [(torch.tensor(i), torch.tensor(p)) for i, p in zip(ids, label(self.tokenizer, captions), strict=True)]
+
+    def _groups(self) -> list[dict]:
+        """The optimiser's groups, each with its share of the learning rate."""
+        vectors = [self.model.shared.weight]
+        rest = [weight for weight in self.model.parameters() if weight is not self.model.shared.weight]
+        shares = ((vectors, 0.1), (rest, 1.0), (list(self.ask.parameters()), 10.0))
+        return [{"params": weights, "share": share} for weights, share in shares]
+
+    def train(self, checkpoint: Path, seconds: float, steps: int | None, progress: bool) -> None:
+        """Step until the time (or the number of steps) is over; a checkpoint twice a minute."""
+        sweep(checkpoint.parent)
+        if checkpoint.is_file():
+            self._load(checkpoint)
+        before, saved = self.seconds - time.monotonic(), self.seconds
+        with tqdm(total=100, disable=not progress, unit="%", desc="order") as bar:
+            while (done := self.step / steps if steps else self.seconds / seconds) < 1:
+                self.curve.append(self.one_step(done))
+                self.seconds = before + time.monotonic()
+                bar.update(int(100 * done) - bar.n)
+                bar.set_postfix_str("question {:.2f}, unlikeness {:.3f}, right {:.2f}".format(*self.curve[-1]))
+                if self.seconds - saved > SAVE_EVERY:
+                    saved = self.seconds
+                    self._save(checkpoint)
+        self.model.requires_grad_(False)
+
+    def one_step(self, done: float) -> tuple[float, float, float]:
+        """One update at `done` (0 to 1) of the way: the two losses, and the share of pieces placed rightly."""
+        rate = self.recipe.learning_rate * min(1, (self.step + 1) / 20) * (0.55 + 0.45 * math.cos(math.pi * done))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["share"]
+        ids, places = self._draw()
+        mask = ids != self.tokenizer.pad_token_id
+        states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        with torch.no_grad():
+            old = self.old(input_ids=ids, attention_mask=mask).last_hidden_state
+        answers = self.ask(states).flatten(0, 1)
+        question = F.cross_entropy(answers, places.flatten(), ignore_index=UNASKED)
+        unlike = sum(unlikeness(pool(states, mask, how), pool(old, mask, how)) for how in ("max", "mean"))
+        self.optimizer.zero_grad()
+        (question + unlike).backward()
+        nn.utils.clip_grad_norm_([w for group in self.optimizer.param_groups for w in group["params"]], 1.0)
+        self.optimizer.step()
+        self.step += 1
+        asked = places.flatten() != UNASKED
+        right = (answers.argmax(1) == places.flatten())[asked].float().mean()
+        return round(question.item(), 4), round(unlike.item(), 4), round(right.item(), 4)
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """Pieces and places of this step's captions, [batch, N] each; chance belongs to the step."""
+        rng, drawn = np.random.default_rng([self.seed, 5, self.step]), []
+        for lessons, count in ((self.ordered, self.recipe.ordered), (self.others, self.recipe.others)):
+            drawn += [lessons[i] for i in rng.integers(len(lessons), size=count)]
+        ids, places = zip(*drawn, strict=True)
+        padded = nn.utils.rnn.pad_sequence
+        return padded(ids, True, self.tokenizer.pad_token_id), padded(places, True, UNASKED)
+
+    def _save(self, path: Path) -> None:
+        parts = {name: getattr(self, name).state_dict() for name in ("model", "ask", "optimizer")}
+        save_checkpoint(
+            path, parts | {"of": self.identity, "step": self.step, "seconds": self.seconds, "curve": self.curve}
+        )
+
+    def _load(self, path: Path) -> None:
+        saved = load_checkpoint(path)
+        if saved["of"] != self.identity:
+            raise MinigenError(f"{path} is from another run ({saved['of']}). Delete it, or name another folder.")
+        for name in ("model", "ask", "optimizer"):
+            getattr(self, name).load_state_dict(saved[name])
+        self.step, self.seconds, self.curve = saved["step"], saved["seconds"], saved["curve"]
+
+
+def _wording(rng: np.random.Generator) -> str:
+    """A caption of the corpus in a wording of the training split."""
+    while not (words := [c for c in paraphrases(sample_scene(rng), rng, 6) if split_of(c) == "train"]):
+        pass
+    return words[0]
+
+
+def unlikeness(rows: Tensor, old: Tensor) -> Tensor:
+    """How far pooled states [B, D] are from what they were.
+
+        10 · mean over pairs of (s - t)²  +  mean over rows of 1 - cos(new, old)
+
+    s and t are the cosines of two rows, now and then. Returns a scalar, 0 where nothing changed.
+    """
+    kept = F.mse_loss(similarity_matrix(rows), similarity_matrix(old))
+    return 10 * kept + 1 - F.cosine_similarity(rows, old).mean()
+
+
+@torch.no_grad()
+def look_for_order(model, tokenizer, texts: list[Tensor]) -> None:
+    """Set the first layer's heads 0 and 1 to look for the words of order, behind and ahead of each piece.
+
+        q · k = 10 at a word of order, about 0 elsewhere;  value = the word's sign;  output = value · 8 · unit vector
+
+    Queries and keys are read from the pieces' own vectors by least squares, each piece counting as often as it stands
+    in `texts`. The bias shuts the other direction off.
+
+    Raises:
+        MinigenError: the tokenizer cuts all those words into parts.
+    """
+    signs = {
+        i: s for word, s in SIGNS.items() if (i := tokenizer.convert_tokens_to_ids(word)) != tokenizer.unk_token_id
+    }
+    if not signs:
+        raise MinigenError(f"the tokenizer has none of {', '.join(SIGNS)} as one piece. Start from another encoder.")
+    layer = model.encoder.block[0].layer[0]
+    attention, vectors = layer.SelfAttention, layer.layer_norm(model.shared.weight)
+    often = torch.bincount(torch.cat(texts), minlength=len(vectors)).float()
+    often = often / often.mean() + 0.05
+    sign = torch.zeros(len(vectors))
+    for i, value in signs.items():
+        sign[i], often[i] = value, max(float(often[i]), 30.0)
+    constant, key, value = (_read(vectors, often, target) for target in (torch.ones_like(sign), sign.abs(), sign))
+    behind, ahead = attention.relative_attention_bias.weight.view(2, -1, attention.n_heads)
+    generator = torch.Generator().manual_seed(0)
+    for head, shut in enumerate((ahead, behind)):
+        rows = slice(head * attention.key_value_proj_dim, (head + 1) * attention.key_value_proj_dim)
+        shut[:, head] -= 8
+        behind[0, head] -= 8  # distance 0: the piece itself
+        attention.q.weight[rows] *= 0.02  # what it looked for before
+        attention.q.weight[rows.start], attention.k.weight[rows.start] = 4 * constant, 2.5 * key
+        attention.v.weight[rows.start] = value
+        attention.o.weight[:, rows.start] = 8 * F.normalize(torch.randn(len(constant), generator=generator), dim=0)
+
+
+def _read(vectors: Tensor, often: Tensor, target: Tensor, ridge: float = 1e-2) -> Tensor:
+    """The w of the least weighted square of vectors @ w - target, [D]."""
+    weighted = vectors * often[:, None]
+    square = weighted.T @ vectors
+    edge = ridge * square.trace() / len(square) * torch.eye(len(square))
+    return torch.linalg.solve(square + edge, weighted.T @ target)

@@ -1,0 +1,99 @@
+"""Pieces of words: the tokenizer of the "mini" text encoder, and start vectors for its pieces from counts alone.
+
+    "A puppy's bark 🐕"  ->  ▁a ▁puppy ' s ▁bark ▁ <0xF0> <0x9F> <0x90> <0x95> </s>
+
+Sources: Unigram (Kudo, arXiv 1804.10959); PPMI and SVD as word vectors (Levy and Goldberg, NeurIPS 2014).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minigen.recipes.text.teacher import View
+from minigen.text import MAX_TOKENS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from minigen.recipes.text.teacher import Teacher
+
+PAD, END, UNKNOWN = range(3)  # the first pieces of every T5 vocabulary
+
+
+def train_tokenizer(captions: list[str], pieces: int) -> PreTrainedTokenizerBase:
+    """Unigram tokenizer in T5's form (`<pad>` 0, `</s>` 1, `<unk>` 2, `</s>` at the end), with two differences.
+
+    A character that no caption had becomes its UTF-8 bytes instead of `<unk>`, so that nothing is lost; and upper case
+    is folded, since captions shout by accident only. `<extra_id_0>` is the mask of training.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    space = {"replacement": "▁", "prepend_scheme": "always", "split": True}
+    words = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**space), pre_tokenizers.Punctuation()]
+    )
+    folded = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    learner = Tokenizer(models.Unigram())
+    learner.normalizer, learner.pre_tokenizer = folded, words
+    visible = [chr(i) for i in range(33, 127)]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=pieces, initial_alphabet=visible, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False
+    )
+    learner.train_from_iterator(captions, trainer)
+    # letters that no caption needs alone come in an order, with scores, that change from run to run: one score for all
+    learned = {name: round(score, 4) for name, score in json.loads(learner.to_str())["model"]["vocab"][1:]}
+    lowest = min(learned.values())
+    learned |= {letter: lowest for letter in visible if learned[letter] < lowest + 0.1}
+    learned = sorted(learned.items(), key=lambda pair: (-pair[1], pair[0]))
+    known = [(name, 0.0) for name in ("<pad>", "</s>", "<unk>")] + [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
+    tokenizer = Tokenizer(models.Unigram([*known, *learned, ("<extra_id_0>", 0.0)], unk_id=UNKNOWN, byte_fallback=True))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = folded, words
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(**space)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", END)]
+    )
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<extra_id_0>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_TOKENS, **names)
+
+
+def embeddings_from_counts(
+    tokenizer: PreTrainedTokenizerBase, captions: list[str], width: int, reach: int = 3
+) -> Tensor:
+    """Start vectors of the pieces, [vocabulary, width], of unit mean square: neighbours alike, vectors alike.
+
+    PPMI(a, b) = max(0, log p(a, b) / (p(a) p(b)^0.75)) over pieces at most `reach` apart, then its `width` largest
+    singular directions, weighted by the root of the singular value. Pieces never seen get random vectors.
+    """
+    size = len(tokenizer)
+    count = np.zeros((size, size))
+    for ids in tokenizer(captions, add_special_tokens=False)["input_ids"]:
+        for apart in range(1, reach + 1):
+            np.add.at(count, (ids[:-apart], ids[apart:]), 1)
+    count += count.T
+    share = count.sum(1) / count.sum()
+    expected = np.outer(share, share**0.75 / (share**0.75).sum())
+    ratio = np.divide(count / count.sum(), expected, out=np.ones_like(count), where=count > 0)
+    left, strength, _ = torch.svd_lowrank(torch.from_numpy(np.log(np.maximum(ratio, 1))).float(), width, niter=3)
+    vectors = left * strength.sqrt()
+    unseen = vectors.norm(dim=1) < 1e-4
+    vectors[unseen] = torch.randn(int(unseen.sum()), vectors.shape[1])
+    start = torch.zeros(size, width)
+    start[:, : vectors.shape[1]] = vectors
+    return F.normalize(start, dim=1) * width**0.5
+
+
+def embeddings_from_teacher(tokenizer: PreTrainedTokenizerBase, teacher: Teacher, view: View) -> Tensor:
+    """Start vectors of the pieces, [vocabulary, width], of unit mean square: what the teacher makes of each alone.
+
+    Seen from the mean of the pieces, along the axes of the captions: a piece is a word, mostly, not a caption.
+    """
+    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    vectors = teacher.teach([name.replace("▁", " ").strip() or "." for name in names])
+    return View(vectors.mean(0, keepdim=True), view.axes)(vectors) * view.axes.shape[1] ** 0.5

@@ -1,0 +1,56 @@
+"""Players hold the sound itself, the chain lights what it is told to."""
+
+import base64
+from xml.dom import minidom
+
+import pytest
+import torch
+from sounds import sound_in
+
+from minigen.display.players import BOXES, PIECES, chain, chain_svg, player, players
+from minigen.engine.errors import MinigenError
+
+SINE = torch.sin(torch.arange(1600) * 0.1).view(1, 1, -1) * 0.5
+
+
+def test_a_player_holds_the_sound_to_sixteen_bits_at_its_rate():
+    samples, rate = sound_in(player(SINE, 8000).data)
+    assert rate == 8000
+    assert (torch.from_numpy(samples) - SINE.flatten()).abs().max() < 1 / 32000
+
+
+def test_a_title_cannot_break_the_page():
+    assert "<b>" not in player(SINE, title="<b>").data
+    assert "<b>" not in players({"<b>": SINE}).data
+
+
+def test_players_show_a_picture_beside_every_sound():
+    html = players({"one": SINE, "two": -SINE}).data
+    assert html.count("<audio") == html.count("data:image/png") == 2
+    assert 'alt="spectrogram: two"' in html
+
+
+@pytest.mark.parametrize("wav", [torch.zeros(2, 1, 100), torch.zeros(1, 1, 0), torch.tensor(0.5), SINE / 0])
+def test_what_is_no_single_sound_is_refused(wav):
+    with pytest.raises(MinigenError):
+        player(wav)
+
+
+def test_the_chain_lights_exactly_the_pieces_named():
+    dark, lit = chain_svg(), chain_svg(("codec", "text"))
+    assert dark.count("#0072b2") == 0
+    assert lit.count("#0072b2") == 3  # the codec has two boxes
+    minidom.parseString(lit)
+    assert base64.b64encode(lit.encode()).decode() in chain("codec", "text").data
+
+
+def test_no_two_boxes_of_the_chain_overlap():
+    places = [box[2:6] for box in BOXES]
+    for i, (x, y, width, height) in enumerate(places):
+        for left, top, wide, high in places[:i]:
+            assert x >= left + wide or left >= x + width or y >= top + high or top >= y + height
+
+
+def test_an_unknown_piece_is_named_with_the_known_ones():
+    with pytest.raises(MinigenError, match="decoder.*" + PIECES[0]):
+        chain("decoder")
