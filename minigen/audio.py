@@ -76,6 +76,14 @@ def load_audio(
     return wav / wav.abs().max().clamp(min=1.0)
 
 
+def check_waveform(wav: Tensor) -> None:
+    """MinigenError unless a waveform is [B, 1, samples], not empty, and finite."""
+    if wav.ndim != 3 or wav.shape[1] != 1 or wav.numel() == 0:
+        raise MinigenError(f"a waveform is [B, 1, samples] with B and samples > 0, got {list(wav.shape)}.")
+    if not wav.is_floating_point() or not wav.isfinite().all():
+        raise MinigenError(f"a waveform is float32 in [-1, 1], got {wav.dtype} or samples that are no numbers.")
+
+
 def _check_rate(sample_rate: int, most: float = math.inf) -> None:
     if not isinstance(sample_rate, Integral) or not 0 < sample_rate <= most:
         raise MinigenError(f"the sample rate is {sample_rate!r}. Give a whole number of Hz, such as {SAMPLE_RATE}.")

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minigen.audio import check_waveform
 from minigen.engine.checkpoint import save_tensors
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import write_aside
 from minigen.engine.hub import HubModel, find_model
 from minigen.engine.resources import check_config, check_model
 from minigen.engine.weights import read_config
-from minigen.interop.encodec import EncodecCodec, check_codes, check_waveform
-from minigen.quantizer import ResidualVectorQuantizer, VectorQuantizer
+from minigen.quantizer import ResidualVectorQuantizer, VectorQuantizer, check_codes
 
-__all__ = ["Codec", "CodecConfig", "EncodecCodec", "ResidualVectorQuantizer", "VectorQuantizer", "load_codec"]
+__all__ = ["Codec", "CodecConfig", "ResidualVectorQuantizer", "VectorQuantizer", "load_codec"]
 
 HANN = 0.25645  # of a Hann window, the γ / n_fft² of the Gauss window nearest to it
 DRIFT = 0.6  # radians: a step of the clicks' random walk
@@ -267,15 +267,20 @@ class Codec(HubModel, nn.Module):
         return codec.eval()
 
 
-def load_codec(name: str | Path = "mini") -> Codec | EncodecCodec:
-    """A codec in eval mode: "mini", a folder from `save_pretrained`, or an official mono EnCodec (name or folder).
+def load_codec(name: str | Path = "mini") -> nn.Module:
+    """A `Codec` or an official `interop.encodec.EncodecCodec`, in eval mode; both have the same interface.
+
+    name: "mini", a folder from `save_pretrained`, or an official mono EnCodec (a name on the hub, or a folder).
 
     Raises:
         MinigenError: neither on disk nor to be fetched.
     """
     folder = find_model("codec", name)
-    kind = EncodecCodec if "model_type" in read_config(folder) else Codec
-    return kind.from_pretrained(folder)
+    if "model_type" not in read_config(folder):  # a key of every config of `transformers`, and of none of ours
+        return Codec.from_pretrained(folder)
+    from minigen.interop.encodec import EncodecCodec
+
+    return EncodecCodec.from_pretrained(folder)
 
 
 def _size(logarithm: Tensor) -> Tensor:

@@ -129,3 +129,13 @@ class ResidualVectorQuantizer(nn.Module):
         for stage in self.stages:
             stage.start(x, generator)
             x = x - stage.decode(stage.encode(x))
+
+
+def check_codes(codes: Tensor, most: int, size: int) -> None:
+    """MinigenError unless codes are whole [B, K, T], not empty, K at most `most`, each from 0 to size - 1."""
+    if codes.ndim != 3 or codes.numel() == 0 or codes.shape[1] > most:
+        raise MinigenError(f"codes are [B, K, T] with up to {most} codebooks, got {list(codes.shape)}.")
+    if codes.dtype == torch.bool or codes.is_floating_point():
+        raise MinigenError(f"codes are int64, got {codes.dtype}. Give codes.long().")
+    if codes.min() < 0 or codes.max() >= size:
+        raise MinigenError(f"codes lie in 0..{size - 1}, got {int(codes.min())}..{int(codes.max())}.")

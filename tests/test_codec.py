@@ -9,7 +9,6 @@ import torch
 from minigen.codec import (
     Codec,
     CodecConfig,
-    EncodecCodec,
     ResidualVectorQuantizer,
     Spectrum,
     VectorQuantizer,
@@ -17,6 +16,7 @@ from minigen.codec import (
     white_noise,
 )
 from minigen.engine.errors import MinigenError
+from minigen.interop.encodec import EncodecCodec
 from minigen.recipes.codec.losses import frame_lines
 
 TINY = CodecConfig(

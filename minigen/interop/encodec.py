@@ -15,9 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from minigen.audio import check_waveform
 from minigen.engine.errors import MinigenError, one_line
 from minigen.engine.hub import HubModel, find_model
 from minigen.engine.weights import load_official, no_loading_bar, read_config
+from minigen.quantizer import check_codes
 
 
 class EncodecCodec(HubModel, nn.Module):
@@ -99,21 +101,3 @@ def check_mono(config) -> None:
     if config.normalize or config.chunk_length_s is not None:
         raise MinigenError("this EnCodec rescales or cuts what it hears; its codes alone do not hold the sound. "
                            "Use facebook/encodec_24khz or facebook/encodec_32khz.")  # fmt: skip
-
-
-def check_waveform(wav: Tensor) -> None:
-    """MinigenError unless a waveform is [B, 1, samples], not empty, and finite."""
-    if wav.ndim != 3 or wav.shape[1] != 1 or wav.numel() == 0:
-        raise MinigenError(f"a waveform is [B, 1, samples] with B and samples > 0, got {list(wav.shape)}.")
-    if not wav.is_floating_point() or not wav.isfinite().all():
-        raise MinigenError(f"a waveform is float32 in [-1, 1], got {wav.dtype} or samples that are no numbers.")
-
-
-def check_codes(codes: Tensor, most: int, size: int) -> None:
-    """MinigenError unless codes are whole [B, K, T], not empty, K at most `most`, each from 0 to size - 1."""
-    if codes.ndim != 3 or codes.numel() == 0 or codes.shape[1] > most:
-        raise MinigenError(f"codes are [B, K, T] with up to {most} codebooks, got {list(codes.shape)}.")
-    if codes.dtype == torch.bool or codes.is_floating_point():
-        raise MinigenError(f"codes are int64, got {codes.dtype}. Give codes.long().")
-    if codes.min() < 0 or codes.max() >= size:
-        raise MinigenError(f"codes lie in 0..{size - 1}, got {int(codes.min())}..{int(codes.max())}.")

@@ -26,10 +26,11 @@ from official_models import (
 )
 from safetensors.torch import load_file, save_file
 
-from minigen.codec import Codec, CodecConfig, EncodecCodec, ResidualVectorQuantizer, load_codec
+from minigen.codec import Codec, CodecConfig, ResidualVectorQuantizer, load_codec
 from minigen.engine.errors import MinigenError
 from minigen.evaluation.clap import Judge, JudgeConfig, Tagger, TaggerConfig, load_judge, load_tagger
 from minigen.generate import TextToAudio, generate_codes
+from minigen.interop.encodec import EncodecCodec
 from minigen.interop.musicgen import (
     codec_from_audiocraft,
     codec_from_encodec,
