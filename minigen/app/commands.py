@@ -293,8 +293,8 @@ def _some_clips(options: Namespace, split: str, count: int):
     """Up to `count` clips of a split, always the same ones, and their sounds [n, 1, samples]."""
     import torch
 
-    from minigen.app.demo.live import load_some
     from minigen.corpus import read_corpus
+    from minigen.corpus.subsets import load_some
 
     corpus = read_corpus(options.data or default_corpus(), split, seconds=options.seconds)
     clips, wavs = load_some(corpus, count)
@@ -382,8 +382,8 @@ def train_codec(options: Namespace) -> None:
     """`minigen train-codec`: the compact codec."""
     out = options.out or WEIGHTS / "codec/mini"
     check_writable(out)
-    from minigen.app.demo.live import load_some
     from minigen.corpus import read_corpus
+    from minigen.corpus.subsets import load_some
     from minigen.engine.hub import find_model
     from minigen.recipes.codec.card import HeldOut
     from minigen.recipes.codec.data import Recordings

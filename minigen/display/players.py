@@ -6,16 +6,22 @@
 Sounds are 16-bit FLAC inside the page, so that a saved notebook plays them without files, network or kernel.
 """
 
+from __future__ import annotations
+
+import base64
+import io
 from collections.abc import Collection, Mapping
 from html import escape
+from typing import TYPE_CHECKING
 
-from IPython.display import HTML
 from torch import Tensor
 
-from minigen.app.demo.report import data_uri, flac
 from minigen.audio import SAMPLE_RATE
 from minigen.display.plots import spectrogram_png
 from minigen.engine.errors import MinigenError
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 # piece, notebook, left, top, width, height, what it is, what it does
 BOXES = (
@@ -46,6 +52,8 @@ def chain(*lit: str) -> HTML:
     Raises:
         MinigenError: a piece that does not exist.
     """
+    from IPython.display import HTML
+
     unknown = sorted(set(lit) - set(PIECES))
     if unknown:
         raise MinigenError(f"no piece of the chain is called {', '.join(unknown)}. The pieces: {', '.join(PIECES)}.")
@@ -90,6 +98,8 @@ def player(wav: Tensor, sample_rate: int = SAMPLE_RATE, title: str = "") -> HTML
     Raises:
         MinigenError: several sounds in one tensor, no samples, NaN or infinity.
     """
+    from IPython.display import HTML
+
     return HTML(f"<p>{escape(title)}</p>{audio_tag(wav, sample_rate)}")
 
 
@@ -99,6 +109,8 @@ def players(wavs: Mapping[str, Tensor], sample_rate: int = SAMPLE_RATE) -> HTML:
     Raises:
         MinigenError: as `player`.
     """
+    from IPython.display import HTML
+
     rows = []
     for title, wav in wavs.items():
         audio = audio_tag(wav, sample_rate)
@@ -119,3 +131,17 @@ def audio_tag(wav: Tensor, sample_rate: int, autoplay: bool = False) -> str:
         raise MinigenError("the sound holds NaN or infinity. Check the model that made it.")
     source = data_uri(flac(wav, sample_rate), "audio/flac")
     return f'<audio controls {"autoplay " if autoplay else ""}preload="metadata" src="{source}"></audio>'
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes as a data URI of a media type such as "image/png"."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def flac(wav: Tensor, sample_rate: int = SAMPLE_RATE) -> bytes:
+    """A waveform [..., samples] as a 16-bit FLAC file: lossless, and played by every current browser."""
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, wav.detach().cpu().flatten().clamp(-1, 1).numpy(), sample_rate, "PCM_16", format="FLAC")
+    return file.getvalue()

@@ -6,18 +6,15 @@ Sounds are 16-bit FLAC, pictures PNG and SVG, all of them data URIs; styles and 
 Whatever the page says in words about the run is computed from `Results` in `findings`: no number is typed in.
 """
 
-import base64
-import io
 import math
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-from torch import Tensor
-
 from minigen.app.demo.page import CHAIN, FRAME, SCRIPT, STYLE
 from minigen.app.demo.sentences import MISMATCHED, Example, Facts, Results, findings
-from minigen.audio import SAMPLE_RATE, write_aside
+from minigen.audio import write_aside
+from minigen.display.players import data_uri, flac
 from minigen.display.plots import guidance_sweep, loss_curves, spectrogram_png, svg
 from minigen.evaluation.measure import COLUMNS, CONTROLS, Measurement, cells
 
@@ -170,17 +167,3 @@ def _times(facts: Facts) -> str:
         if parts
         else ""
     )
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """Bytes as a data URI of a media type such as "image/png"."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def flac(wav: Tensor, sample_rate: int = SAMPLE_RATE) -> bytes:
-    """A waveform [..., samples] as a 16-bit FLAC file: lossless, and played by every current browser."""
-    import soundfile
-
-    file = io.BytesIO()
-    soundfile.write(file, wav.detach().cpu().flatten().clamp(-1, 1).numpy(), sample_rate, "PCM_16", format="FLAC")
-    return file.getvalue()

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from minigen.app.demo.live import Live, LiveConfig, load_some, new_model, open_splits, tokens_for, train_live
+from minigen.app.demo.live import Live, LiveConfig, new_model, tokens_for, train_live
 from minigen.app.demo.report import write_report
 from minigen.app.demo.sentences import GUIDED, LIVE, MISMATCHED, PLAIN, REGULARIZED, Example, Facts, Results
 from minigen.audio import save_audio
 from minigen.corpus.clip import Clip
 from minigen.corpus.corpus import Corpus
+from minigen.corpus.subsets import load_some, open_splits
 from minigen.corpus.synthesis.builtin import corpus_need
 from minigen.corpus.tokens import TokenSet
 from minigen.engine.errors import MinigenError

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minigen.app.demo.live import load_some
 from minigen.corpus import build_corpus, read_corpus, tokenize
 from minigen.corpus.corpus import Corpus
+from minigen.corpus.subsets import load_some
 from minigen.corpus.synthesis.builtin import SPLITS
 from minigen.corpus.token_cache import TokenSet
 from minigen.engine.checkpoint import CHECKPOINT

@@ -12,8 +12,9 @@ import pytest
 import soundfile
 import torch
 
-from minigen.app.demo.report import flac, page, write_report
+from minigen.app.demo.report import page, write_report
 from minigen.app.demo.sentences import GUIDED, LIVE, MISMATCHED, PLAIN, REGULARIZED, Example, Facts, Results, findings
+from minigen.display.players import flac
 from minigen.evaluation.measure import CODEC, COLUMNS, NOISE, REAL, SHUFFLED, SILENCE, Measurement, cells
 
 PLAYED = (REAL, CODEC, LIVE, PLAIN, GUIDED, REGULARIZED)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from standins import TINY, tiny_codec, tiny_parts
 
-from minigen.app.demo.live import load_some, new_model, open_splits, steps_in, tokens_for
+from minigen.app.demo.live import new_model, steps_in, tokens_for
 from minigen.app.demo.run import run_demo
 from minigen.app.demo.sentences import GUIDED, LIVE, MISMATCHED, PLAIN, REGULARIZED
 from minigen.audio import load_audio
+from minigen.corpus.subsets import load_some, open_splits
 from minigen.corpus.tokens import TokenSet
 from minigen.engine.checkpoint import load_checkpoint
 from minigen.engine.errors import MinigenError

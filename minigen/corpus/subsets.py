@@ -1,0 +1,57 @@
+"""Parts of a corpus: its three splits, cut down to a number of clips, and a random choice of clips with their sound."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from minigen.audio import AudioError
+from minigen.corpus.clip import Clip
+from minigen.corpus.corpus import Corpus
+from minigen.corpus.readers import read_corpus
+from minigen.corpus.synthesis.builtin import SPLITS, build_corpus
+from minigen.engine.errors import MinigenError
+
+
+def open_splits(
+    out: Path, data: str | Path | None, clips: int, seed: int = 0, seconds: float = 4.0, progress: bool = True
+) -> dict[str, Corpus]:
+    """The three splits of `data`, or of a corpus built in `out` where that is None.
+
+    clips: how many to build; of `data`, no split is given more than that, drawn by chance.
+
+    Raises:
+        MinigenError: `data` is a single table, which has no splits, or cannot be read.
+    """
+    if data is not None and Path(data).is_file():
+        raise MinigenError(
+            f"{data} is one table without splits: the clips it trains on would be those it is tested on. Give a folder "
+            "with train.csv, validation.csv and test.csv, or one with a subfolder for each class."
+        )
+    folder = out / f"corpus-{clips}-{seconds:g}s-seed{seed}" if data is None else data
+    if data is None:
+        build_corpus(folder, clips, seed, seconds, progress=progress)
+    return {name: _at_most(read_corpus(folder, name, seconds=seconds), clips, seed) for name in SPLITS}
+
+
+def load_some(corpus: Corpus, count: int, seed: int = 0) -> tuple[list[Clip], list[Tensor]]:
+    """Up to `count` clips, by chance, and their sounds [1, 1, samples]; what is silent or damaged is passed over."""
+    clips, wavs = [], []
+    for row in np.random.default_rng([seed, 1]).permutation(len(corpus)).tolist():
+        try:
+            wavs.append(corpus.load(row))
+            clips.append(corpus.clips[row])
+        except AudioError as error:
+            corpus.report.skip(corpus.clips[row].file, error.reason)
+        if len(wavs) == count:
+            break
+    return clips, wavs
+
+
+def _at_most(corpus: Corpus, count: int, seed: int) -> Corpus:
+    """A corpus cut down to `count` clips by chance, in their old order."""
+    if len(corpus) <= count:
+        return corpus
+    rows = np.sort(np.random.default_rng(seed).permutation(len(corpus))[:count])
+    return replace(corpus, clips=[corpus.clips[row] for row in rows], read=lambda i: corpus.read(int(rows[i])))
