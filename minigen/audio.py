@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import write_aside
+from minigen.engine.files import write_atomically
 
 SAMPLE_RATE = 16000
 MAX_RATE = 655_350  # Hz: what flac can say
@@ -180,7 +180,7 @@ def save_audio(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) ->
     encoded = io.BytesIO()
     samples = wav.flatten().clamp(-1, 1).numpy()
     soundfile.write(encoded, samples, sample_rate, "PCM_16", format=WRITABLE[path.suffix.lower()])
-    write_aside(path, encoded.getvalue())
+    write_atomically(path, encoded.getvalue())
 
 
 def resample(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from minigen.audio import check_waveform
 from minigen.engine.checkpoint import save_tensors
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import write_aside
+from minigen.engine.files import write_atomically
 from minigen.engine.hub import HubModel, find_model
 from minigen.engine.resources import check_config, check_model
 from minigen.engine.weights import read_config
@@ -243,7 +243,7 @@ class Codec(HubModel, nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors (float16), each whole or not at all."""
         folder = Path(folder)
-        write_aside(folder / "config.json", json.dumps(asdict(self.config), indent=2) + "\n")
+        write_atomically(folder / "config.json", json.dumps(asdict(self.config), indent=2) + "\n")
         save_tensors(folder / "model.safetensors", {name: value.half() for name, value in self.state_dict().items()})
 
     @classmethod

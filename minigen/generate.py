@@ -26,7 +26,7 @@ from torch import Tensor
 from minigen.codec import load_codec
 from minigen.decoding.torch_step import make_decoder
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import write_aside
+from minigen.engine.files import write_atomically
 from minigen.engine.hub import HubModel
 from minigen.engine.weights import read_config
 from minigen.interop.musicgen import pipeline_from_musicgen
@@ -180,7 +180,7 @@ class TextToAudio(HubModel):
         self.lm.save_pretrained(folder, dtype)
         self.codec.save_pretrained(Path(folder) / "codec")
         self.encoder.save_pretrained(Path(folder) / "text")
-        write_aside(Path(folder) / "pipeline.json", json.dumps({"codec": "codec", "text": "text"}) + "\n")
+        write_atomically(Path(folder) / "pipeline.json", json.dumps({"codec": "codec", "text": "text"}) + "\n")
 
     def generate(
         self,

@@ -36,7 +36,7 @@ from minigen.engine.cuda_graphs import recording
 from minigen.engine.errors import MinigenError
 from minigen.engine.hub import HubModel, find_model
 from minigen.engine.resources import check_config
-from minigen.engine.weights import build, read_config, read_tensors, write_model
+from minigen.engine.weights import module_from_tensors, read_config, read_tensors, write_model
 
 BEST = "mini-regularized"  # what "mini" stands for: the shipped model with the highest CLAP score on validation clips
 
@@ -260,7 +260,7 @@ class AudioLM(HubModel, nn.Module):
         """
         folder = find_lm(name_or_folder)
         config = _read_config(folder)
-        return build(lambda: cls(config), read_tensors(folder, dtype), folder).eval()
+        return module_from_tensors(lambda: cls(config), read_tensors(folder, dtype), folder).eval()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write folder/config.json and folder/model.safetensors; an interrupted save leaves the earlier file whole."""

@@ -27,8 +27,8 @@ from minigen.corpus.tokens import TokenSet
 from minigen.engine import distributed
 from minigen.engine.checkpoint import CHECKPOINT
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import sweep, write_aside
-from minigen.engine.resources import Need, training_memory
+from minigen.engine.files import remove_stale_parts, write_atomically
+from minigen.engine.resources import Requirements, training_memory
 from minigen.lm import AudioLM
 from minigen.loss import cross_entropy
 from minigen.optim import Ema, TrainConfig, learning_rate
@@ -79,13 +79,13 @@ def train(
     config, folder = config or TrainConfig(), Path(folder)
     _check_fits(lm, train_set, encoder)
     _check_captions(train_set, encoder)
-    training_need(lm, train_set, config, folder).refuse()
+    training_requirements(lm, train_set, config, folder).check()
     folder.mkdir(parents=True, exist_ok=True)
     trainer, checkpoint = trainer(lm, encoder, config, fingerprint(train_set)), folder / CHECKPOINT
     history = trainer.resume(checkpoint) if checkpoint.exists() else []
     distributed.check_agreed("the step to go on from", trainer.step)
     if distributed.is_first():
-        sweep(folder)
+        remove_stale_parts(folder)
     if not history:
         history.append({"step": 0, "minutes": 0.0, **trainer.validate(valid_set)})
     _loop(trainer, train_set, valid_set, checkpoint, history, progress and distributed.is_first())
@@ -93,8 +93,8 @@ def train(
     trainer.lm.eval()
     if distributed.is_first():
         codec, text = names
-        write_aside(folder / "pipeline.json", json.dumps({"codec": codec, "text": text}) + "\n")
-        write_aside(folder / SETTINGS_FILE, json.dumps(asdict(config), indent=1) + "\n")
+        write_atomically(folder / "pipeline.json", json.dumps({"codec": codec, "text": text}) + "\n")
+        write_atomically(folder / SETTINGS_FILE, json.dumps(asdict(config), indent=1) + "\n")
         trainer.lm.save_pretrained(folder)
     return history
 
@@ -177,13 +177,15 @@ def seconds_per_step(
     return (distributed.total(measured) / distributed.count()).item()  # the first ones also set things up
 
 
-def training_need(lm: AudioLM, tokens: TokenSet, config: TrainConfig, folder: str | Path, seconds: float = 0) -> Need:
+def training_requirements(
+    lm: AudioLM, tokens: TokenSet, config: TrainConfig, folder: str | Path, seconds: float = 0
+) -> Requirements:
     """What a training will take: memory in every process of this machine, and twice its checkpoint on the disk."""
     sizes, parameters = lm.config, sum(p.numel() for p in lm.parameters())
     rows, steps = config.batch_size // distributed.count(), tokens.codes.shape[-1] + max(sizes.delays)
     memory = training_memory(parameters, sizes.layers, sizes.width, sizes.ffn, rows, steps)
     disk = (2 * 16 + 4) * parameters  # weights, moments and average, in the old checkpoint and the new; the model
-    return Need("training", parameters, memory * distributed.beside(), disk, seconds, Path(folder))
+    return Requirements("training", parameters, memory * distributed.beside(), disk, seconds, Path(folder))
 
 
 def fingerprint(tokens: TokenSet) -> str:
@@ -225,4 +227,4 @@ def _write_log(path: Path, history: list[dict]) -> None:
         writer = csv.DictWriter(text, LOG, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-        write_aside(path, text.getvalue())
+        write_atomically(path, text.getvalue())

@@ -17,9 +17,9 @@ from minigen.audio import (
     peak_normalize,
     resample,
     save_audio,
-    write_aside,
 )
 from minigen.engine.errors import MinigenError
+from minigen.engine.files import write_atomically
 
 
 def tone(frequency=440.0, rate=16000, seconds=0.5, level=0.5):
@@ -189,14 +189,14 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
-    write_aside(tmp_path / "a.txt", "old")
+    write_atomically(tmp_path / "a.txt", "old")
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(MinigenError, match="No space left"):
-        write_aside(tmp_path / "a.txt", "new")
+        write_atomically(tmp_path / "a.txt", "new")
     assert (tmp_path / "a.txt").read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
 
 

@@ -31,7 +31,7 @@ from minigen.corpus.corpus import Corpus, Report
 from minigen.corpus.tokens import tokenize
 from minigen.decoding.torch_step import make_decoder
 from minigen.engine import distributed
-from minigen.engine.files import write_aside
+from minigen.engine.files import write_atomically
 from minigen.engine.resources import fast_bf16
 from minigen.generate import generate_codes
 from minigen.interop import lm_to_musicgen
@@ -104,9 +104,9 @@ def run_bench(folder: str | Path, sizes: Sizes | None = None, threads: int = 1, 
     finally:
         torch.set_num_threads(usual)
     about = describe(threads, usual)
-    write_aside(Path(folder) / "bench.md", table(rows, about))
+    write_atomically(Path(folder) / "bench.md", table(rows, about))
     record = {"machine": about, "sizes": asdict(sizes), "rows": [asdict(row) for row in rows]}
-    write_aside(Path(folder) / "bench.json", json.dumps(record, indent=1) + "\n")
+    write_atomically(Path(folder) / "bench.json", json.dumps(record, indent=1) + "\n")
     return rows
 
 

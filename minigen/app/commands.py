@@ -45,18 +45,18 @@ def check_writable(path: Path, room: int = 0, is_file: bool = False) -> None:
 
 def corpus(options: Namespace) -> None:
     """`minigen corpus`: the built-in corpus."""
-    from minigen.corpus.synthesis.builtin import build_corpus, corpus_need
+    from minigen.corpus.synthesis.builtin import build_corpus, corpus_requirements
 
     check_writable(options.out)
-    _say_need(corpus_need(options.out, options.clips, options.seed, options.seconds, measure=True))
+    _announce(corpus_requirements(options.out, options.clips, options.seed, options.seconds, measure=True))
     build_corpus(options.out, options.clips, options.seed, options.seconds, options.workers)
     print(f"{options.clips} clips of {options.seconds:g} s in {options.out}")
 
 
-def _say_need(need) -> None:
-    from minigen.engine.resources import say
+def _announce(need) -> None:
+    from minigen.engine.resources import announce
 
-    say(need)
+    announce(need)
 
 
 def default_corpus() -> Path:
@@ -85,7 +85,7 @@ def make_tokens(
     """Tokens of one split of a corpus (of the built-in one unless named); what is skipped is listed beside `out`."""
     from minigen.codec import load_codec
     from minigen.corpus import read_corpus
-    from minigen.corpus.tokens import tokenize, tokens_need
+    from minigen.corpus.tokens import tokenize, tokens_requirements
     from minigen.engine.distributed import device
 
     check_writable(out)
@@ -93,7 +93,7 @@ def make_tokens(
     skipped = out.absolute().with_name(f"{out.absolute().name}-skipped.csv")
     clips = read_corpus(source or default_corpus(), split, audio, seconds, codec.sample_rate, skipped)
     print(f"{split}: {clips.report}")
-    _say_need(tokens_need(clips, codec, out, mix, measure=True))
+    _announce(tokens_requirements(clips, codec, out, mix, measure=True))
     return tokenize(clips, codec, out, mix, seed)
 
 
@@ -133,13 +133,13 @@ def _as_name(folder: Path) -> str:
 
 def _say_training(model, encoder, tokens, config, options: Namespace) -> None:
     """What the training will take; how long, from a few steps of a copy, where the time was not given."""
-    from minigen.train import seconds_per_step, training_need
+    from minigen.train import seconds_per_step, training_requirements
 
-    training_need(model, tokens, config, options.out).refuse()
+    training_requirements(model, tokens, config, options.out).check()
     seconds = 60 * (options.minutes or 0)
     if not seconds:
         seconds = config.steps * seconds_per_step(model, encoder, tokens, config, steps=min(6, config.steps))
-    _say_need(training_need(model, tokens, config, options.out, seconds))
+    _announce(training_requirements(model, tokens, config, options.out, seconds))
 
 
 def _learn_and_valid(tokens: str | None, valid: str | None, codec: str):

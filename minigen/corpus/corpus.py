@@ -19,7 +19,7 @@ from torch import Tensor
 
 from minigen.audio import AudioError, fit_length, load_audio
 from minigen.corpus.clip import Clip
-from minigen.engine.files import write_aside
+from minigen.engine.files import write_atomically
 
 SILENT = 1e-4  # a clip is silent whose largest sample stays below this, or whose largest distance from its mean does
 
@@ -67,7 +67,7 @@ class Report:
         """
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([("file", "reason"), *self.skipped])
-        write_aside(path, text.getvalue())
+        write_atomically(path, text.getvalue())
 
 
 @dataclass

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from minigen.corpus.clip import Event
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import write_aside
-from minigen.engine.resources import Need
+from minigen.engine.files import write_atomically
+from minigen.engine.resources import Requirements
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def read_state(folder: Path) -> dict | None:
 
 def write_state(folder: Path, state: dict) -> None:
     """Write tokens.json aside and rename it: from here on the rows it counts are there."""
-    write_aside(folder / "tokens.json", json.dumps(state, indent=1) + "\n")
+    write_atomically(folder / "tokens.json", json.dumps(state, indent=1) + "\n")
 
 
 def allocate(folder: Path, shape: tuple[int, ...]) -> None:
@@ -106,7 +106,7 @@ def allocate(folder: Path, shape: tuple[int, ...]) -> None:
     Raises:
         MinigenError: too little room, or a folder that cannot be written.
     """
-    Need("the codes of all clips", disk=2 * math.prod(shape), folder=folder).refuse()
+    Requirements("the codes of all clips", disk=2 * math.prod(shape), folder=folder).check()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         np.lib.format.open_memmap(folder / "codes.npy", "w+", np.int16, shape).flush()
@@ -147,7 +147,7 @@ def read_lines(file: Path) -> list[dict]:
 def keep_lines(file: Path, count: int) -> None:
     """Cut off what a break left behind the last state that was written."""
     lines = file.read_text("utf-8", "replace").split("\n")[:count] if file.is_file() else []
-    write_aside(file, "".join(line + "\n" for line in lines))
+    write_atomically(file, "".join(line + "\n" for line in lines))
 
 
 def damaged(file: Path) -> MinigenError:

@@ -35,10 +35,10 @@ from minigen.corpus.token_cache import (
 )
 from minigen.engine import distributed
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import alone, append_lines, sweep
-from minigen.engine.resources import Need
+from minigen.engine.files import append_lines, exclusive, remove_stale_parts
+from minigen.engine.resources import Requirements
 
-__all__ = ["TokenSet", "mix_captions", "mix_clips", "tokenize", "tokens_need"]
+__all__ = ["TokenSet", "mix_captions", "mix_clips", "tokenize", "tokens_requirements"]
 
 
 def tokenize(
@@ -73,7 +73,7 @@ def tokenize(
         raise MinigenError(f"batch_size is {batch_size}. Encode at least one clip at a time.")
     _check_settings(corpus, codec, mix)
     writes = distributed.is_first() and not (read_state(folder) or {"done": False})["done"]
-    with alone(folder / "lock") if writes else nullcontext():  # two programs would write over each other
+    with exclusive(folder / "lock") if writes else nullcontext():  # two programs would write over each other
         with distributed.first_alone():
             state = _start(corpus, codec, folder, mix, seed)
         if not state["done"]:
@@ -153,7 +153,9 @@ def glimpse(file: str, size: int = 4096) -> bytes:
         return b""  # a row of a table, or a file that went missing: it is skipped when it is read
 
 
-def tokens_need(corpus: Corpus, codec: nn.Module, folder: str | Path, mix: float = 0.0, measure: bool = False) -> Need:
+def tokens_requirements(
+    corpus: Corpus, codec: nn.Module, folder: str | Path, mix: float = 0.0, measure: bool = False
+) -> Requirements:
     """What `tokenize` will take. `measure`: encode a clip to say how long, too; reading the sounds comes on top."""
     jobs, frames = _jobs(corpus, mix), math.ceil(corpus.seconds * codec.frame_rate)
     took = 0.0
@@ -162,7 +164,7 @@ def tokens_need(corpus: Corpus, codec: nn.Module, folder: str | Path, mix: float
         codec.encode(_silence(corpus, codec))
         took = (time.perf_counter() - began) * jobs / distributed.count()
     codes = 0 if (Path(folder) / "codes.npy").exists() else 2 * codec.num_codebooks * frames * jobs
-    return Need("the tokens", disk=codes + 400 * jobs, seconds=took, folder=Path(folder))
+    return Requirements("the tokens", disk=codes + 400 * jobs, seconds=took, folder=Path(folder))
 
 
 def _jobs(corpus: Corpus, mix: float) -> int:
@@ -196,7 +198,7 @@ def _encode_all(corpus: Corpus, codec: nn.Module, folder: Path, state: dict, bat
 
 def _clean_up(folder: Path, state: dict) -> np.ndarray:
     """Remove what a break left beyond the state, and open the codes to write on."""
-    sweep(folder)
+    remove_stale_parts(folder)
     for name, count in (("rows.jsonl", state["rows"]), ("skipped.jsonl", state["skipped"])):
         keep_lines(folder / name, count)
     return open_codes(folder, "r+")

@@ -24,7 +24,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import write_aside
+from minigen.engine.files import write_atomically
 from minigen.engine.hub import ROOT
 
 TIMES, TEACHING = "docs/times.json", "docs/teaching.md"
@@ -100,10 +100,10 @@ def note(name: str, taken: Taken, top: Path = ROOT) -> None:
     """Write down what a notebook took, and the table of the teacher's page with it."""
     times = {**read_times(top), name: taken}
     text = json.dumps({name: asdict(times[name]) for name in sorted(times)}, indent=1)
-    write_aside(top / TIMES, text + "\n")
+    write_atomically(top / TIMES, text + "\n")
     if (top / TEACHING).is_file():
         page = (top / TEACHING).read_text()
-        write_aside(top / TEACHING, TABLE.sub(lambda _: time_table(times), page))
+        write_atomically(top / TEACHING, TABLE.sub(lambda _: time_table(times), page))
 
 
 def read_times(top: Path = ROOT) -> dict[str, Taken]:

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import write_aside
+from minigen.engine.files import write_atomically
 from minigen.engine.hub import ROOT
 
 OUT = ROOT / "build" / "site"
@@ -74,16 +74,16 @@ def build_site(out: Path = OUT, top: Path = ROOT) -> Path:
     """
     lessons, solutions, docs = find_pages(top)
     shutil.rmtree(out, ignore_errors=True)
-    write_aside(out / "style.css", lab_style() + STYLE)
+    write_atomically(out / "style.css", lab_style() + STYLE)
     known = {page.source: page.target for page in (*lessons, *solutions, *docs)}
     for pages in (lessons, solutions):
         for i, page in enumerate(pages):
             bar = _bar(page, pages[i - 1] if i else None, pages[i + 1] if i + 1 < len(pages) else None, known)
-            write_aside(out / page.target, notebook_html(top / page.source, page, bar, known))
+            write_atomically(out / page.target, notebook_html(top / page.source, page, bar, known))
     for page in docs:
         body = _markdown((top / page.source).read_text())
-        write_aside(out / page.target, _plain(page, relink(body, page, known), _bar(page, None, None, known)))
-    write_aside(out / "index.html", _index(lessons, docs, known))
+        write_atomically(out / page.target, _plain(page, relink(body, page, known), _bar(page, None, None, known)))
+    write_atomically(out / "index.html", _index(lessons, docs, known))
     return out / "index.html"
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import aside
+from minigen.engine.files import atomic_file
 
 # The format's names, in the library's order: what needs the widest alignment comes first in a file.
 TYPES = {
@@ -47,7 +47,7 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str,
             raise MinigenError(f"{name} is a tensor of {tensor.dtype}, {tensor.layout}. Convert it first.")
     order = list(TYPES)
     ordered = sorted(tensors.items(), key=lambda item: (order.index(item[1].dtype), item[0]))
-    with aside(path) as part, open(part, "wb") as file:
+    with atomic_file(path) as part, open(part, "wb") as file:
         file.write(_header(ordered, header))
         for _, tensor in ordered:
             _write(file, tensor)

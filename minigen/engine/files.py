@@ -20,7 +20,7 @@ from minigen.engine.errors import MinigenError
 
 
 @contextmanager
-def aside(path: str | Path) -> Iterator[Path]:
+def atomic_file(path: str | Path) -> Iterator[Path]:
     """Write the file that is yielded; leaving the block flushes it to the disk and renames it to `path`.
 
     Parent folders are made. Where the block fails, nothing is left behind and an earlier `path` stays as it was.
@@ -43,13 +43,13 @@ def aside(path: str | Path) -> Iterator[Path]:
             part.unlink()
 
 
-def write_aside(path: str | Path, content: bytes | str) -> None:
+def write_atomically(path: str | Path, content: bytes | str) -> None:
     """Write a whole file through `aside`. Text is UTF-8.
 
     Raises:
         MinigenError: the place cannot be written; nothing is left behind.
     """
-    with aside(path) as part:
+    with atomic_file(path) as part:
         part.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
@@ -80,7 +80,7 @@ def append_row(path: str | Path, row: dict) -> None:
     header, line = (_csv_line(cells) for cells in (row, row.values()))
     whole = _whole_lines(path, mend=True)
     if whole is None:
-        write_aside(path, header + "\n")
+        write_atomically(path, header + "\n")
     elif whole.split("\n", 1)[0] != header:
         raise MinigenError(f"{path} has the columns {whole.splitlines()[0]}, not {header}. Name another file.")
     append_lines(path, [line])
@@ -95,7 +95,7 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(_whole_lines(Path(path)) or "")))
 
 
-def sweep(folder: str | Path) -> None:
+def remove_stale_parts(folder: str | Path) -> None:
     """Remove what killed processes left beside their files in a folder: parts whose process no longer lives."""
     for part in Path(folder).glob(".*.*.part"):
         process = part.name.split(".")[-2]
@@ -104,7 +104,7 @@ def sweep(folder: str | Path) -> None:
                 part.unlink()
 
 
-def claim(path: str | Path) -> IO | None:
+def try_lock(path: str | Path) -> IO | None:
     """Take a job for this process: an open file that holds it, or None where another process has it.
 
     Closing the file gives the job back; so does the end of the process, whatever ended it, since the lock is the
@@ -118,7 +118,7 @@ def claim(path: str | Path) -> IO | None:
 
 
 @contextmanager
-def alone(path: str | Path) -> Iterator[None]:
+def exclusive(path: str | Path) -> Iterator[None]:
     """Wait until no other process is in a block with this path, then go through it; see `claim`.
 
     Raises:

@@ -1,7 +1,7 @@
 """Limits, said before they bite: what a job will need is compared with what there is, before any of it is taken.
 
     config.json --check_config--> numbers within reason --check_model--> parameters, counted without making them
-    a job       --Need----------> "5.3 M parameters, 0.4 GB of memory (21 GB free), ..."  or a refusal, on one line
+    a job       --Requirements--> "5.3 M parameters, 0.4 GB of memory (21 GB free), ..."  or a refusal, on one line
 
 A config may come from anywhere, and one digit too many asks for a terabyte. PyTorch's "meta" device makes modules whose
 tensors have shapes and no memory: the model is built there first and weighed.
@@ -53,12 +53,12 @@ def check_model(build: Callable, what: str, copies: int = 1) -> int:
 
     with torch.device("meta"):
         parameters = sum(tensor.numel() for tensor in build().state_dict().values())
-    Need(what, parameters, memory=copies * BYTES * parameters).refuse()
+    Requirements(what, parameters, memory=copies * BYTES * parameters).check()
     return parameters
 
 
 @dataclass(frozen=True)
-class Need:
+class Requirements:
     """What a job is expected to take. memory and disk in bytes, seconds of time; 0 where it is not worth a word."""
 
     what: str
@@ -78,7 +78,7 @@ class Need:
             parts.append(f"about {duration(self.seconds)}")
         return f"{self.what}: {', '.join(parts)}"
 
-    def refuse(self) -> None:
+    def check(self) -> None:
         """Stop where it cannot fit.
 
         Raises:
@@ -106,22 +106,24 @@ def training_memory(parameters: int, layers: int, width: int, ffn: int, rows: in
     return BYTES * (7 * parameters + rows * steps * layers * (20 * width + 3 * ffn)) + PIECES
 
 
-def recipe_need(what: str, parameters: int, held: float, minutes: float, folder: str | Path) -> Need:
+def recipe_requirements(what: str, parameters: int, held: float, minutes: float, folder: str | Path) -> Requirements:
     """What one of the trainings of `minigen.recipes` will take, in `minutes` of training proper.
 
     Memory: weights, gradients and AdamW's two moments (16 bytes a parameter) and `held` bytes of clips, without what a
     step makes on its way. Disk: two checkpoints of 12 bytes a parameter, the old one and the new.
     """
-    return Need(what, parameters, 4 * BYTES * parameters + held, 2 * 3 * BYTES * parameters, 60 * minutes, Path(folder))
+    return Requirements(
+        what, parameters, 4 * BYTES * parameters + held, 2 * 3 * BYTES * parameters, 60 * minutes, Path(folder)
+    )
 
 
-def say(need: Need, progress: bool = True) -> None:
+def announce(need: Requirements, progress: bool = True) -> None:
     """Say what a long job will take before it begins; one that cannot fit does not begin.
 
     Raises:
-        MinigenError: as `Need.refuse`.
+        MinigenError: as `Requirements.check`.
     """
-    need.refuse()
+    need.check()
     if progress:
         print(need, flush=True)
 

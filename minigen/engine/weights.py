@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from minigen.engine.checkpoint import save_tensors
 from minigen.engine.errors import MinigenError, one_line
-from minigen.engine.files import write_aside
+from minigen.engine.files import write_atomically
 from minigen.engine.hub import INDEX, WEIGHTS, has_weights
 
 
@@ -92,11 +92,11 @@ def write_model(folder: str | Path, config: dict, tensors: dict[str, Tensor], dt
     """Write config.json and model.safetensors, floats in `dtype` (None: as they are), each whole or not at all."""
     folder = Path(folder)
     stored = {name: tensor.detach().to("cpu", _type(tensor, dtype)).contiguous() for name, tensor in tensors.items()}
-    write_aside(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
     save_tensors(folder / WEIGHTS, stored, {"format": "pt"})
 
 
-def build(make: Callable[[], nn.Module], tensors: dict[str, Tensor], place: str | Path) -> nn.Module:
+def module_from_tensors(make: Callable[[], nn.Module], tensors: dict[str, Tensor], place: str | Path) -> nn.Module:
     """A module around tensors that are in memory already: made without weights, then given these, not copies of them.
 
     make: makes a module whose state is all in its state dict. place: whose weights they are, for the message.

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from minigen import metrics
-from minigen.audio import SAMPLE_RATE, fit_length, resample, write_aside
+from minigen.audio import SAMPLE_RATE, fit_length, resample
 from minigen.corpus.clip import Clip
 from minigen.engine.errors import MinigenError
+from minigen.engine.files import write_atomically
 
 NAN = math.nan
 THRESHOLD = 0.5  # an event counts as heard from this probability on
@@ -284,7 +285,7 @@ def save_csv(path: str | Path, measurements: list[Measurement], extra: list[dict
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["name"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_aside(path, text.getvalue())
+    write_atomically(path, text.getvalue())
 
 
 def _through(codec, wav: Tensor) -> Tensor:

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from minigen.engine.errors import MinigenError, one_line
-from minigen.engine.files import write_aside
+from minigen.engine.files import write_atomically
 from minigen.engine.hub import AUDIOCRAFT, HUB_NAME, fetch
-from minigen.engine.weights import build, rename
+from minigen.engine.weights import module_from_tensors, rename
 from minigen.interop.encodec import EncodecCodec
 from minigen.interop.encodec_weights import bandwidth_of, encodec_from_state
 from minigen.lm import AudioLM, AudioLMConfig
@@ -90,7 +90,7 @@ def lm_from_audiocraft(state_dict: Mapping[str, Tensor], config, dtype: torch.dt
         for ours, part in _split(rename(name, LM_NAMES), tensor):
             tensors[ours] = part.to(dtype or part.dtype, copy=True)
     sizes = _sizes(tensors, settings)
-    return build(lambda: AudioLM(sizes), tensors, "this audiocraft state dict").eval()
+    return module_from_tensors(lambda: AudioLM(sizes), tensors, "this audiocraft state dict").eval()
 
 
 def codec_from_audiocraft(state_dict: Mapping[str, Tensor], config) -> EncodecCodec:
@@ -125,7 +125,7 @@ def convert_audiocraft(source: str | Path, out: str | Path, dtype: torch.dtype =
     settings = _settings(model.get("xp.cfg"))
     lm_from_audiocraft(model.get("best_state"), settings, None).save_pretrained(out, dtype)
     text = _get(settings, "conditioners.description.t5.name")
-    write_aside(out / "pipeline.json", json.dumps({"codec": name or "codec", "text": text}) + "\n")
+    write_atomically(out / "pipeline.json", json.dumps({"codec": name or "codec", "text": text}) + "\n")
 
 
 def read_pickle(path: Path) -> dict:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from minigen.engine.errors import MinigenError, one_line
 from minigen.engine.hub import find_model
-from minigen.engine.weights import build, load_official, no_loading_bar, read_config, read_tensors, rename
+from minigen.engine.weights import load_official, module_from_tensors, no_loading_bar, read_config, read_tensors, rename
 from minigen.interop.audiocraft import codec_from_audiocraft, convert_audiocraft, lm_from_audiocraft
 from minigen.interop.encodec import EncodecCodec
 from minigen.interop.encodec_weights import (
@@ -133,7 +133,7 @@ def _build(config, tensors: dict[str, Tensor], place: str | Path) -> AudioLM:
         config.num_attention_heads, config.ffn_dim, ours["memory_projection.weight"].shape[1],
         tuple(range(config.num_codebooks)), config.dropout,
     )  # fmt: skip
-    return build(lambda: AudioLM(sizes), ours, place).eval()
+    return module_from_tensors(lambda: AudioLM(sizes), ours, place).eval()
 
 
 def _check_config(config) -> None:

@@ -220,7 +220,7 @@ def test_a_finished_cache_is_opened_where_nothing_may_be_written(corpus, tmp_pat
     def refuse(path):
         raise MinigenError(f"cannot write {path}")
 
-    monkeypatch.setattr("minigen.corpus.tokens.alone", refuse)
+    monkeypatch.setattr("minigen.corpus.tokens.exclusive", refuse)
     assert np.array_equal(tokenize(corpus, HashCodec(), tmp_path / "tokens", progress=False).codes, made.codes)
     with pytest.raises(MinigenError, match="cannot write"):
         tokenize(corpus, HashCodec(), tmp_path / "others", progress=False)

@@ -21,7 +21,7 @@ from test_train import SIZES, WORDS, Words, run, tokens
 from minigen.corpus import build_corpus, read_corpus, tokenize
 from minigen.engine.checkpoint import TYPES, load_checkpoint, save_checkpoint, save_tensors
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import append_row, aside, read_rows, sweep, write_aside
+from minigen.engine.files import append_row, atomic_file, read_rows, remove_stale_parts, write_atomically
 from minigen.lm import AudioLM
 from minigen.train import CHECKPOINT, TrainConfig, Trainer, train
 
@@ -69,7 +69,7 @@ def test_what_killed_writers_left_behind_is_swept_and_that_of_living_ones_is_not
     for process in (dead.stdout.strip(), os.getpid()):
         (tmp_path / f".model.safetensors.{process}.part").touch()
     (tmp_path / ".notes.part").touch()
-    sweep(tmp_path)
+    remove_stale_parts(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {f".model.safetensors.{os.getpid()}.part", ".notes.part"}
 
 
@@ -114,10 +114,10 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path
     old = (tmp_path / "a").read_bytes()
     with full_disk(10_000):
         for write in (lambda: save_checkpoint(tmp_path / "a", {"x": torch.zeros(10_000)}),
-                      lambda: write_aside(tmp_path / "a", bytes(20_000))):  # fmt: skip
+                      lambda: write_atomically(tmp_path / "a", bytes(20_000))):  # fmt: skip
             with pytest.raises(MinigenError, match="cannot write"):
                 write()
-    with pytest.raises(KeyboardInterrupt), aside(tmp_path / "a") as part:
+    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "a") as part:
         part.write_text("half")
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == old
@@ -219,7 +219,7 @@ def test_a_writer_killed_in_the_middle_leaves_nothing_but_what_is_swept(tmp_path
     code += f"c.save_checkpoint({str(tmp_path / 'c')!r}, {{'x': torch.ones(1000)}})"
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     assert len(list(tmp_path.iterdir())) == 2
-    sweep(tmp_path)
+    remove_stale_parts(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["c"] and load_checkpoint(tmp_path / "c") == {"step": 1}
 
 

@@ -13,14 +13,14 @@ from minigen.codec import Codec, CodecConfig
 from minigen.engine import resources
 from minigen.engine.errors import MinigenError
 from minigen.engine.resources import (
-    Need,
+    Requirements,
     amount,
+    announce,
     check_model,
     disk_free,
     duration,
     memory_free,
-    recipe_need,
-    say,
+    recipe_requirements,
     training_memory,
 )
 from minigen.lm import AudioLM, AudioLMConfig
@@ -127,14 +127,14 @@ def test_the_corpus_says_what_it_will_take_and_is_refused_where_it_cannot_fit(fo
 def test_a_need_is_said_in_words_and_refused_where_there_is_less(monkeypatch):
     monkeypatch.setattr(resources, "memory_free", lambda: 8e9)
     monkeypatch.setattr(resources, "disk_free", lambda folder: 20e9)
-    need = Need("training", 5_300_000, memory=4e9, disk=90e6, seconds=5000)
+    need = Requirements("training", 5_300_000, memory=4e9, disk=90e6, seconds=5000)
     assert str(need) == (
         "training: 5.3 M parameters, about 4.0 GB of memory (8.0 GB free), 90 MB of disk (20 GB free), about 83 min"
     )
-    need.refuse()
+    need.check()
     for more in (replace(need, memory=9e9), replace(need, disk=30e9)):
         with pytest.raises(MinigenError):
-            more.refuse()
+            more.check()
 
 
 def test_amounts_and_times_read_as_a_person_would_say_them():
@@ -170,14 +170,14 @@ def test_memory_of_training_grows_with_everything_it_is_said_to_grow_with():
 
 
 def test_a_recipe_counts_its_weights_four_times_and_its_checkpoint_twice(tmp_path):
-    need = recipe_need("training the judge", 1_000_000, 5e6, 9, tmp_path)
+    need = recipe_requirements("training the judge", 1_000_000, 5e6, 9, tmp_path)
     assert (need.parameters, need.memory, need.disk, need.seconds) == (1_000_000, 21e6, 24e6, 540)
 
 
 def test_a_need_is_said_before_the_job_and_one_that_cannot_fit_stops_it(capsys):
-    say(Need("a job", 5_300_000, seconds=90))
+    announce(Requirements("a job", 5_300_000, seconds=90))
     assert capsys.readouterr().out == "a job: 5.3 M parameters, about 90 s\n"
-    say(Need("a job", seconds=90), progress=False)
+    announce(Requirements("a job", seconds=90), progress=False)
     assert capsys.readouterr().out == ""
     with pytest.raises(MinigenError, match="a job needs 1000 TB"):
-        say(Need("a job", memory=1e15), progress=False)
+        announce(Requirements("a job", memory=1e15), progress=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from minigen.app.demo.page import CHAIN, FRAME, SCRIPT, STYLE
 from minigen.app.demo.sentences import MISMATCHED, Example, Facts, Results, findings
-from minigen.audio import write_aside
+from minigen.audio import write_atomically
 from minigen.display.players import data_uri, flac
 from minigen.display.plots import guidance_sweep, loss_curves, spectrogram_png, svg
 from minigen.evaluation.measure import COLUMNS, CONTROLS, Measurement, cells
@@ -27,7 +27,7 @@ def write_report(path: str | Path, results: Results) -> Path:
     Raises:
         MinigenError: the place cannot be written.
     """
-    write_aside(path, page(results))
+    write_atomically(path, page(results))
     return Path(path)
 
 

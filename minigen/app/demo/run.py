@@ -24,10 +24,10 @@ from minigen.audio import save_audio
 from minigen.corpus.clip import Clip
 from minigen.corpus.corpus import Corpus
 from minigen.corpus.subsets import load_some, open_splits
-from minigen.corpus.synthesis.builtin import corpus_need
+from minigen.corpus.synthesis.builtin import corpus_requirements
 from minigen.corpus.tokens import TokenSet
 from minigen.engine.errors import MinigenError
-from minigen.engine.resources import Need, say, training_memory
+from minigen.engine.resources import Requirements, announce, training_memory
 from minigen.evaluation import measure as evaluate
 from minigen.evaluation.measure import CODEC, REAL, Measurement, Yardstick
 from minigen.generate import TextToAudio
@@ -142,7 +142,7 @@ def run_demo(
     if not 0 < minutes < 1e4:
         raise MinigenError(f"minutes is {minutes}. Give the training more than 0 minutes; 3 is usual.")
     run = Run(_writable(Path(out)), seed, progress, config or DemoConfig(), parts or Parts.shipped())
-    say(demo_need(run, minutes, clips, built=data is None))
+    announce(demo_requirements(run, minutes, clips, built=data is None))
     with run.stage("built in" if data is None else str(data)):
         splits = open_splits(run.out, data, clips, seed, run.config.seconds, progress)
         held_out = _hold_out(splits, run.config.captions, seed)
@@ -168,7 +168,7 @@ def run_demo(
     return report
 
 
-def demo_need(run: Run, minutes: float, clips: int, built: bool) -> Need:
+def demo_requirements(run: Run, minutes: float, clips: int, built: bool) -> Requirements:
     """What the demo will take: the live model twice, with its checkpoints, and the corpus where it has to be made.
 
     Beside the training everything else takes about BESIDE seconds on two cores.
@@ -180,8 +180,8 @@ def demo_need(run: Run, minutes: float, clips: int, built: bool) -> Need:
         live = sum(weight.numel() for weight in new_model(encoder, tokens, sizes).parameters())
     steps = round(run.config.seconds * codec.frame_rate) + codec.num_codebooks
     memory = training_memory(live, sizes.layers, sizes.width, 4 * sizes.width, sizes.batch_size, steps)
-    corpus = corpus_need(run.out, clips, run.seed, run.config.seconds).disk if built else 0
-    return Need("the demo", live, memory, 2 * 40 * live + corpus, 60 * minutes + BESIDE, run.out)
+    corpus = corpus_requirements(run.out, clips, run.seed, run.config.seconds).disk if built else 0
+    return Requirements("the demo", live, memory, 2 * 40 * live + corpus, 60 * minutes + BESIDE, run.out)
 
 
 def answer(run: Run, live: AudioLM, captions: list[str]) -> Sounds:

@@ -29,8 +29,8 @@ from minigen.corpus.synthesis.captions import caption, split_of
 from minigen.corpus.synthesis.dsp import RATE
 from minigen.corpus.synthesis.scenes import Scene, render_scene, sample_scene
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import sweep, write_aside
-from minigen.engine.resources import Need
+from minigen.engine.files import remove_stale_parts, write_atomically
+from minigen.engine.resources import Requirements
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -173,9 +173,9 @@ def _prepare(folder: Path, seed: int, seconds: float) -> None:
     except OSError as error:
         raise MinigenError(f"cannot write the corpus to {folder}: {error.strerror}. Name a writable folder.") from error
     if not note.exists():
-        write_aside(note, json.dumps(recipe) + "\n")
+        write_atomically(note, json.dumps(recipe) + "\n")
     for place in (folder, folder / "audio"):
-        sweep(place)
+        remove_stale_parts(place)
     try:
         found = json.loads(note.read_text())
     except (OSError, ValueError) as error:
@@ -189,10 +189,12 @@ def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(sorted(rows, key=lambda row: row["youtube_id"]))
-    write_aside(path, text.getvalue())
+    write_atomically(path, text.getvalue())
 
 
-def corpus_need(folder: str | Path, clips: int, seed: int, seconds: float, measure: bool = False) -> Need:
+def corpus_requirements(
+    folder: str | Path, clips: int, seed: int, seconds: float, measure: bool = False
+) -> Requirements:
     """What `build_corpus` will take. `measure`: render three clips to say how long, too."""
     took = 0.0
     if measure:
@@ -202,7 +204,7 @@ def corpus_need(folder: str | Path, clips: int, seed: int, seconds: float, measu
             render_scene(scene, rng, round(seconds * RATE))
         took = (time.perf_counter() - began) / 3 * clips / min(_processors(), max(1, clips // CLIPS_A_WORKER))
     missing = max(0, clips - sum(1 for _ in Path(folder).glob("audio/*.wav")))
-    return Need("the corpus", disk=missing * (2000 + 2 * RATE * seconds), seconds=took, folder=Path(folder))
+    return Requirements("the corpus", disk=missing * (2000 + 2 * RATE * seconds), seconds=took, folder=Path(folder))
 
 
 def _check(clips: int, seed: int, seconds: float, workers: int) -> None:
@@ -230,7 +232,7 @@ def build_corpus(
     workers = min(_processors(), max(1, clips // CLIPS_A_WORKER)) if workers is None else workers
     _check(clips, seed, seconds, workers)
     folder = Path(folder)
-    corpus_need(folder, clips, seed, seconds).refuse()
+    corpus_requirements(folder, clips, seed, seconds).check()
     request = {"folder": str(folder.resolve()), "clips": clips, "seed": seed, "seconds": float(seconds)}
     _prepare(folder, seed, float(seconds))
     with tqdm(total=clips, desc="corpus", unit="clip", disable=not progress) as bar:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from minigen.audio import SAMPLE_RATE, save_audio
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import append_row, cannot_write, read_rows, sweep, write_aside
+from minigen.engine.files import append_row, cannot_write, read_rows, remove_stale_parts, write_atomically
 from minigen.evaluation.listening.loudness import match_loudness
 
 REAL_CHECK, NOISE_CHECK = "attention check: real clip", "attention check: noise"
@@ -128,7 +128,7 @@ def write_plan(folder: str | Path, plan: Plan) -> None:
     Raises:
         MinigenError: the place cannot be written.
     """
-    write_aside(Path(folder) / "plan.json", json.dumps(asdict(plan), indent=1, ensure_ascii=False) + "\n")
+    write_atomically(Path(folder) / "plan.json", json.dumps(asdict(plan), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_plan(folder: str | Path) -> Plan | None:
@@ -243,4 +243,4 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    sweep(folder)
+    remove_stale_parts(folder)

@@ -4,7 +4,7 @@
     rows folder   rows.csv  captions.csv  (one line for each run, split and guidance)      only ever added to
 
 Killed at any moment it loses a minute: a training goes on from its checkpoint, a measurement that is not in rows.csv is
-made again. Several processes may work on the same folders; each claims the task it works on (`engine.files.claim`).
+made again. Several processes may work on the same folders; each claims the task it works on (`engine.files.try_lock`).
 """
 
 import hashlib
@@ -26,9 +26,9 @@ from minigen.corpus.token_cache import TokenSet
 from minigen.engine.checkpoint import CHECKPOINT
 from minigen.engine.distributed import device
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import alone, append_row, claim, read_rows
+from minigen.engine.files import append_row, exclusive, read_rows, try_lock
 from minigen.engine.hub import shipped
-from minigen.engine.resources import Need, say
+from minigen.engine.resources import Requirements, announce
 from minigen.evaluation.measure import control_sounds, generate_for
 from minigen.evaluation.per_caption import Bench, Line, make_bench
 from minigen.evaluation.study.plan import (
@@ -46,7 +46,7 @@ from minigen.evaluation.study.similarity_parts import likeness
 from minigen.evaluation.study.variants import VariantConfig, VariantTrainer
 from minigen.generate import TextToAudio
 from minigen.lm import AudioLM, AudioLMConfig, find_lm
-from minigen.train import SETTINGS_FILE, seconds_per_step, train, training_need
+from minigen.train import SETTINGS_FILE, seconds_per_step, train, training_requirements
 
 ROWS, CAPTIONS = "rows.csv", "captions.csv"
 OTHER_SPLIT = "another split"  # real clips of the training split, beside their own captions
@@ -134,7 +134,7 @@ def _next(folder: Path, rows: Path, config: StudyConfig):
             continue
         if task.model in config.shipped and task.model not in shipped("lm"):
             continue  # the table will say that it is missing
-        held = claim(folder / task.name / "claim")
+        held = try_lock(folder / task.name / "claim")
         if held is not None:
             if not missing([task], read_rows(rows / ROWS)):  # done between the reading and the claim
                 held.close()
@@ -157,21 +157,21 @@ class Study:
                     f"{rows / ROWS} holds rows of another study ({row['study']}, not {self.identity}: other sizes, "
                     f"codec, text encoder, judge or tagger). Name another folder for the rows, or move this file away."
                 )
-        with alone(folder / "preparing"):
+        with exclusive(folder / "preparing"):
             self.splits = self._corpus()
             self.tokens = {split: self._tokens(split, mix) for split, mix in (("train", config.mix), (VALIDATION, 0))}
         self.benches: dict[str, Bench] = {}
-        say(self.need(), progress)
+        announce(self.requirements(), progress)
 
-    def need(self) -> Need:
+    def requirements(self) -> Requirements:
         """What is left of the study will take; the time from a few steps of a throw-away copy."""
         tokens, left = self.tokens["train"], missing(plan(self.config), read_rows(self.rows / ROWS))
         lm, settings = self._new_model(0), self.settings(Task("none", "none", steps=3))
-        each = training_need(lm, tokens, settings, self.folder)
+        each = training_requirements(lm, tokens, settings, self.folder)
         pace = seconds_per_step(lm, self.parts.encoder, tokens, settings, steps=3)
         seconds = pace * sum(task.steps for task in left)
         disk = each.disk + 2 * each.parameters * len(left)  # one checkpoint at a time, and every model
-        return Need("the trainings of the study", each.parameters, each.memory, disk, seconds, self.folder)
+        return Requirements("the trainings of the study", each.parameters, each.memory, disk, seconds, self.folder)
 
     def work(self, task: Task) -> None:
         """Do one task, as far as it is not done."""
@@ -296,7 +296,7 @@ class Study:
         row = {**where, "model": task.model, "seed": task.seed, "study": self.identity}
         row |= {name: numbers.get(name, "") for name in COLUMNS}
         row = {name: "" if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
-        with alone(self.folder / "adding"):
+        with exclusive(self.folder / "adding"):
             if line is not None:
                 append_row(self.rows / CAPTIONS, {**where, **line.text()})
             append_row(self.rows / ROWS, row)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import read_rows, write_aside
+from minigen.engine.files import read_rows, write_atomically
 from minigen.evaluation.bootstrap import Difference, Ratio, interval, paired_difference
 from minigen.evaluation.per_caption import RATIOS, Line, mean
 from minigen.evaluation.study.plan import (
@@ -179,7 +179,7 @@ def make_table(folder: str | Path, config: StudyConfig | None = None) -> str:
         "## At one seed", _questions(results, metrics), _figures(folder, results),
     ]  # fmt: skip
     text = "\n\n".join(part for part in parts if part) + "\n"
-    write_aside(folder / "table.md", text)
+    write_atomically(folder / "table.md", text)
     return text
 
 
@@ -203,7 +203,7 @@ def write_summary(text: str, page: str | Path) -> None:
         before = page.read_text()
         after = PLACE.sub(lambda _: text, before)
         if after != before:
-            write_aside(page, after)
+            write_atomically(page, after)
 
 
 def _what(results: Results) -> str:
@@ -428,7 +428,7 @@ def _figures(folder: Path, results: Results) -> str:
     for name, sweep in sweeps.items():
         sweep = {label: points for label, points in sweep.items() if points}
         if sweep:
-            write_aside(folder / f"{name}.svg", svg(guidance_sweep(sweep)))
+            write_atomically(folder / f"{name}.svg", svg(guidance_sweep(sweep)))
             shown.append(f"![{', '.join(sweep)}: recall, CLAP score and diversity over guidance]({name}.svg)")
     return "\n\n".join(shown)
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from minigen.audio import fit_length, load_audio, save_audio
-from minigen.engine.files import write_aside
+from minigen.engine.files import write_atomically
 from minigen.recipes.codec.losses import frame_lines, mel_distance, perplexities, roughness_ratio
 from minigen.recipes.corpus.real_listener import picture, read_recordings, train_listener
 
@@ -155,7 +155,7 @@ def write_card(folder: Path, codec, recipe, state: dict, data: str, start: str, 
     lines += [*_figures(codec, tested), "| setting | value |", "|---|---|"]
     lines += [*(f"| {name} | {value} |" for name, value in settings.items()), ""]
     lines += ["While training, means of 50 steps:", "", *_curve(state["curve"]), ""]
-    write_aside(folder / "card.md", "\n".join(lines))
+    write_atomically(folder / "card.md", "\n".join(lines))
 
 
 def _figures(codec, tested: HeldOut | None) -> list[str]:

@@ -22,8 +22,8 @@ from minigen.codec import Codec, CodecConfig
 from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from minigen.engine.distributed import device
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import sweep
-from minigen.engine.resources import Need, fast_bf16, recipe_need, say
+from minigen.engine.files import remove_stale_parts
+from minigen.engine.resources import Requirements, announce, fast_bf16, recipe_requirements
 from minigen.recipes.codec.card import HeldOut, write_card
 from minigen.recipes.codec.data import Crops
 from minigen.recipes.codec.discriminator import WINDOWS, Critic
@@ -77,7 +77,7 @@ def train_codec(
         progress: show a bar.
     """
     run = _Run(Path(folder), recipe or CodecRecipe(), Codec.from_pretrained(start) if start else None, config)
-    say(_need(run, sources), progress)
+    announce(_requirements(run, sources), progress)
     run.crops = Crops(list(sources.values()), run.recipe.crop, progress)
     run.begin(progress)
     bar = tqdm(total=100, desc="codec", disable=not progress, bar_format="{l_bar}{bar}| {elapsed}{postfix}")
@@ -94,12 +94,12 @@ def train_codec(
     return codec
 
 
-def _need(run: "_Run", sources: dict) -> Need:
+def _requirements(run: "_Run", sources: dict) -> Requirements:
     """Weights of codec, average and critic; clips held as 16-bit samples, of 5 s each as ESC-10's are."""
     models = (run.codec, run.averaged, run.critic)
     parameters = sum(weight.numel() for model in models for weight in model.parameters())
     held = 2 * 5 * run.codec.sample_rate * sum(map(len, sources.values()))
-    return recipe_need("training the codec", parameters, held, run.recipe.minutes, run.folder)
+    return recipe_requirements("training the codec", parameters, held, run.recipe.minutes, run.folder)
 
 
 class _Run:
@@ -125,7 +125,7 @@ class _Run:
 
     def begin(self, progress: bool) -> None:
         """Go on from the checkpoint, if there is one; else fit what needs no steps."""
-        sweep(self.folder)
+        remove_stale_parts(self.folder)
         if self.checkpoint.exists():
             self._resume()
         elif not self.fitted:

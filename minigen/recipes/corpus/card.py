@@ -23,7 +23,7 @@ from minigen.corpus.synthesis.builtin import describe_clip
 from minigen.corpus.synthesis.captions import paraphrases
 from minigen.corpus.synthesis.scenes import Scene
 from minigen.display.plots import LOUD_DB, QUIET_DB, mel, mel_db
-from minigen.engine.files import write_aside
+from minigen.engine.files import write_atomically
 from minigen.recipes.corpus.real_listener import (
     Recordings,
     alone,
@@ -63,7 +63,7 @@ def make_card(
     text += ["## The kinds", "", *([LICENCE, ""] if recordings else [])]
     for kind in tqdm(KINDS, "pictures", disable=not progress, leave=False):
         text += _entry(folder, kind, recordings, seed)
-    write_aside(folder / "card.md", "\n".join(text))
+    write_atomically(folder / "card.md", "\n".join(text))
     return figures
 
 

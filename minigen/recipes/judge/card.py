@@ -12,7 +12,7 @@ from minigen.corpus.synthesis.builtin import describe_clip
 from minigen.corpus.synthesis.captions import caption, plain_caption
 from minigen.corpus.synthesis.scenes import Scene
 from minigen.engine.checkpoint import CHECKPOINT
-from minigen.engine.files import write_aside
+from minigen.engine.files import write_atomically
 from minigen.evaluation.clap import Judge, Tagger
 from minigen.metrics import average_precision, event_recall, order_accuracy
 from minigen.recipes.judge.captions import opposite
@@ -117,6 +117,6 @@ def finish(
         "| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in figures.items()), "",
         *([note, ""] if note else []),
     ]  # fmt: skip
-    write_aside(folder / "card.md", "\n".join(text))
+    write_atomically(folder / "card.md", "\n".join(text))
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return figures

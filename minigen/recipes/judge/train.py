@@ -20,8 +20,8 @@ from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_
 from tqdm.auto import tqdm
 
 from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from minigen.engine.files import sweep
-from minigen.engine.resources import Need, fast_bf16, recipe_need, say
+from minigen.engine.files import remove_stale_parts
+from minigen.engine.resources import Requirements, announce, fast_bf16, recipe_requirements
 from minigen.evaluation.clap import Judge, JudgeConfig, Tagger, TaggerConfig, linear_softmax, load_judge, load_tagger
 from minigen.recipes.judge.captions import plain_wordings, train_tokenizer, wordings
 from minigen.recipes.judge.card import finish, judge_figures, tagger_figures
@@ -88,7 +88,7 @@ def train_tagger(
     tagger = Tagger(TaggerConfig())
     if start:
         tagger.load_state_dict(load_tagger(start).state_dict())
-    say(_need("training the tagger", tagger, training, folder), progress)
+    announce(_requirements("training the tagger", tagger, training, folder), progress)
     data, nothing = _Data(training, real, progress), plain_noise(training.seed)
 
     def loss(rng: torch.Generator) -> Tensor:
@@ -135,7 +135,7 @@ def train_judge(
     tokenizer = train_tokenizer([caption for right, _ in texts for caption in right])
     judge = Judge(JudgeConfig(pieces=len(tokenizer)), tokenizer)
     judge.ears.load_state_dict(load_tagger(tagger).state_dict())
-    say(_need("training the judge", judge, training, folder), progress)
+    announce(_requirements("training the judge", judge, training, folder), progress)
     data = _Data(training, real, progress)
     texts += [(plain_wordings(kind), []) for kind in data.kinds]
 
@@ -150,9 +150,9 @@ def train_judge(
     return finish(Path(folder), "judge", figures, training, len(data.kinds), minutes, curve, WHY_NOT_HTSAT)
 
 
-def _need(what: str, model: nn.Module, training: Training, folder: str | Path) -> Need:
+def _requirements(what: str, model: nn.Module, training: Training, folder: str | Path) -> Requirements:
     parameters = sum(weight.numel() for weight in model.parameters())
-    return recipe_need(what, parameters, PICTURE * training.clips, training.minutes, folder)
+    return recipe_requirements(what, parameters, PICTURE * training.clips, training.minutes, folder)
 
 
 def _draw_texts(choices: list[tuple[list[str], list[str]]], rng: torch.Generator) -> list[str]:
@@ -251,7 +251,7 @@ class _Run:
         save_checkpoint(path, {"seconds": self.seconds, "curve": self.curve, **parts})
 
     def load(self, path: Path) -> None:
-        sweep(path.parent)
+        remove_stale_parts(path.parent)
         if path.is_file():
             saved = load_checkpoint(path)
             self.seconds, self.curve = saved["seconds"], saved["curve"]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from minigen.corpus.synthesis.builtin import split_sizes
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import read_rows, write_aside
+from minigen.engine.files import read_rows, write_atomically
 from minigen.engine.hub import ROOT
 from minigen.evaluation.study.plan import TEST, StudyConfig
 from minigen.evaluation.study.table import CODEC, REAL, SHUFFLED, Results, measured
@@ -57,7 +57,7 @@ def write_cards(top: Path = ROOT, config: StudyConfig | None = None) -> list[str
     results = Results(top / "data/study", config or StudyConfig())
     told = [name for name in SAID if _row(name, results)]
     for name in told:
-        write_aside(top / "data/lm" / name / "card.md", card(name, top / "data/lm" / name, results))
+        write_atomically(top / "data/lm" / name / "card.md", card(name, top / "data/lm" / name, results))
     return told
 
 

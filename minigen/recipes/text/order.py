@@ -26,8 +26,8 @@ from minigen.corpus.synthesis.captions import paraphrases, split_of
 from minigen.corpus.synthesis.scenes import sample_scene
 from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import sweep
-from minigen.engine.resources import recipe_need, say
+from minigen.engine.files import remove_stale_parts
+from minigen.engine.resources import announce, recipe_requirements
 from minigen.recipes.text.card import order_card
 from minigen.recipes.text.order_labels import UNASKED, label, order_accuracy, ordered_captions
 from minigen.recipes.text.paraphrase import read_captions
@@ -73,7 +73,7 @@ def teach_order(
     folder.mkdir(parents=True, exist_ok=True)
     before, encoder = load_text_encoder(start), load_text_encoder(start)
     run = _Run(encoder, recipe, seed, audiocaps)
-    say(recipe_need("teaching order", encoder.model.num_parameters(), 0, minutes, folder), progress)
+    announce(recipe_requirements("teaching order", encoder.model.num_parameters(), 0, minutes, folder), progress)
     run.train(folder / CHECKPOINT, 60 * minutes, steps, progress)
     TextEncoder(copy.deepcopy(encoder.model).half(), encoder.tokenizer).save_pretrained(folder)
     taught, sets = load_text_encoder(folder), held_out(audiocaps, seed, recipe.measured)
@@ -117,7 +117,7 @@ class _Run:
 
     def train(self, checkpoint: Path, seconds: float, steps: int | None, progress: bool) -> None:
         """Step until the time (or the number of steps) is over; a checkpoint twice a minute."""
-        sweep(checkpoint.parent)
+        remove_stale_parts(checkpoint.parent)
         if checkpoint.is_file():
             self._load(checkpoint)
         before, saved = self.seconds - time.monotonic(), self.seconds

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import sweep
-from minigen.engine.resources import recipe_need, say
+from minigen.engine.files import remove_stale_parts
+from minigen.engine.resources import announce, recipe_requirements
 from minigen.recipes.text.card import card
 from minigen.recipes.text.lessons import Lessons, prepare
 from minigen.recipes.text.paraphrase import prompt_words, read_captions
@@ -93,7 +93,7 @@ def train_text(
     torch.manual_seed(seed)
     run = _Run(recipe, tokenizer, _start(tokenizer, lessons, master, recipe.width), lessons, seed)
     parameters = sum(weight.numel() for group in run.optimizer.param_groups for weight in group["params"])
-    say(recipe_need("training the text encoder", parameters, 0, minutes, folder), progress)
+    announce(recipe_requirements("training the text encoder", parameters, 0, minutes, folder), progress)
     run.train(folder / CHECKPOINT, 60 * minutes, steps, progress)
     with no_loading_bar():
         run.model.half().save_pretrained(folder)
@@ -149,7 +149,7 @@ class _Run:
         """Step until the time (or the number of steps) is over; a checkpoint about twice a minute."""
         from tqdm import tqdm
 
-        sweep(checkpoint.parent)
+        remove_stale_parts(checkpoint.parent)
         if checkpoint.is_file():
             self.load(checkpoint)
         self.model.train()

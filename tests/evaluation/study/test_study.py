@@ -21,7 +21,7 @@ from torch import nn
 from minigen.app import cli
 from minigen.corpus.clip import Clip, Event
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import alone, claim, read_rows
+from minigen.engine.files import exclusive, read_rows, try_lock
 from minigen.evaluation.bootstrap import Difference, paired_difference
 from minigen.evaluation.counting import count_sounds, countable, said_counts
 from minigen.evaluation.measure import Yardstick
@@ -216,13 +216,13 @@ def test_rows_of_another_study_are_refused(finished, tmp_path):
 
 
 def test_a_claim_is_held_by_one_process_and_ends_with_it(tmp_path):
-    held = claim(tmp_path / "job")
-    code = f"from minigen.engine.files import claim; print(claim({str(tmp_path / 'job')!r}) is None)"
+    held = try_lock(tmp_path / "job")
+    code = f"from minigen.engine.files import try_lock; print(try_lock({str(tmp_path / 'job')!r}) is None)"
     ask = [sys.executable, "-c", code]
     assert subprocess.run(ask, capture_output=True, text=True).stdout == "True\n"
     held.close()
     assert subprocess.run(ask, capture_output=True, text=True).stdout == "False\n"
-    with alone(tmp_path / "job"):
+    with exclusive(tmp_path / "job"):
         assert subprocess.run(ask, capture_output=True, text=True).stdout == "True\n"
 
 
