@@ -305,13 +305,15 @@ def _some_clips(options: Namespace, split: str, count: int):
 
 def listen(options: Namespace) -> None:
     """`minigen listen`: a blind listening test, made, served to a browser on this machine, and reported."""
-    from minigen.evaluation.listening.server import REAL, RECIPE, contestants, make_test, report_of, serve, whole_recipe
+    from minigen.evaluation.listening.make import REAL, RECIPE, compared_models, complete_recipe, make_test
+    from minigen.evaluation.listening.results import report_of
+    from minigen.evaluation.listening.server import serve
 
     if options.report is not None:
         return print(report_of(options.folder, options.report))
     check_writable(options.folder)
-    recipe = whole_recipe(options.folder, {name: getattr(options, name) for name in RECIPE})
-    named = [model for model, _ in contestants(recipe).values() if model != REAL]
+    recipe = complete_recipe(options.folder, {name: getattr(options, name) for name in RECIPE})
+    named = [model for model, _ in compared_models(recipe).values() if model != REAL]
 
     def clips():
         from minigen.lm import find_lm

@@ -412,7 +412,9 @@ def test_a_caption_is_a_file_in_a_few_times_what_importing_pytorch_takes():
 
 def test_listen_makes_a_test_once_serves_it_and_reports_on_it(capsys, monkeypatch):
     """With stand-ins for the models; the page itself is tested in test_listening."""
-    from minigen.evaluation.listening import make, server
+    from minigen.evaluation.listening import server
+    from minigen.evaluation.listening.answers import store
+    from minigen.evaluation.listening.plan import missing_rows
 
     tta = generate.TextToAudio(standins.tiny_codec(), standins.WordEncoder(), standins.tiny_lm(1))
     monkeypatch.setattr(generate.TextToAudio, "from_pretrained", lambda name: tta)
@@ -425,9 +427,9 @@ def test_listen_makes_a_test_once_serves_it_and_reports_on_it(capsys, monkeypatc
     assert cli.main(["listen", "ears"]) == 0
     (folder, plan, port), again = served
     assert (folder, port) == (Path("ears"), 9000) and again[:2] == (folder, plan)
-    assert plan.models == ("one, guidance 1", "two, guidance 3") and not make.missing(folder, plan)
+    assert plan.models == ("one, guidance 1", "two, guidance 3") and not missing_rows(folder, plan)
     trial = plan.shown_to("anna")[0]
-    make.store("ears", plan, "anna", trial.trial, "left")
+    store("ears", plan, "anna", trial.trial, "left")
     capsys.readouterr()
     assert cli.main(["listen", "ears", "--report"]) == 0
     assert "one, guidance 1 preferred to two, guidance 3" in capsys.readouterr().out

@@ -9,8 +9,9 @@ import torch
 
 from minigen.display.players import audio_tag
 from minigen.engine.errors import MinigenError
-from minigen.evaluation.listening.make import SIDES, Shown, begun_plan, check_name, clip_file, open_trials, store
-from minigen.evaluation.listening.results import read_answers, report
+from minigen.evaluation.listening.answers import open_trials, read_answers, store
+from minigen.evaluation.listening.plan import SIDES, Shown, check_name, clip_file, require_plan
+from minigen.evaluation.listening.results import report
 
 
 class BlindTest(ipywidgets.VBox):
@@ -24,7 +25,7 @@ class BlindTest(ipywidgets.VBox):
     """
 
     def __init__(self, folder: str | Path, listener: str = ""):
-        self.folder, self.plan = Path(folder), begun_plan(folder)
+        self.folder, self.plan = Path(folder), require_plan(folder)
         self.trials: list[Shown] = []
         self.name = ipywidgets.Text(listener, description="your name", continuous_update=False)
         self.begin = ipywidgets.Button(description="begin", button_style="primary")

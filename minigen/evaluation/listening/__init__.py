@@ -1,1 +1,1 @@
-"""The blind listening test: plan, clips, server, report."""
+"""The blind listening test: plan, clips, server, answers, results."""

@@ -1,246 +1,131 @@
-"""The listening test: two clips and a caption, which fits better? Blind, by any number of people, and never lost.
+"""Making a listening test: real and generated clips of each caption, written at one loudness.
 
-    Plan (models, captions, a secret key) ──► clips/3f09….flac    loudness matched; a name says nothing without the key
-      │ seed + listener                       plan.json           the key, and what was made for it
-      ▼                                       answers/anna.csv    one row an answer, flushed before the next trial
-    trials in the listener's order and sides ──► answers      listening.results makes the report of them
+    recipe (models, guidance, number of clips) ──make_test──► plan.json, clips/3f09….flac
 
-The clips of one caption are matched by `listening.loudness` (K-weighted). Forced choice: who hears no difference
-guesses, and guesses cancel. Attention checks, a real clip against noise of the same loudness, stand among the
-trials, one in each stretch of them: a guesser passes c of them with probability 2^-c.
+An interrupted `make_test` continues where it stopped, batch by batch, and ends with the same clips.
 """
 
-import hashlib
-import json
-import re
-import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from functools import cached_property
-from itertools import combinations
+import secrets
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from minigen.audio import SAMPLE_RATE, save_audio
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import append_row, cannot_write, read_rows, remove_stale_parts, write_atomically
+from minigen.evaluation import measure
 from minigen.evaluation.listening.loudness import match_loudness
+from minigen.evaluation.listening.plan import (
+    NOISE_CHECK,
+    REAL_CHECK,
+    Plan,
+    clip_file,
+    missing_rows,
+    new_plan,
+    read_plan,
+    write_plan,
+)
 
-REAL_CHECK, NOISE_CHECK = "attention check: real clip", "attention check: noise"
-SIDES = ("left", "right")
-COLUMNS = ("listener", "trial", "left", "right", "answer", "when")
-
-
-class Trial(NamedTuple):
-    """Two clips of one caption. files: names without their suffix; models: whose they are, in the same order."""
-
-    id: str
-    caption: str
-    files: tuple[str, str]
-    models: tuple[str, str]
-
-
-class Shown(NamedTuple):
-    """A trial as one listener meets it: nothing here tells whose clip is whose."""
-
-    trial: str
-    caption: str
-    left: str
-    right: str
+BATCH = 8  # captions that are generated at once
+REAL = "real"  # as the name of a model: the true clips of the captions
+RECIPE = {"models": ["mini-dropout", "mini-regularized"], "guidance": [3.0], "clips": 12, "checks": 4, "seconds": 4.0,
+          "data": None, "split": "test", "seed": 0}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is compared. key: secret, hex; seed: of orders, sides and noise; checks: rows of `captions` that are checks.
-
-    recipe: how the clips are made, so that a stopped making goes on; whoever calls `write_plan` says what is in it.
-    """
-
-    key: str
-    seed: int
-    models: tuple[str, ...]
-    captions: tuple[str, ...]
-    checks: tuple[int, ...]
-    recipe: dict = field(default_factory=dict)
-
-    def name(self, *of: object) -> str:
-        """A name that is always the same for the same things, and says nothing about them: 16 hex digits."""
-        return hashlib.sha256(json.dumps([self.key, *of]).encode()).hexdigest()[:16]
-
-    @cached_property
-    def trials(self) -> dict[str, Trial]:
-        """Every trial by its id: each pair of models for each caption, and the checks."""
-        rows = [(row, pair) for row in range(len(self.captions)) for pair in combinations(self.models, 2)]
-        rows += [(row, (REAL_CHECK, NOISE_CHECK)) for row in self.checks]
-        found = (Trial(self.name("trial", row, *pair), self.captions[row],
-                       tuple(self.name("clip", row, model) for model in pair), pair) for row, pair in rows)  # fmt: skip
-        return {trial.id: trial for trial in found}
-
-    def files(self, row: int) -> dict[str, str]:
-        """Model -> name of its clip, for the caption of a row."""
-        checks = (REAL_CHECK, NOISE_CHECK) if row in self.checks else ()
-        return {model: self.name("clip", row, model) for model in (*self.models, *checks)}
-
-    def shown_to(self, listener: str) -> list[Shown]:
-        """The trials in the order and with the sides of this listener: the same at every call.
-
-        The checks are spread: one at a random place in each of as many stretches of the test.
-        """
-        digest = hashlib.sha256(check_name(listener).encode()).digest()
-        rng = np.random.default_rng([self.seed, int.from_bytes(digest[:8], "big")])
-        mixed = [list(self.trials.values())[i] for i in rng.permutation(len(self.trials))]
-        checks = [trial for trial in mixed if trial.models[0] == REAL_CHECK]
-        order = []
-        rest = np.array_split(np.arange(len(mixed) - len(checks)), max(1, len(checks)))
-        others = [trial for trial in mixed if trial.models[0] != REAL_CHECK]
-        for number, stretch in enumerate(rest):
-            part = [others[i] for i in stretch]
-            if checks:
-                part.insert(int(rng.integers(len(part) + 1)), checks[number])
-            order += part
-        return [Shown(trial.id, trial.caption, *trial.files[:: rng.choice([1, -1])]) for trial in order]
-
-
-def new_plan(
-    key: str, seed: int, models: Iterable[str], captions: Iterable[str], checks: int = 4, recipe: dict | None = None
-) -> Plan:
-    """A plan whose `checks` attention checks are spread over the captions.
+def complete_recipe(folder: str | Path, given: dict) -> dict:
+    """The settings in `given`, completed from the test in the folder, else from RECIPE. None means: not given.
 
     Raises:
-        MinigenError: fewer than two different models, no captions, fewer than one check.
-    """
-    models, captions = tuple(models), tuple(captions)
-    if len(models) < 2 or len(set(models)) < len(models):
-        raise MinigenError(f"the models are {', '.join(models) or 'none'}. Give two or more that differ.")
-    if not captions or checks < 1:
-        raise MinigenError(f"{len(captions)} captions and {checks} attention checks. Give one or more of each.")
-    rows = np.linspace(0, len(captions) - 1, min(checks, len(captions))).round().astype(int)
-    return Plan(key, seed, models, captions, tuple(rows.tolist()), recipe or {})
-
-
-def write_plan(folder: str | Path, plan: Plan) -> None:
-    """Begin a test in a folder: from now on `Plan`, and so every name, is fixed.
-
-    Raises:
-        MinigenError: the place cannot be written.
-    """
-    write_atomically(Path(folder) / "plan.json", json.dumps(asdict(plan), indent=1, ensure_ascii=False) + "\n")
-
-
-def read_plan(folder: str | Path) -> Plan | None:
-    """The plan of a folder; None where there is none.
-
-    Raises:
-        MinigenError: it is damaged.
-    """
-    file = Path(folder) / "plan.json"
-    if not file.is_file():
-        return None
-    try:
-        values = json.loads(file.read_text("utf-8"))
-        texts = {name: tuple(str(text) for text in values[name]) for name in ("models", "captions")}
-        checks = tuple(range(len(texts["captions"]))[int(row)] for row in values["checks"])
-        return Plan(
-            **{**values, **texts, "checks": checks, "key": str(values["key"]), "seed": abs(int(values["seed"]))}
-        )
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise MinigenError(f"{file} is damaged. Remove {folder}, or bring the plan back.") from error
-
-
-def begun_plan(folder: str | Path) -> Plan:
-    """The plan of a folder in which a test was begun.
-
-    Raises:
-        MinigenError: there is none, or it is damaged.
+        MinigenError: the folder holds a test with other settings, or `guidance` does not fit `models`.
     """
     plan = read_plan(folder)
+    given = {name: value for name, value in given.items() if value is not None}
+    earlier = {**RECIPE, **plan.recipe} if plan else RECIPE
+    recipe = {**earlier, **given}
+    if plan and plan.recipe and recipe != earlier:
+        name = next(name for name, value in given.items() if value != plan.recipe.get(name))
+        raise MinigenError(
+            f"{folder} holds a test with {name} {plan.recipe.get(name)}, not {given[name]}. Name another folder."
+        )
+    if len(recipe["guidance"]) not in (1, len(recipe["models"])):
+        count = f"{len(recipe['guidance'])} guidance scales for {len(recipe['models'])} models"
+        raise MinigenError(f"{count}. Give one, or one for each model.")
+    return recipe
+
+
+def compared_models(recipe: dict) -> dict[str, tuple[str, float]]:
+    """Name in the report -> (model, guidance scale). One model may be compared with itself at two scales.
+
+    Raises:
+        MinigenError: fewer than two, or one twice.
+    """
+    models, scales = recipe["models"], recipe["guidance"]
+    if len(scales) == 1:
+        scales = scales * len(models)
+    pairs = list(zip(models, scales, strict=True))
+    names = [measure.REAL if model == REAL else f"{model}, guidance {scale:g}" for model, scale in pairs]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise MinigenError(f"the models are {', '.join(names)}. Give two or more different ones.")
+    return dict(zip(names, pairs, strict=True))
+
+
+def make_test(folder: str | Path, recipe: dict, load_clips: Callable, load_model: Callable) -> Plan:
+    """Make the test of a folder, or complete an interrupted one; a complete test is left as it is.
+
+    Args:
+        folder: of the test.
+        recipe: of `complete_recipe`.
+        load_clips: () -> (clips, real waveforms [n, 1, samples]); called only if clips are missing.
+        load_model: name -> `TextToAudio`; called only if clips are missing.
+
+    Raises:
+        MinigenError: the captions differ from those the test began with, or the folder cannot be written.
+    """
+    plan, names = read_plan(folder), compared_models(recipe)
+    if plan and not missing_rows(folder, plan):
+        return plan
+    clips, real = load_clips()
+    captions = tuple(clip.caption for clip in clips)
     if plan is None:
-        raise MinigenError(f"there is no listening test in {folder}. Make one with `minigen listen {folder}`.")
+        plan = new_plan(secrets.token_hex(16), recipe["seed"], names, captions, recipe["checks"], recipe)
+        write_plan(folder, plan)
+    if plan.captions != captions:
+        raise MinigenError(f"{folder} was begun with other captions than its corpus has now. Name another folder.")
+    models = {model: load_model(model) for model in {model for model, _ in names.values()} - {REAL}}
+    for start in range(0, len(captions), BATCH):
+        if set(missing_rows(folder, plan)) & set(range(start, start + BATCH)):
+            _make_batch(folder, plan, start, names, models, real)
     return plan
 
 
-def clip_file(folder: str | Path, name: str) -> Path:
-    """Where a clip lies."""
-    return Path(folder) / "clips" / f"{name}.flac"
-
-
-def missing(folder: str | Path, plan: Plan) -> list[int]:
-    """Rows of the captions whose clips are not all there."""
-    rows = range(len(plan.captions))
-    return [row for row in rows if not all(clip_file(folder, name).is_file() for name in plan.files(row).values())]
+def _make_batch(folder: str | Path, plan: Plan, start: int, names: dict, models: dict, real: Tensor) -> None:
+    """Make the clips of up to BATCH captions, generated with the seed `plan.seed` + number of the batch."""
+    rows = range(start, min(start + BATCH, len(plan.captions)))
+    captions, seconds, seed = [plan.captions[row] for row in rows], plan.recipe["seconds"], plan.seed + start // BATCH
+    sounds = {}
+    for name, (model, guidance) in names.items():
+        if model == REAL:
+            sounds[name] = real[start : start + BATCH]
+        else:
+            sounds[name] = measure.generate_for(models[model], captions, seconds, guidance, seed, BATCH, label=name)
+    for i, row in enumerate(rows):
+        write_clips(folder, plan, row, {name: wavs[i] for name, wavs in sounds.items()}, real[row])
 
 
 def write_clips(
     folder: str | Path, plan: Plan, row: int, sounds: Mapping[str, Tensor], real: Tensor, sample_rate: int = SAMPLE_RATE
 ) -> None:
-    """Write all clips of one caption, at one loudness. sounds: model -> waveform; real: the true clip, for the checks.
+    """Write all clips of one caption at one loudness, those of its attention check included.
+
+    sounds: model -> waveform [1, samples]; real: the true clip of the caption, for the attention check.
 
     Raises:
-        MinigenError: the place cannot be written, or a waveform is not finite.
+        MinigenError: the folder cannot be written, or a waveform is not finite.
     """
     noise = np.random.default_rng([plan.seed, row]).normal(0, 0.1, real.shape)
     every = {**sounds, REAL_CHECK: real, NOISE_CHECK: real.new_tensor(noise)}
     files = plan.files(row)
-    for name, wav in zip(files.values(), match_loudness([every[model] for model in files], sample_rate), strict=True):
+    matched = match_loudness([every[model] for model in files], sample_rate)
+    for name, wav in zip(files.values(), matched, strict=True):
         save_audio(clip_file(folder, name), wav, sample_rate)
-
-
-def check_name(listener: str) -> str:
-    """A listener's name as it is kept: letters, digits, space, - and _, 40 at the most, small and large alike.
-
-    Raises:
-        MinigenError: anything else, such as an empty name or a path.
-    """
-    name = " ".join(unicodedata.normalize("NFC", str(listener)).casefold().split())
-    spelt = "".join(sign for sign in name if unicodedata.category(sign)[0] != "M")  # without the vowel signs of scripts
-    if not re.fullmatch(r"\w[\w -]{0,39}", spelt) or len(name) > 40:
-        raise MinigenError(f"{str(listener)[:60]!r} cannot be a listener's name. Use letters, digits, spaces, - and _.")
-    return name
-
-
-def answers_file(folder: str | Path, listener: str) -> Path:
-    """Where a listener's answers lie."""
-    return Path(folder) / "answers" / f"{check_name(listener)}.csv"
-
-
-def open_trials(folder: str | Path, plan: Plan, listener: str) -> list[Shown]:
-    """The trials that this listener has not answered yet, in order: where to begin, and where to go on.
-
-    Raises:
-        MinigenError: a name that cannot be used, or answers that cannot be read.
-    """
-    done = {row.get("trial") for row in read_rows(answers_file(folder, listener))}
-    return [shown for shown in plan.shown_to(listener) if shown.trial not in done]
-
-
-def store(folder: str | Path, plan: Plan, listener: str, trial: str, answer: str) -> bool:
-    """Add one answer to the listener's CSV; False where that trial was answered before, and nothing is added.
-
-    When this returns, the row is on the disk.
-
-    Raises:
-        MinigenError: no such trial or side, a name that cannot be used, a place that cannot be written.
-    """
-    listener = check_name(listener)
-    shown = {shown.trial: shown for shown in plan.shown_to(listener)}.get(trial)
-    if shown is None or answer not in SIDES:
-        raise MinigenError(f"{str(answer)[:40]!r} to trial {str(trial)[:40]!r} does not belong to this test. Reload.")
-    file = answers_file(folder, listener)
-    if any(row.get("trial") == trial for row in read_rows(file)):
-        return False
-    _make_folder(file.parent)
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    append_row(file, dict(zip(COLUMNS, (listener, trial, shown.left, shown.right, answer, when), strict=True)))
-    return True
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    remove_stale_parts(folder)

@@ -6,8 +6,9 @@ from sounds import sound_in
 
 from minigen.course.explorers.blind import BlindTest
 from minigen.engine.errors import MinigenError
-from minigen.evaluation.listening.make import REAL_CHECK, SIDES, answers_file, new_plan, store, write_clips, write_plan
-from minigen.evaluation.listening.results import read_answers
+from minigen.evaluation.listening.answers import answers_file, read_answers, store
+from minigen.evaluation.listening.make import write_clips
+from minigen.evaluation.listening.plan import REAL_CHECK, SIDES, new_plan, write_plan
 
 MODELS = ("mini-dropout", "mini-regularized")
 

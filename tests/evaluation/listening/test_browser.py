@@ -6,8 +6,9 @@ import threading
 import pytest
 import torch
 
-from minigen.evaluation.listening.make import new_plan, write_clips, write_plan
-from minigen.evaluation.listening.results import read_answers
+from minigen.evaluation.listening.answers import read_answers
+from minigen.evaluation.listening.make import write_clips
+from minigen.evaluation.listening.plan import new_plan, write_plan
 from minigen.evaluation.listening.server import Server
 
 MODELS = ("mini-dropout, guidance 3", "mini-regularized, guidance 3")

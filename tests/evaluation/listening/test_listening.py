@@ -19,24 +19,21 @@ import torch
 
 from minigen.corpus.clip import Clip
 from minigen.engine.errors import MinigenError
-from minigen.evaluation.listening import server
+from minigen.evaluation.listening import make
+from minigen.evaluation.listening.answers import COLUMNS, answers_file, open_trials, read_answers, store
 from minigen.evaluation.listening.loudness import loudness
-from minigen.evaluation.listening.make import (
-    COLUMNS,
+from minigen.evaluation.listening.make import write_clips
+from minigen.evaluation.listening.plan import (
     NOISE_CHECK,
     REAL_CHECK,
-    answers_file,
     check_name,
     clip_file,
-    missing,
+    missing_rows,
     new_plan,
-    open_trials,
     read_plan,
-    store,
-    write_clips,
     write_plan,
 )
-from minigen.evaluation.listening.results import read_answers, report, wilson
+from minigen.evaluation.listening.results import report, report_of, wilson
 from minigen.evaluation.listening.server import Server
 from minigen.generate import TextToAudio
 
@@ -125,7 +122,7 @@ def test_clips_of_a_caption_are_equally_loud_and_carry_no_name_inside(folder):
         levels[model] = loudness(torch.from_numpy(samples), rate)
         assert b"mini" not in clip_file(folder, name).read_bytes()
     assert len(levels) == 4 and max(levels.values()) - min(levels.values()) < 0.1
-    assert missing(folder, PLAN) == list(range(1, 8))
+    assert missing_rows(folder, PLAN) == list(range(1, 8))
 
 
 # answers
@@ -271,11 +268,11 @@ def test_answers_of_several_people_merge_from_one_folder_several_files_or_severa
     (tmp_path / "sent").mkdir()
     for file in files[1:]:
         file.rename(tmp_path / "sent" / file.name)
-    assert server.report_of(folder, [tmp_path / "sent"]).preferences == expected
+    assert report_of(folder, [tmp_path / "sent"]).preferences == expected
     other = new_plan("bb", 5, MODELS[::-1], CAPTIONS)
     write_plan(tmp_path / "other", other)
     answer_all(tmp_path / "other", "dora", honest(MODELS[0]), other)
-    (both,) = server.report_of(folder, [tmp_path / "sent", tmp_path / "other"]).preferences
+    (both,) = report_of(folder, [tmp_path / "sent", tmp_path / "other"]).preferences
     assert (both.first, both.wins, both.n) == (MODELS[0], expected[0].wins + 8, expected[0].n + 8)
 
 
@@ -285,7 +282,7 @@ def test_the_same_answers_given_twice_count_once_and_those_of_another_test_not_a
     answer_all(tmp_path / "other", "eve", honest(MODELS[1]), other)
     copy = tmp_path / "copy.csv"
     copy.write_bytes(answers_file(folder, "anna").read_bytes())
-    found = server.report_of(folder, [copy, tmp_path / "other" / "answers"])
+    found = report_of(folder, [copy, tmp_path / "other" / "answers"])
     assert found.preferences[0].n == 8 and found.repeated == 12 and found.foreign == 12
     assert "12 repeated answers" in str(found) and "12 rows that do not belong" in str(found)
 
@@ -320,9 +317,9 @@ def test_what_is_no_table_of_answers_is_one_line(tmp_path, content):
 
 
 def test_a_test_without_answers_has_a_report_too(folder):
-    assert "0 judgements of 0 listeners" in str(server.report_of(folder))
+    assert "0 judgements of 0 listeners" in str(report_of(folder))
     with pytest.raises(MinigenError, match="no listening test"):
-        server.report_of(folder / "nowhere")
+        report_of(folder / "nowhere")
 
 
 # making
@@ -349,13 +346,13 @@ def made(folder) -> dict[str, bytes]:
 
 
 def recipe_for(folder, **given):
-    return server.whole_recipe(folder, {"models": ["one", "three"], "seconds": 0.3, "clips": 10, **given})
+    return make.complete_recipe(folder, {"models": ["one", "three"], "seconds": 0.3, "clips": 10, **given})
 
 
 def test_a_making_that_was_stopped_goes_on_and_ends_with_the_same_clips(tmp_path, monkeypatch):
     loaders, monkey_key = Counted(), "00" * 16
-    monkeypatch.setattr(server.secrets, "token_hex", lambda _: monkey_key)
-    plan = server.make_test(tmp_path / "whole", recipe_for(tmp_path / "whole"), loaders.clips, loaders.model)
+    monkeypatch.setattr(make.secrets, "token_hex", lambda _: monkey_key)
+    plan = make.make_test(tmp_path / "whole", recipe_for(tmp_path / "whole"), loaders.clips, loaders.model)
     assert len(made(tmp_path / "whole")) == 10 * 2 + 4 * 2 and sorted(loaders.models) == ["one", "three"]
 
     written = []
@@ -365,12 +362,12 @@ def test_a_making_that_was_stopped_goes_on_and_ends_with_the_same_clips(tmp_path
             raise KeyboardInterrupt
         written.append(write_clips(*asked))
 
-    monkeypatch.setattr(server, "write_clips", stop)
+    monkeypatch.setattr(make, "write_clips", stop)
     with pytest.raises(KeyboardInterrupt):
-        server.make_test(tmp_path / "cut", recipe_for(tmp_path / "cut"), loaders.clips, loaders.model)
-    monkeypatch.setattr(server, "write_clips", write_clips)
+        make.make_test(tmp_path / "cut", recipe_for(tmp_path / "cut"), loaders.clips, loaders.model)
+    monkeypatch.setattr(make, "write_clips", write_clips)
     first = {name: (tmp_path / "cut/clips" / name).stat().st_mtime_ns for name in made(tmp_path / "cut")}
-    assert server.make_test(tmp_path / "cut", recipe_for(tmp_path / "cut"), loaders.clips, loaders.model) == plan
+    assert make.make_test(tmp_path / "cut", recipe_for(tmp_path / "cut"), loaders.clips, loaders.model) == plan
     assert made(tmp_path / "cut") == made(tmp_path / "whole")
     kept = [name for row in range(8) for name in plan.files(row).values()]
     assert all((tmp_path / f"cut/clips/{name}.flac").stat().st_mtime_ns == first[f"{name}.flac"] for name in kept)
@@ -378,8 +375,8 @@ def test_a_making_that_was_stopped_goes_on_and_ends_with_the_same_clips(tmp_path
 
 def test_a_test_that_is_whole_loads_nothing_and_another_one_is_not_mixed_into_it(tmp_path):
     loaders = Counted()
-    plan = server.make_test(tmp_path, recipe_for(tmp_path), loaders.clips, loaders.model)
-    assert server.make_test(tmp_path, server.whole_recipe(tmp_path, {}), loaders.clips, loaders.model) == plan
+    plan = make.make_test(tmp_path, recipe_for(tmp_path), loaders.clips, loaders.model)
+    assert make.make_test(tmp_path, make.complete_recipe(tmp_path, {}), loaders.clips, loaders.model) == plan
     assert loaders.clips_loaded == 1 and len(loaders.models) == 2
     with pytest.raises(MinigenError, match=r"holds a test with clips 10, not 11"):
         recipe_for(tmp_path, clips=11)
@@ -387,12 +384,12 @@ def test_a_test_that_is_whole_loads_nothing_and_another_one_is_not_mixed_into_it
 
 def test_real_clips_and_one_model_at_two_strengths_may_take_part(tmp_path):
     recipe = recipe_for(tmp_path, models=["one", "one", "real"], guidance=[1.0, 3.0, 3.0])
-    assert server.contestants(recipe) == {
+    assert make.compared_models(recipe) == {
         "one, guidance 1": ("one", 1.0),
         "one, guidance 3": ("one", 3.0),
         "real clips": ("real", 3.0),
     }
-    plan = server.make_test(tmp_path, recipe, (loaders := Counted()).clips, loaders.model)
+    plan = make.make_test(tmp_path, recipe, (loaders := Counted()).clips, loaders.model)
     real = loaders.clips()[1][0]
     heard, _ = soundfile.read(clip_file(tmp_path, plan.files(0)["real clips"]), dtype="float32")
     assert np.corrcoef(heard, real.flatten())[0, 1] > 0.999 and loaders.models == ["one"]
@@ -401,7 +398,7 @@ def test_real_clips_and_one_model_at_two_strengths_may_take_part(tmp_path):
 @pytest.mark.parametrize("given", [{"models": ["one"]}, {"models": ["one", "one"]}, {"guidance": [1.0, 2.0, 3.0]}])
 def test_models_that_cannot_be_compared_are_refused(tmp_path, given):
     with pytest.raises(MinigenError, match="Give"):
-        server.contestants(recipe_for(tmp_path, **given))
+        make.compared_models(recipe_for(tmp_path, **given))
 
 
 # the page
