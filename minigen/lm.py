@@ -8,12 +8,7 @@
                                                                         ▼
     logits [B, K, S, V] ◄────────── K heads ◄────────── norm ◄── hidden [B, S, D]
 
-Attention, for one head of width d = D / heads (F.scaled_dot_product_attention):
-
-    out_s = Σ_n softmax_n(q_s · k_n / √d) v_n        q = W_q x_s    k = W_k y_n    v = W_v y_n
-
-y is x itself in self-attention, where only n ≤ s takes part (a column never sees the future), and the projected text in
-cross-attention, where only the real words take part.
+The layers are those of `minigen.transformer`, with causal self-attention: a column never sees the future.
 
 This is MusicGen's decoder (arXiv 2306.05284), hence AudioGen's (2209.15352): norm before each block, no biases in the
 linear layers (the projection of the text has one), GELU, sinusoidal positions. Its weights fit one to one.
@@ -21,7 +16,8 @@ linear layers (the projection of the text has one), GELU, sinusoidal positions. 
 Without text, MusicGen attends to zeros. Keys, values and output have no biases, so zeros give v = 0 and an output of
 zero, and x stays as it was. memory=None therefore skips cross-attention: the same numbers for less work.
 
-Symbols: B batch · K codebooks · S steps · V codebook size, and the special token · N words · D width · M memory width.
+Symbols: B batch · K codebooks · S steps · V codebook size, and the special token · N text tokens · D width · M width of
+the text states.
 """
 
 import math
@@ -37,16 +33,26 @@ from minigen.engine.errors import MinigenError
 from minigen.engine.hub import HubModel, find_model
 from minigen.engine.resources import check_config
 from minigen.engine.weights import module_from_tensors, read_config, read_tensors, write_model
+from minigen.transformer import KVCache, Layer, sinusoids
 
 BEST = "mini-regularized"  # what "mini" stands for: the shipped model with the highest CLAP score on validation clips
 
 
 @dataclass(frozen=True)
 class AudioLMConfig:
-    """Sizes of the model, by default the shipped one's. delays: the pattern it was trained with, a delay a stream.
+    """Sizes of the language model.
+
+    Attributes:
+        num_codebooks, codebook_size: K and V of the codec.
+        width: D, even, and a multiple of heads.
+        layers, heads, ffn: number of layers, heads of each attention, inner width of the feed-forward blocks.
+        memory_width: M, width of the text encoder's states.
+        delays: the delay pattern that the model was trained with, in steps, one for each codebook.
+        dropout: probability in [0, 1), for the embeddings and for what each block adds; in training only.
 
     Raises:
-        MinigenError: a size below 1, a width that the heads or the positions cannot share, other delays than codebooks.
+        MinigenError: a size below 1, a width that is odd or that the heads do not divide, a number of delays other
+            than num_codebooks, a dropout outside [0, 1).
     """
 
     num_codebooks: int = 4
@@ -77,108 +83,18 @@ class AudioLMConfig:
 
 
 def shift_right(sequence: Tensor, fill: int) -> Tensor:
-    """What the model reads to predict each column [B, K, S]: a column of `fill` first, the last one gone."""
+    """Input from which the model predicts each column of a sequence [B, K, S].
+
+    It is the sequence shifted right by one step: a column of `fill` comes first and the last column is dropped.
+    """
     return F.pad(sequence[..., :-1], (1, 0), value=fill)
-
-
-def sinusoids(steps: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Positions [steps, width]: cos(s·f_i) in the first half, sin(s·f_i) in the second.
-
-    f_i = 10000^(−i / (width/2 − 1)), in radians a step. Source: MusicGen's order and exponent.
-    """
-    half = width // 2
-    frequency = torch.exp(torch.arange(half, device=device).float() * (-math.log(10000) / (half - 1)))
-    angle = torch.arange(steps, device=device).float()[:, None] * frequency
-    return torch.cat([angle.cos(), angle.sin()], dim=1)
-
-
-class Attention(nn.Module):
-    """Multi-head attention (formula above). Keys and values come from outside, so that a cache can keep them."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-
-    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, N, D] -> keys and values, each [B, heads, N, d]."""
-        return self._split(self.key(source)), self._split(self.value(source))
-
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, causal=False) -> Tensor:
-        """Ask with x [B, S, D], answer from keys and values [B, heads, N, d]: [B, S, D]. mask: bool, True = read."""
-        query = self._split(self.query(x))
-        mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, is_causal=causal)
-        return self.out(mixed.transpose(1, 2).flatten(2))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-
-class KVCache:
-    """What the columns so far left behind, so that a step computes one column and not all of them again.
-
-    both: [2, layers, B, heads, steps, d], keys and values, the first `length` steps filled: it is written in place and
-    never copied. text: keys and values of the words, one pair a layer, computed once; where it has fewer rows than B,
-    only the first rows read it (see AudioLM.start).
-    """
-
-    def __init__(self, both: Tensor, positions: Tensor, text: list | None, text_mask: Tensor | None):
-        self.both, self.keys, self.values = both, both[0], both[1]
-        self.positions, self.text, self.text_mask = positions, text, text_mask
-        self.rows, self.steps, self.length = both.shape[2], both.shape[4], 0
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values [B, heads, n, d]; return those of all steps so far."""
-        end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-
-    def slots(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Views for one more column, each by layer: its place [2, B, heads, d], and all keys and values with it.
-
-        Keys are [B heads, d, n], values [B heads, n, d], as torch.bmm multiplies them; n = length + 1.
-        """
-        keys, values = self.both.flatten(2, 3).narrow(3, 0, self.length + 1)
-        return self.both.select(4, self.length).unbind(1), keys.mT.unbind(), values.unbind()
-
-
-class Layer(nn.Module):
-    """Self-attention, cross-attention, feed-forward: each normed before, each added to what came in."""
-
-    def __init__(self, config: AudioLMConfig, index: int):
-        super().__init__()
-        self.index = index
-        self.self_norm = nn.LayerNorm(config.width)
-        self.self_attention = Attention(config.width, config.heads)
-        self.cross_norm = nn.LayerNorm(config.width)
-        self.cross_attention = Attention(config.width, config.heads)
-        self.ffn_norm = nn.LayerNorm(config.width)
-        self.ffn_in = nn.Linear(config.width, config.ffn, bias=False)
-        self.ffn_out = nn.Linear(config.ffn, config.width, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, text: tuple | None, text_mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        """[B, S, D] -> [B, S, D]; text: this layer's keys and values of the words."""
-        normed = self.self_norm(x)
-        keys, values = self.self_attention.keys_values(normed)
-        if cache is not None:
-            keys, values = cache.extend(self.index, keys, values)
-        x = x + self.dropout(self.self_attention(normed, keys, values, causal=x.shape[1] > 1))
-        if text is not None:
-            rows = text[0].shape[0]
-            read = self.dropout(self.cross_attention(self.cross_norm(x[:rows]), *text, mask=text_mask))
-            x = x + F.pad(read, (0, 0, 0, 0, 0, len(x) - rows))  # rows without text add zero
-        return x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(self.ffn_norm(x)))))
 
 
 class AudioLM(HubModel, nn.Module):
     """MusicGen's decoder: lm(sequence [B, K, S], memory [B, N, M], memory_mask [B, N]) -> logits [B, K, S, V].
 
-    Column s of the logits predicts what follows column s of the sequence: train on lm(shift_right(sequence, V)).
+    Column s of the logits predicts the column that follows column s of the sequence. Training therefore compares
+    lm(shift_right(sequence, V)) with the sequence.
     """
 
     def __init__(self, config: AudioLMConfig):
@@ -187,16 +103,21 @@ class AudioLM(HubModel, nn.Module):
         streams = range(config.num_codebooks)
         self.embeddings = nn.ModuleList(nn.Embedding(config.codebook_size + 1, config.width) for _ in streams)
         self.memory_projection = nn.Linear(config.memory_width, config.width)
-        self.layers = nn.ModuleList(Layer(config, index) for index in range(config.layers))
+        sizes = (config.width, config.heads, config.ffn, config.dropout)
+        self.layers = nn.ModuleList(Layer(*sizes, index) for index in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.heads = nn.ModuleList(nn.Linear(config.width, config.codebook_size, bias=False) for _ in streams)
         self.dropout = nn.Dropout(config.dropout)
         self._initialise()
 
     def forward(self, sequence: Tensor, memory: Tensor | None = None, memory_mask: Tensor | None = None) -> Tensor:
-        """Logits [B, K, S, V] of the column after each one. memory=None: no text. memory_mask=None: every word is real.
+        """Logits [B, K, S, V] of the column after each column of the sequence.
 
-        A row whose mask is all False reads nothing: it is unconditional, as with memory=None.
+        Args:
+            sequence: int64 [B, K, S], codes 0 ... V - 1 and the special token V.
+            memory: text states [B, N, M]; None: no text.
+            memory_mask: bool [B, N], True = a token; None: all are. A row that is all False reads no text: it is
+                unconditional, as with memory=None.
 
         Raises:
             MinigenError: shapes that do not fit the config, codes outside 0 ... V.
@@ -206,37 +127,46 @@ class AudioLM(HubModel, nn.Module):
     def hidden_states(
         self, sequence: Tensor, memory: Tensor | None = None, memory_mask: Tensor | None = None
     ) -> Tensor:
-        """[B, S, D] after the last norm: what the heads read and the similarity regularizer pools. Else as forward."""
+        """Hidden states [B, S, D] after the last norm; arguments and errors as in `forward`.
+
+        The heads read them, and the similarity regularizer pools them.
+        """
         self._check_sequence(sequence)
         if memory is not None and len(memory) != len(sequence):
             raise MinigenError(f"{len(sequence)} sequences with the text of {len(memory)}. Give one text for each.")
         positions = sinusoids(sequence.shape[-1], self.config.width, sequence.device)
-        return self._run(sequence, *self._read(memory, memory_mask), positions)
+        return self._run_layers(sequence, positions, *self._project_text(memory, memory_mask))
 
     def head(self, hidden: Tensor) -> Tensor:
-        """[B, S, D] -> logits [B, K, S, V]."""
-        return torch.stack([head(hidden) for head in self.heads], dim=1)
+        """Logits [B, K, S, V] of hidden states [B, S, D]."""
+        return torch.stack([head(hidden) for head in self.heads], dim=1)  # K times [B, S, V] -> [B, K, S, V]
 
     def start(self, batch: int, steps: int, memory: Tensor | None = None, memory_mask: Tensor | None = None) -> KVCache:
-        """An empty cache for `batch` rows of at most `steps` columns, the text read once.
+        """Empty cache for `batch` rows of at most `steps` columns, with the keys and values of the text.
 
-        Only the first len(memory) rows read the text. Guidance needs every caption with and without its text:
-        a batch of 2B with the memory of B runs both in one go.
+        Only the first len(memory) rows read the text; the others skip cross-attention. Guidance runs every caption
+        with and without its text: a batch of 2B rows with the memory of B captions runs both in one batch.
+
+        Raises:
+            MinigenError: more texts than rows, a memory or a mask that does not fit the config.
         """
         if memory is not None and len(memory) > batch:
             raise MinigenError(f"{batch} sequences with the text of {len(memory)}. Give at most one text for each.")
         config = self.config
         shape = (2, config.layers, batch, config.heads, steps, config.width // config.heads)
         both = self.norm.weight.new_empty(shape)
-        return KVCache(both, sinusoids(steps, config.width, both.device), *self._read(memory, memory_mask))
+        positions = sinusoids(steps, config.width, both.device)
+        return KVCache(both, positions, *self._project_text(memory, memory_mask))
 
     def step(self, columns: Tensor, cache: KVCache) -> Tensor:
-        """Feed the next column [B, K, 1]; return the logits [B, K, V] of the one after it.
+        """Feed the next column [B, K, 1]; return the logits [B, K, V] of the column after it.
 
-        Into an empty cache any number of columns may go at once (a prompt): the logits are those after the last.
+        An empty cache takes several columns at once (a prompt); the logits are those after the last of them.
+        This is the plain step. `minigen.decoding` holds faster ones, which give the same logits.
 
         Raises:
-            MinigenError: several columns into a started cache, more columns than the cache has steps, shapes, codes.
+            MinigenError: several columns into a cache that is not empty, more columns than the cache has steps, shapes
+                or codes that do not fit.
         """
         self._check_sequence(columns)
         new, end = columns.shape[-1], cache.length + columns.shape[-1]
@@ -245,15 +175,18 @@ class AudioLM(HubModel, nn.Module):
                 f"{len(columns)} rows of {new} columns after {cache.length} do not fit a cache of {cache.rows} rows, "
                 f"{cache.steps} steps. Feed one column a call; only the first call takes several."
             )
-        hidden = self._run(columns, cache.text, cache.text_mask, cache.positions[cache.length : end], cache)
+        positions = cache.positions[cache.length : end]  # [n, D]
+        hidden = self._run_layers(columns, positions, cache.text, cache.text_mask, cache)  # [B, n, D]
         cache.length = end
-        return self.head(hidden[:, -1:]).squeeze(2)
+        return self.head(hidden[:, -1:]).squeeze(2)  # [B, K, 1, V] -> [B, K, V]
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, dtype: torch.dtype | None = torch.float32) -> "AudioLM":
-        """Load a shipped model ("mini", "mini-dropout", ...), a folder or one of the hub, in eval mode.
+        """Load a language model, in eval mode.
 
-        dtype: of the weights in memory; torch.float16 or bfloat16 take half of it, None takes them as stored.
+        Args:
+            name_or_folder: a shipped model ("mini", "mini-dropout", ...), a folder, or a name on the hub.
+            dtype: of the weights in memory; float16 and bfloat16 take half of it. None: as stored.
 
         Raises:
             MinigenError: no such folder, unreadable files, unknown config keys, tensors that do not fit the config.
@@ -263,47 +196,57 @@ class AudioLM(HubModel, nn.Module):
         return module_from_tensors(lambda: cls(config), read_tensors(folder, dtype), folder).eval()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write folder/config.json and folder/model.safetensors; an interrupted save leaves the earlier file whole."""
+        """Write config.json and model.safetensors, floats in `dtype`. An interrupted save keeps the earlier files."""
         write_model(folder, asdict(self.config), self.state_dict(), dtype)
 
-    def _run(self, sequence, text, text_mask, positions, cache=None) -> Tensor:
-        x = sum(embedding(sequence[:, k]) for k, embedding in enumerate(self.embeddings))
-        x = self.dropout(x + positions.to(x))
-        for index, layer in enumerate(self.layers):
-            x = layer(x, text and text[index], text_mask, cache)
+    def _run_layers(
+        self,
+        sequence: Tensor,
+        positions: Tensor,
+        text: list | None,
+        text_mask: Tensor | None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Embeddings, layers and the last norm: [B, K, S] -> [B, S, D]. text: see `_project_text`."""
+        x = sum(embedding(sequence[:, k]) for k, embedding in enumerate(self.embeddings))  # K times [B, S] -> [B, S, D]
+        x = self.dropout(x + positions.to(x))  # [B, S, D]
+        texts = text or [None] * len(self.layers)
+        for layer, layer_text in zip(self.layers, texts, strict=True):
+            x = layer(x, layer_text, text_mask, causal=True, cache=cache)  # [B, S, D]
         return self.norm(x)
 
-    def _read(self, memory: Tensor | None, mask: Tensor | None) -> tuple[list | None, Tensor | None]:
-        """Keys and values of the text, a pair a layer, and the mask as attention wants it, [B, 1, 1, N]."""
+    def _project_text(self, memory: Tensor | None, mask: Tensor | None) -> tuple[list | None, Tensor | None]:
+        """Keys and values of the text for each layer, and the mask in the shape of attention scores, [B, 1, 1, N]."""
         if memory is None:
             return None, None
         if memory.ndim != 3 or memory.shape[-1] != self.config.memory_width:
             raise MinigenError(f"memory has shape {list(memory.shape)}. Give [B, N, {self.config.memory_width}].")
-        text = self.memory_projection(memory.to(self.memory_projection.weight))  # states may be finer than the model
+        memory = memory.to(self.memory_projection.weight)  # the states may have another precision than the model
+        text = self.memory_projection(memory)  # [B, N, M] -> [B, N, D]
         if mask is not None:
             if mask.dtype != torch.bool or mask.shape != memory.shape[:2]:
                 raise MinigenError(
                     f"memory_mask is {mask.dtype} {list(mask.shape)}. Give bool {list(memory.shape[:2])}, True = real."
                 )
-            text = text.masked_fill(~mask[..., None], 0.0)  # as MusicGen: an all-False row has values of zero
-            mask = mask[:, None, None]
+            text = text.masked_fill(~mask[..., None], 0.0)  # as in MusicGen: an all-False row has values of zero
+            mask = mask[:, None, None]  # [B, N] -> [B, 1, 1, N]
         return [layer.cross_attention.keys_values(text) for layer in self.layers], mask
 
     def _check_sequence(self, sequence: Tensor) -> None:
         streams, special = self.config.num_codebooks, self.config.codebook_size
         if sequence.dtype != torch.int64 or sequence.ndim != 3 or sequence.shape[1] != streams or not sequence.numel():
             raise MinigenError(f"sequence is {sequence.dtype} {list(sequence.shape)}. Give int64 [B, {streams}, S].")
-        if recording():
+        if recording():  # the check below would make the GPU wait for the processor
             return
         low, high = sequence.aminmax()
         if low < 0 or high > special:
             raise MinigenError(f"codes run from {low} to {high}. Give 0 to {special - 1}, or {special} for a gap.")
 
     def _initialise(self) -> None:
-        """Normal weights of std 0.02; those that add to the residual stream divided by √(number of additions).
+        """Draw normal weights of std 0.02, divided by √(3 layers) where a block adds to the residual stream.
 
-        The K embeddings have std 1/√(2K), so that their sum is as strong as the positions (rms 1/√2). With 0.02 the
-        codes are hardly heard beside the positions at first, and learning starts late.
+        The K embeddings have std 1/√(2K), so that their sum is as large as the positions (rms 1/√2). With 0.02 the
+        positions would outweigh the codes at first, and learning would start late.
         """
         config = self.config
         for name, parameter in self.named_parameters():
@@ -317,7 +260,7 @@ class AudioLM(HubModel, nn.Module):
 
 
 def find_lm(name_or_folder: str | Path) -> Path:
-    """The folder of a language model, as `hub.find_model` finds it; "mini" is the best of the shipped ones."""
+    """Folder of a language model, see `hub.find_model`. "mini" stands for the best of the shipped models."""
     return find_model("lm", BEST if name_or_folder == "mini" else name_or_folder)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from minigen.decoding.torch_step import Decoder, FixedDecoder
 from minigen.engine.errors import MinigenError
 from minigen.guidance import guide
-from minigen.lm import BEST, Attention, AudioLM, AudioLMConfig, shift_right, sinusoids
+from minigen.lm import BEST, AudioLM, AudioLMConfig, shift_right
 
 TINY = AudioLMConfig(codebook_size=20, width=32, layers=2, heads=4, ffn=48, memory_width=24)
 
@@ -65,32 +65,6 @@ def musicgen_with_the_weights_of(lm: AudioLM):
     model = MusicgenForCausalLM(config).eval()
     model.load_state_dict(theirs)
     return model
-
-
-@torch.no_grad()
-def test_attention_equals_a_loop_over_rows_heads_and_steps():
-    attention = Attention(width=8, heads=2)
-    x, words = torch.randn(2, 4, 8), torch.randn(2, 3, 8)
-    mask = torch.tensor([[True, True, False], [True, False, True]])
-    expected = torch.zeros(2, 4, 8)
-    for row in range(2):
-        for step in range(4):
-            for head in range(2):
-                part = slice(head * 4, head * 4 + 4)
-                query = (attention.query.weight @ x[row, step])[part]
-                real = [words[row, n] for n in range(3) if mask[row, n]]
-                scores = [float(query @ (attention.key.weight @ word)[part]) / math.sqrt(4) for word in real]
-                total = sum(math.exp(score) for score in scores)
-                for score, word in zip(scores, real, strict=True):
-                    expected[row, step, part] += math.exp(score) / total * (attention.value.weight @ word)[part]
-    out = attention(x, *attention.keys_values(words), mask=mask[:, None, None])
-    torch.testing.assert_close(out, expected @ attention.out.weight.T)
-
-
-def test_positions_are_those_of_musicgen():
-    from transformers.models.musicgen.modeling_musicgen import MusicgenSinusoidalPositionalEmbedding as Positions
-
-    torch.testing.assert_close(sinusoids(50, 32), Positions.get_embedding(50, 32))
 
 
 @pytest.mark.parametrize("padded", [False, True])

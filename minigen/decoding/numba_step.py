@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigen.guidance import guide
-from minigen.lm import AudioLM, KVCache, Layer
+from minigen.lm import AudioLM
+from minigen.transformer import KVCache, Layer
 
 compiled = njit(cache=True, fastmath=True)
 HIDDEN = -1e30  # added to the score of a word that is padding: softmax makes it 0

@@ -30,7 +30,8 @@ from torch.nn import functional as F
 
 from minigen.engine.cuda_graphs import Replay
 from minigen.guidance import guide
-from minigen.lm import AudioLM, KVCache, Layer
+from minigen.lm import AudioLM
+from minigen.transformer import KVCache, Layer
 
 if TYPE_CHECKING:
     from minigen.decoding.numba_step import NativeDecoder
