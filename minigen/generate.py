@@ -28,14 +28,14 @@ from minigen.decoding.torch_step import make_decoder
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import write_atomically
 from minigen.engine.hub import HubModel
+from minigen.engine.settings import MAX_GUIDANCE, MAX_SECONDS
 from minigen.engine.weights import read_config
 from minigen.interop.musicgen import pipeline_from_musicgen
 from minigen.lm import AudioLM, find_lm
 from minigen.patterns import DelayPattern
 from minigen.text import load_text_encoder
 
-MAX_SECONDS = 30.0  # what one call makes at most; MusicGen's limit
-MAX_GUIDANCE, LEAST_TEMPERATURE = 1e6, 1e-30  # beyond them float32 ends
+LEAST_TEMPERATURE = 1e-30  # float32 ends below it
 UNKNOWN = -1  # marks a cell still to be drawn
 
 

@@ -34,68 +34,15 @@ Symbols: W weights · g gradient · m mean · μ `momentum` · λ `weight_decay`
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
-from minigen.engine.errors import MinigenError
+from minigen.engine.settings import TrainConfig
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # K. Jordan's: small singular values rise fastest, all end near 1
 ROUNDS = 5
 LIKE_ADAMW = 0.2  # rms of AdamW's updates, as measured in arXiv 2502.16982
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How long, how fast, and what is done to the text.
-
-    Raises:
-        MinigenError: values that no training can have.
-    """
-
-    steps: int = 2000
-    batch_size: int = 16  # clips a step, over all processes
-    learning_rate: float = 5e-3
-    warmup: int = 75  # steps of linear rise; then cosine decay to a twentieth
-    weight_decay: float = 0.1
-    clip: float = 1.0  # largest gradient norm
-    ema: float = 0.99  # moving average of the weights, taken every `ema_every` steps
-    ema_every: int = 10
-    text_dropout: float = 0.1  # share of steps without text, the whole batch at once; 1 never sees the text
-    similarity: float = 0.0  # weight of the regulariser (the paper's lambda) in those steps
-    pooling: str = "max"
-    valid_every: int = 100
-    save_minutes: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.steps < 1 or self.batch_size < 1 or not 0 < self.learning_rate < math.inf:
-            raise MinigenError(
-                f"steps {self.steps}, batch_size {self.batch_size} and learning_rate {self.learning_rate} "
-                f"must be positive."
-            )
-        if not (self.clip > 0 and 0 <= self.ema < 1 and self.warmup >= 0 and 0 <= self.weight_decay < math.inf):
-            raise MinigenError(
-                f"clip {self.clip} is above 0, ema {self.ema} in 0..1 without 1, warmup {self.warmup} and weight_decay "
-                f"{self.weight_decay} are 0 or more."
-            )
-        if any(not isinstance(count, Integral) for count in (self.steps, self.batch_size, self.warmup)):
-            raise MinigenError(f"steps {self.steps}, batch_size {self.batch_size} and warmup {self.warmup} are whole.")
-        if self.ema_every < 1 or self.valid_every < 1 or self.seed < 0:
-            raise MinigenError(
-                f"ema_every {self.ema_every} and valid_every {self.valid_every} are 1 or more, seed {self.seed} is not "
-                f"negative."
-            )
-        if self.pooling not in ("max", "mean"):
-            raise MinigenError(f'pooling is {self.pooling!r}. Choose "max" or "mean".')
-        if not 0 <= self.text_dropout <= 1 or not 0 <= self.similarity < math.inf:
-            raise MinigenError(
-                f"text_dropout {self.text_dropout} lies in 0..1 and similarity {self.similarity} is 0 or more."
-            )
-        if self.similarity and self.batch_size < 2:
-            raise MinigenError("the regulariser compares pairs of clips. Give a batch_size of 2 or more.")
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

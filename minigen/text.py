@@ -22,14 +22,13 @@ from torch import Tensor
 
 from minigen.engine.errors import MinigenError, one_line
 from minigen.engine.hub import HubModel, find_model
+from minigen.engine.settings import MAX_TOKENS
 from minigen.engine.weights import load_official, no_loading_bar, read_config
 
 if TYPE_CHECKING:  # transformers takes two seconds to import, so it is imported where an encoder is loaded
     from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 __all__ = ["MAX_TOKENS", "TextEncoder", "load_text_encoder", "no_loading_bar"]
-
-MAX_TOKENS = 256
 
 
 class TextEncoder(HubModel):

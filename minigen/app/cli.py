@@ -1,16 +1,17 @@
-"""The command line: what a person types. `minigen.app.commands` does what it says.
+"""The command line: reads the arguments and calls the function of that name in `minigen.app.commands`.
 
     minigen corpus ─► minigen tokenize ─► minigen train ─► minigen generate, evaluate, compare
     minigen demo      all of these in a few minutes          minigen doctor    does everything work?
 
-A mistake gives one line on stderr and exit status 2, before PyTorch is loaded where the arguments alone show it.
-MINIGEN_DEBUG=1 shows the whole traceback instead.
+A mistake gives one line on stderr and exit status 2. Where the arguments alone show it, PyTorch is not loaded before.
+MINIGEN_DEBUG=1 shows the whole traceback instead. Options that set a field of a dataclass take their default, range and
+help text from it (`minigen.engine.settings`).
 """
 
 import argparse
 import io
-import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -20,22 +21,41 @@ from minigen import __version__
 from minigen.app import commands
 from minigen.engine.distributed import is_first
 from minigen.engine.errors import MinigenError
-
-MOST_SECONDS = 30  # generate.MAX_SECONDS and text.MAX_TOKENS, known here without loading PyTorch;
-MOST_WORDS = 256  # a word is at least one token
+from minigen.engine.settings import (
+    COUNT,
+    GUIDANCE,
+    MAX_SECONDS,
+    MAX_TOKENS,
+    NATURAL,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SECONDS,
+    SEED,
+    SHARE,
+    Range,
+    TrainConfig,
+    options_of,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0 done, 1 something is broken, 2 a mistake, 130 stopped by Ctrl-C."""
+    """Run one command.
+
+    Returns:
+        exit status: 0 done, 1 something is broken, 2 a mistake in what was asked for, 130 stopped by Ctrl-C, 141 the
+        reader of the output has gone.
+    """
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        options = _parser().parse_args(argv)
-        with redirect_stdout(sys.stdout if is_first() else io.StringIO()):  # of several processes, one tells
+        _print_any_character()
+        options = _parse(argv)
+        with redirect_stdout(sys.stdout if is_first() else io.StringIO()):  # of several processes, the first prints
             return options.run(options) or 0
     except SystemExit as end:  # --help and --version
         return int(end.code or 0)
     except KeyboardInterrupt:
         return _say("stopped.", 130)
-    except BrokenPipeError:  # `minigen doctor | head -3`: nobody reads on
+    except BrokenPipeError:  # `minigen doctor | head -3`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
@@ -44,8 +64,15 @@ def main(argv: list[str] | None = None) -> int:
         return _explain(error)
 
 
+def _print_any_character() -> None:
+    """Print a character that the terminal's encoding lacks as an escape, instead of ending in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _explain(error: Exception) -> int:
-    """One line for an error: status 2 where the user can mend it, 1 where the program is at fault."""
+    """Print an error as one line. Returns the status: 2 where the user can mend it, 1 for a fault of the program."""
     if isinstance(error, MinigenError):
         return _say(str(error), 2)
     if isinstance(error, OSError):
@@ -67,11 +94,43 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.HelpFormatter):
-    """Shows the defaults that are values; where None stands for something else, the help says what."""
+    """Adds the default to the help of an option, unless it is None or False."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        shown = action.default not in (None, argparse.SUPPRESS) and action.default is not False
-        return action.help + " (default: %(default)s)" * shown
+        if action.default in (None, argparse.SUPPRESS) or action.default is False:
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """The options of a command line.
+
+    Raises:
+        MinigenError: a mistake, with a hint where it is a caption that the shell or argparse has split.
+    """
+    try:
+        options, extra = _parser().parse_known_args(argv)
+    except MinigenError as error:
+        raise MinigenError(f"{error}{_dash_hint(argv)}") from None
+    if extra:
+        hint = _dash_hint(argv) or _quotes_hint(argv, extra)
+        raise MinigenError(f"unrecognized arguments: {' '.join(extra)}. See `minigen {argv[0]} --help`.{hint}")
+    return options
+
+
+def _dash_hint(argv: list[str]) -> str:
+    """Advice for `minigen generate -rain`, which reads as options."""
+    dashed = [word for word in argv[1:] if re.match(r"-[^\W\d]{2}", word)]
+    if argv[:1] != ["generate"] or not dashed:
+        return ""
+    return f' A caption that begins with "-" stands at the end, after "--": minigen generate -- "{dashed[0]} ...".'
+
+
+def _quotes_hint(argv: list[str], extra: list[str]) -> str:
+    """Advice for `minigen generate rain falls`, whose caption lacks quotes."""
+    if argv[:1] != ["generate"] or extra[0].startswith("-"):
+        return ""
+    return ' Put the caption in quotes: minigen generate "a dog barks".'
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,45 +144,52 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(listed, run: Callable, help: str, example: str = "") -> Callable:
-    """A command named after the function that runs it; returns what adds an option to it."""
+    """Add a command, named after the function that runs it. Returns the function that adds an option to it."""
     name = run.__name__.replace("_", "-")
     parser = listed.add_parser(
         name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"Example: minigen {name} {example}",
         formatter_class=_Help,
     )  # fmt: skip
     parser.set_defaults(run=run)
-    return parser.add_argument
+
+    def option(*names: str, **given) -> None:
+        if isinstance(given.get("type"), Range):
+            given["type"] = _number(given["type"])
+        parser.add_argument(*names, **given)
+
+    return option
+
+
+def _add_setting(option: Callable, config: type, name: str) -> None:
+    """Add the option that sets one field of a dataclass."""
+    (field,) = [field for field in options_of(config) if field.name == name]
+    allowed = field.metadata["allowed"]
+    takes = {"type": allowed} if isinstance(allowed, Range) else {"choices": allowed}
+    option(f"--{name.replace('_', '-')}", default=field.default, help=field.metadata["help"], **takes)
 
 
 # types of arguments
 
 
-def _number(kind: type, low: float, high: float = math.inf, above: bool = False) -> Callable[[str], float]:
-    """An argument type: a finite number from `low` (or above it) to `high`."""
+def _number(allowed: Range) -> Callable[[str], float]:
+    """The argument type of a range: text to number."""
 
     def read(text: str) -> float:
         try:
-            value = kind(text)
+            value = allowed.kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' * (kind is int)}number") from None
-        if not (low < value if above else low <= value) or value > high or math.isinf(value):
-            limits = f"{'above' if above else 'at least'} {low:,}{f', at most {high:,}' * (high < math.inf)}"
-            raise argparse.ArgumentTypeError(f"{text} is out of range; give a finite number, {limits}")
+            value = None
+        if not allowed.holds(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
         return value
 
     return read
 
 
-COUNT, NATURAL, SEED = _number(int, 1), _number(int, 0), _number(int, 0, 2**31 - 1)
-POSITIVE, NOT_NEGATIVE = _number(float, 0, above=True), _number(float, 0)
-SHARE, SECONDS = _number(float, 0, 1), _number(float, 0, MOST_SECONDS, above=True)
-FINITE = _number(float, -(10**6), 10**6)
-
-
 def _caption_text(text: str) -> str:
-    words = len(text.split())
-    if not 1 <= words <= MOST_WORDS:
-        problem = f"has {words:,} words, the text encoder reads {MOST_WORDS} tokens" if words else "is empty"
+    words = len(text.split())  # a word is one token or more
+    if not 1 <= words <= MAX_TOKENS:
+        problem = f"has {words:,} words, the text encoder reads {MAX_TOKENS} tokens" if words else "is empty"
         raise argparse.ArgumentTypeError(f"the caption {problem}; describe a sound in a sentence or two")
     return text
 
@@ -140,180 +206,171 @@ def _sound_file(text: str) -> Path:
 def _corpus(listed) -> None:
     option = _command(listed, commands.corpus, "make the built-in corpus", "--out build/corpus --clips 1000 --seed 0")
     option("--out", type=Path, default=commands.CORPUS, help="folder for audio/ and the tables of the splits")
-    option("--clips", type=_number(int, 3), default=1000, help="how many, over all splits")
-    option("--seconds", type=_number(float, 1, MOST_SECONDS), default=4.0, help="length of a clip")
+    option("--clips", type=Range(int, 3), default=1000, help="number of clips, over all splits")
+    option("--seconds", type=Range(float, 1, MAX_SECONDS), default=4.0, help="length of a clip")
     option("--seed", type=SEED, default=0, help="the same seed gives the same bytes")
-    option("--workers", type=COUNT, help="processes (default: one for each processor)")
+    option("--workers", type=COUNT, help="number of processes (default: one for each processor)")
 
 
 def _tokenize(listed) -> None:
     option = _command(listed, commands.tokenize, "turn a corpus into codes", "build/corpus --split validation --mix 0")
     option("corpus", nargs="?", help="folder, CSV or parquet file (default: the built-in corpus, made if need be)")
     option("--out", type=Path, help=f"folder for the codes (default: {commands.TOKENS}/SPLIT)")
-    option("--audio", help="folder of the clips, where they do not lie with the CSV")
+    option("--audio", help="folder of the clips, if they are not beside the CSV")
     option("--split", default="train", help="train, validation or test")
     option("--mix", type=NOT_NEGATIVE, default=0.5, help="mixtures of two clips to add, as a share of the clips")
     option("--seconds", type=SECONDS, default=4.0, help="length of a clip")
     option("--codec", default="mini", help="name or folder of the codec")
-    option("--seed", type=SEED, default=0, help="of the mixtures")
+    option("--seed", type=SEED, default=0, help="seed of the mixtures")
 
 
 def _train(listed) -> None:
     option = _command(listed, commands.train, "train a language model on codes", "--minutes 20 --similarity 0.1")
     option("tokens", nargs="?", help="codes to learn from (default: those of the built-in corpus, made if need be)")
     option("--valid", help="codes to measure on (default: a tenth of the recordings, held back)")
-    option("--out", type=Path, default=Path("build/model"), help="folder for the model; a stopped run goes on there")
-    option("--steps", type=COUNT, default=2000, help="how long to train")
-    option("--minutes", type=POSITIVE, help="instead of --steps: as many as this machine makes in that time")
-    option("--batch-size", type=COUNT, default=16, help="clips a step")
-    option("--learning-rate", type=POSITIVE, default=5e-3, help="its peak")
-    option("--text-dropout", type=SHARE, default=0.1, help="share of the steps without text")
-    option("--similarity", type=NOT_NEGATIVE, default=0.0, help="weight of the similarity regulariser")
-    option("--pooling", choices=("max", "mean"), default="max", help="of the regulariser")
-    option("--start", help="model whose weights and sizes to begin with (default: random weights)")
-    option("--width", type=COUNT, default=256, help="of the model, a multiple of 32")
-    option("--layers", type=COUNT, default=6, help="of the model")
-    option("--codec", default="mini", help="the codec that made the codes")
+    option("--out", type=Path, default=Path("build/model"), help="folder for the model; a stopped run continues there")
+    _add_setting(option, TrainConfig, "steps")
+    option("--minutes", type=POSITIVE, help="instead of --steps: as many steps as this machine makes in that time")
+    for name in ("batch_size", "learning_rate", "text_dropout", "similarity", "pooling"):
+        _add_setting(option, TrainConfig, name)
+    option("--start", help="model to start from, with its weights and sizes (default: random weights)")
+    option("--width", type=COUNT, help="width of the model, a multiple of 32; not with --start (default: 256)")
+    option("--layers", type=COUNT, help="number of layers of the model; not with --start (default: 6)")
+    option("--codec", default="mini", help="name or folder of the codec that made the codes")
     option("--text", default="mini", help="name or folder of the text encoder")
-    option("--seed", type=SEED, default=0, help="of the weights, the batches and the steps without text")
+    _add_setting(option, TrainConfig, "seed")
 
 
 def _generate(listed) -> None:
-    option = _command(
-        listed, commands.generate, "turn a caption into sound", '"a dog barks while rain falls" -o dog.wav'
-    )
-    option("caption", type=_caption_text, help="what shall be heard")
+    option = _command(listed, commands.generate, "turn a caption into sound", '"a dog barks in the rain" -o dog.wav')
+    option("caption", type=_caption_text, help="description of the sound, in English and in quotes")
     option("-o", "--out", type=_sound_file, default=Path("sound.wav"), help="file to write, .wav or .flac")
-    option("--seconds", type=SECONDS, default=4.0, help="length")
-    option("--guidance", type=FINITE, default=3.0, help="0 ignores the text, 1 follows the model, 3 is usual")
+    option("--seconds", type=SECONDS, default=4.0, help="length of the sound")
+    option("--guidance", type=GUIDANCE, default=3.0, help="0 ignores the text, 1 follows the model, 3 is usual")
     option("--temperature", type=NOT_NEGATIVE, default=1.0, help="0 always takes the most likely code")
-    option("--top-k", type=NATURAL, default=250, help="draw from so many codes; 0 from all")
+    option("--top-k", type=NATURAL, default=250, help="draw from the k most likely codes; 0 draws from all")
     option("--top-p", type=SHARE, default=0.0, help="instead of --top-k: the fewest codes with this probability")
     option("--seed", type=SEED, default=0, help="the same seed gives the same sound")
     option("--model", default="mini", help="mini, mini-no-dropout, mini-dropout, mini-regularized, or a folder")
-    option("--prompt", help="sound file to go on from")
+    option("--prompt", help="sound file to continue")
 
 
 def _evaluate(listed) -> None:
-    option = _command(
-        listed, commands.evaluate, "measure a model beside its controls", "--model build/model --clips 48"
-    )
-    option("--model", default="mini", help="name or folder")
-    option("--guidance", type=FINITE, default=3.0, help="strength of guidance")
+    example = "--model build/model --clips 48"
+    option = _command(listed, commands.evaluate, "measure a model beside its controls", example)
+    option("--model", default="mini", help="name or folder of the model")
+    option("--guidance", type=GUIDANCE, default=3.0, help="strength of guidance")
     _add_measuring(option)
 
 
 def _compare(listed) -> None:
-    option = _command(
-        listed, commands.compare, "measure several models in one table", "mini-dropout build/model --guidance 1 3"
-    )
+    example = "mini-dropout build/model --guidance 1 3"
+    option = _command(listed, commands.compare, "measure several models in one table", example)
     shipped = ["mini-no-dropout", "mini-dropout", "mini-regularized"]
-    option("models", nargs="*", default=shipped, help="names or folders")
-    option("--guidance", type=FINITE, nargs="+", default=[1.0, 3.0], help="strengths of guidance, each for every model")
+    option("models", nargs="*", default=shipped, help="names or folders of the models")
+    strengths = "strengths of guidance; every model is measured at each"
+    option("--guidance", type=GUIDANCE, nargs="+", default=[1.0, 3.0], help=strengths)
     _add_measuring(option)
 
 
 def _add_measuring(option: Callable) -> None:
     option("--data", help="corpus to measure on (default: the built-in corpus, made if need be)")
     option("--split", default="test", help="train, validation or test")
-    option("--clips", type=_number(int, 2), default=48, help="how many captions")
+    option("--clips", type=Range(int, 2), default=48, help="number of captions")
     option("--seconds", type=SECONDS, default=4.0, help="length of a clip")
-    option("--seed", type=SEED, default=0, help="of the sampling")
+    option("--seed", type=SEED, default=0, help="seed of the sampling")
     option("--judge", default="mini", help="name or folder of the audio-text model")
     option("--tagger", default="mini", help="name or folder of the event classifier")
     option("--csv", type=Path, help="file for the table as CSV")
 
 
-def _listen(listed) -> None:
-    option = _command(
-        listed, commands.listen, "compare models by ear: a blind test in the browser, and its report",
-        "build/listening --models mini-dropout mini-regularized --clips 12",
-    )  # fmt: skip
-    option("folder", type=Path, nargs="?", default=commands.LISTENING, help="the test: made here, or gone on with")
-    option("--report", nargs="*", metavar="ANSWERS", help="show the report; CSVs, or folders of them, are added to it")
-    option("--models", nargs="+", help='names or folders; "real": the true clips (default: mini-dropout and '
-           "mini-regularized)")  # fmt: skip
-    option("--guidance", type=FINITE, nargs="+", help="one strength, or one for each model (default: 3)")
-    option("--clips", type=COUNT, help="how many captions (default: 12)")
-    option("--checks", type=COUNT, help="attention checks among the trials: a real clip against noise (default: 4)")
-    option("--seconds", type=SECONDS, help="length of a clip (default: 4)")
-    option("--data", help="corpus of the captions (default: the built-in corpus, made if need be)")
-    option("--split", help="train, validation or test (default: test)")
-    option("--seed", type=SEED, help="of the sounds, the orders and the sides (default: 0)")
-    option("--port", type=_number(int, 0, 65535), default=8765, help="of the page on 127.0.0.1; 0 takes any free one")
-
-
 def _study(listed) -> None:
-    option = _command(
-        listed, commands.study, "test the regulariser: four models, three seeds, one table; goes on where it stopped",
-        "--out build/study",
-    )  # fmt: skip
+    what = "test the regulariser: four models, three seeds, one table; a stopped study continues"
+    option = _command(listed, commands.study, what, "--out build/study")
     option("--out", type=Path, default=Path("build/study"), help="folder for corpus, codes and models, some gigabytes")
     option("--rows", type=Path, help=f"folder of rows.csv and captions.csv (default: {commands.STUDY})")
     option("--table", action="store_true", help="only make table.md and its figures from the rows that are there")
-    option("--tasks", type=COUNT, help="stop after so many trainings (default: when nothing is missing)")
-    option("--smoke", action="store_true", help="tiny models: the whole machinery in about a minute, figures void")
+    option("--tasks", type=COUNT, help="stop after this number of trainings (default: when nothing is missing)")
+    option("--smoke", action="store_true", help="tiny models: a test of the program in about a minute, without meaning")
+
+
+def _listen(listed) -> None:
+    what = "compare models by ear: a blind test in the browser, and its report"
+    example = "build/listening --models mini-dropout mini-regularized --clips 12"
+    option = _command(listed, commands.listen, what, example)
+    option("folder", type=Path, nargs="?", default=commands.LISTENING, help="folder of the test: a new or a begun one")
+    option(
+        "--report", nargs="*", metavar="ANSWERS", help="show the report, with answers from these CSVs or folders too"
+    )
+    models = 'names or folders; "real" for the true clips (default: mini-dropout and mini-regularized)'
+    option("--models", nargs="+", help=models)
+    option("--guidance", type=GUIDANCE, nargs="+", help="one strength, or one for each model (default: 3)")
+    option("--clips", type=COUNT, help="number of captions (default: 12)")
+    option("--checks", type=COUNT, help="number of attention checks, a real clip against noise (default: 4)")
+    option("--seconds", type=SECONDS, help="length of a clip (default: 4)")
+    option("--data", help="corpus of the captions (default: the built-in corpus, made if need be)")
+    option("--split", help="train, validation or test (default: test)")
+    option("--seed", type=SEED, help="seed of the sounds, the orders and the sides (default: 0)")
+    option("--port", type=Range(int, 0, 65535), default=8765, help="port of the page on 127.0.0.1; 0 takes a free one")
 
 
 def _demo(listed) -> None:
-    option = _command(
-        listed, commands.demo, "build, train, generate, compare: the whole chain in minutes", "--minutes 5"
-    )
+    what = "build, train, generate, compare: the whole chain in minutes"
+    option = _command(listed, commands.demo, what, "--minutes 5")
     option("--minutes", type=POSITIVE, default=3.0, help="time for the live training")
     option("--out", type=Path, default=Path("build"), help="folder for everything; the page is report.html in it")
     option("--data", help="train on this corpus (default: the built-in one)")
-    option("--seed", type=SEED, default=0, help="of everything that is left to chance")
+    option("--seed", type=SEED, default=0, help="seed of everything random")
 
 
 def _bench(listed) -> None:
     option = _command(listed, commands.bench, "measure speed beside transformers, on the same weights", "--quick")
     option("--out", type=Path, default=Path("build/bench"), help="folder for bench.md and bench.json")
-    option("--quick", action="store_true", help="short clips, few rounds: a glance instead of a measurement")
-    option("--threads", type=COUNT, default=1, help="of generation, ours and theirs")
+    option("--quick", action="store_true", help="short clips and few rounds: a first look")
+    option("--threads", type=COUNT, default=1, help="threads of generation, for both libraries")
 
 
 def _doctor(listed) -> None:
-    option = _command(listed, commands.doctor, "look whether everything works, and say how to mend what does not")
-    option(
-        "--mend", action="store_true", help="first mend what can be mended here: torchaudio beside a CPU-only PyTorch"
-    )
+    option = _command(listed, commands.doctor, "check whether everything works, and say how to repair what does not")
+    option("--mend", action="store_true", help="first repair torchaudio, if it does not fit a CPU-only PyTorch")
 
 
 def _codec(listed) -> None:
     option = _command(listed, commands.train_codec, "train the compact codec", "--real ESC-10 --minutes 120")
     option("--data", help="corpus to learn from (default: the built-in one, made if need be)")
-    option("--real", help="folder of class folders of real recordings named as in ESC-10, heard as often as the corpus")
-    option("--start", help="codec to go on from; its codes stay, language models of it stay valid (default: fit one)")
+    option("--real", help="folder of class folders of real recordings named as in ESC-10, used as often as the corpus")
+    start = "codec to start from; its codes stay the same, so language models of it stay valid (default: fit one)"
+    option("--start", help=start)
     _add_recipe(option, "codec")
 
 
 def _text(listed) -> None:
     option = _command(listed, commands.train_text, "train the text encoder on captions", "--minutes 8")
     option("--audiocaps", help="folder with AudioCaps' train.csv and val.csv, whose captions are added")
-    option("--teacher", help="folder with the files of all-MiniLM-L6-v2, whose likenesses are learned")
-    option("--start", help="encoder to go on from: it keeps its likenesses and learns which sound comes first")
+    option("--teacher", help="folder with the files of all-MiniLM-L6-v2, whose similarities are learned")
+    option("--start", help="encoder to start from: it keeps its similarities and learns which sound comes first")
     _add_recipe(option, "text")
 
 
 def _judge(listed) -> None:
-    option = _command(listed, commands.train_judge, "train what the metrics hear with", "--part tagger --minutes 12")
+    option = _command(listed, commands.train_judge, "train a model of the metrics", "--part tagger --minutes 12")
     option("--part", choices=("judge", "tagger"), default="judge", help="audio-text model, or event classifier")
     option("--real", help="folder of class folders of real recordings, which are added")
-    option("--start", help="tagger whose weights to begin with (default: random ones; for the judge's ears, mini)")
+    start = "tagger whose weights to start from (default: random ones; for the audio half of the judge, mini)"
+    option("--start", help=start)
     _add_recipe(option, "PART")
 
 
 def _corpus_card(listed) -> None:
-    option = _command(listed, commands.corpus_card, "picture the corpus beside real recordings", "--real ESC-10")
-    option("--real", help="folder of class folders of real recordings, for pictures and for a listener trained on them")
+    option = _command(listed, commands.corpus_card, "describe the corpus beside real recordings", "--real ESC-10")
+    option("--real", help="folder of class folders of real recordings, for pictures and to train a classifier on")
     option("--audiocaps", help="folder with AudioCaps' train.csv, whose vocabulary is compared")
     option("--out", type=Path, default=commands.WEIGHTS / "corpus", help="folder for the card and its pictures")
 
 
 def _convert(listed) -> None:
-    option = _command(
-        listed, commands.convert, "turn an audiocraft checkpoint into safetensors", "audiogen --out build/audiogen"
-    )
+    what = "turn an audiocraft checkpoint into safetensors"
+    option = _command(listed, commands.convert, what, "audiogen --out build/audiogen")
     option("checkpoint", help="folder with state_dict.bin and compression_state_dict.bin, or its name on the hub")
     option("--out", type=Path, default=Path("build/converted"), help="folder for the model, its codec and their names")
 
@@ -321,4 +378,4 @@ def _convert(listed) -> None:
 def _add_recipe(option: Callable, part: str) -> None:
     option("--out", type=Path, help=f"folder for the weights (default: {commands.WEIGHTS}/{part}/mini)")
     option("--minutes", type=POSITIVE, help="time for the training (default: the recipe's)")
-    option("--seed", type=SEED, help="of everything that is left to chance (default: the recipe's)")
+    option("--seed", type=SEED, help="seed of everything random (default: the recipe's)")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from minigen.engine.errors import MinigenError
+from minigen.engine.settings import TrainConfig, options_of
 
 CORPUS = Path("build/corpus")  # made when a command needs a corpus and none is named
 TOKENS = Path("build/tokens")
@@ -99,17 +100,18 @@ def make_tokens(
 
 def train(options: Namespace) -> None:
     """`minigen train`: a language model on tokens."""
+    if options.start and (options.width or options.layers):
+        raise MinigenError(f"--start {options.start} brings its own sizes. Leave out --width and --layers.")
     import torch
 
     from minigen.engine.distributed import device
     from minigen.engine.resources import check_model
     from minigen.lm import AudioLM
     from minigen.text import load_text_encoder
-    from minigen.train import TrainConfig, train
+    from minigen.train import train
 
     check_writable(options.out)
-    names = ("steps", "batch_size", "learning_rate", "text_dropout", "similarity", "pooling", "seed")
-    config = TrainConfig(**{name: getattr(options, name) for name in names})
+    config = TrainConfig(**{field.name: getattr(options, field.name) for field in options_of(TrainConfig)})
     learn, valid = _learn_and_valid(options.tokens, options.valid, options.codec)
     encoder = load_text_encoder(options.text).to(device())
     sizes = None if options.start else _model_config(options, learn, encoder)
@@ -182,9 +184,10 @@ def _subset(tokens, rows: list[int]):
 def _model_config(options: Namespace, tokens, encoder):
     from minigen.lm import AudioLMConfig
 
-    streams, width = tokens.codes.shape[1], options.width
+    streams, width = tokens.codes.shape[1], options.width or AudioLMConfig.width
     return AudioLMConfig(
-        num_codebooks=streams, codebook_size=tokens.codebook_size, width=width, layers=options.layers,
+        num_codebooks=streams, codebook_size=tokens.codebook_size, width=width,
+        layers=options.layers or AudioLMConfig.layers,
         heads=max(1, width // 32), ffn=4 * width, memory_width=encoder.width, delays=tuple(range(streams)),
     )  # fmt: skip
 

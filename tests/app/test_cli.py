@@ -1,6 +1,7 @@
 """The command line: every command explains itself, every mistake is one line, nothing is half-written."""
 
 import json
+import os
 import resource
 import shlex
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import standins
 import torch
 
-from minigen import generate, lm, text
+from minigen import generate, lm
 from minigen.app import cli, commands
 from minigen.audio import load_audio, save_audio
 from minigen.corpus import TokenSet
@@ -244,15 +245,50 @@ def test_the_traceback_is_shown_only_when_asked_for(monkeypatch):
         cli.main(["generate", ""])
 
 
-def test_the_limits_known_without_pytorch_are_those_of_the_library():
-    assert cli.MOST_SECONDS == generate.MAX_SECONDS
-    assert cli.MOST_WORDS == text.MAX_TOKENS
-
-
 def test_a_mistake_is_found_before_pytorch_is_loaded():
     code = "import sys; from minigen.app.cli import main; print(main(['generate', '']), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     assert done.stdout == "2 False\n"
+
+
+def test_the_help_of_every_command_loads_no_pytorch():
+    code = f"from minigen.app.cli import main; [main([name, '--help']) for name in {COMMANDS}]; import sys; "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print('torch' in sys.modules)"], capture_output=True, text=True
+    )
+    assert done.stdout.endswith("False\n")
+
+
+def test_a_terminal_that_lacks_a_character_gets_an_escape(empty_folder):
+    """A folder named 雨 in the output of a command, on a terminal that knows ASCII alone."""
+    code = "from minigen.app.cli import main; raise SystemExit(main(['corpus', '--out', '雨', '--clips', '3']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert done.returncode == 0 and b"in \\u96e8" in done.stdout and Path("雨/test.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["rain", "falls"], 'Put the caption in quotes: minigen generate "a dog barks".'),
+        (["rain", "falls", "--seconds", "2"], "Put the caption in quotes"),
+        (["-rain"], 'minigen generate -- "-rain ..."'),
+        (["-ocean", "waves"], 'minigen generate -- "-ocean ..."'),
+    ],
+)
+def test_a_caption_that_reads_as_options_or_as_several_gets_a_hint(argv, says, capsys, no_model):
+    assert says in refused(capsys, "generate", *argv)
+
+
+def test_a_caption_after_two_dashes_may_begin_with_one(stand_in):
+    assert cli.main(["generate", "-o", "out.wav", "--seconds", "1", "--", "-rain falls"]) == 0
+    assert stand_in.asked[0] == "-rain falls"
+
+
+def test_sizes_beside_a_model_to_start_from_are_refused(capsys):
+    for size in (["--width", "64"], ["--layers", "2"]):
+        assert "brings its own sizes" in refused(capsys, "train", "--start", "mini", *size)
 
 
 # what the commands do
