@@ -15,7 +15,7 @@ import pytest
 from minigen.app import cli
 from minigen.corpus.synthesis.builtin import build_corpus
 from minigen.engine.settings import TrainConfig, options_of
-from minigen.evaluation.listening.server import RECIPE
+from minigen.evaluation.listening.make import RECIPE
 from minigen.generate import TextToAudio
 from minigen.lm import AudioLMConfig
 
