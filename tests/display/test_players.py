@@ -1,13 +1,10 @@
-"""Players hold the sound itself, the chain lights what it is told to."""
-
-import base64
-from xml.dom import minidom
+"""Players hold the sound itself."""
 
 import pytest
 import torch
 from sounds import sound_in
 
-from minigen.display.players import BOXES, PIECES, chain, chain_svg, player, players
+from minigen.display.players import player, players
 from minigen.engine.errors import MinigenError
 
 SINE = torch.sin(torch.arange(1600) * 0.1).view(1, 1, -1) * 0.5
@@ -34,23 +31,3 @@ def test_players_show_a_picture_beside_every_sound():
 def test_what_is_no_single_sound_is_refused(wav):
     with pytest.raises(MinigenError):
         player(wav)
-
-
-def test_the_chain_lights_exactly_the_pieces_named():
-    dark, lit = chain_svg(), chain_svg(("codec", "text"))
-    assert dark.count("#0072b2") == 0
-    assert lit.count("#0072b2") == 3  # the codec has two boxes
-    minidom.parseString(lit)
-    assert base64.b64encode(lit.encode()).decode() in chain("codec", "text").data
-
-
-def test_no_two_boxes_of_the_chain_overlap():
-    places = [box[2:6] for box in BOXES]
-    for i, (x, y, width, height) in enumerate(places):
-        for left, top, wide, high in places[:i]:
-            assert x >= left + wide or left >= x + width or y >= top + high or top >= y + height
-
-
-def test_an_unknown_piece_is_named_with_the_known_ones():
-    with pytest.raises(MinigenError, match="decoder.*" + PIECES[0]):
-        chain("decoder")

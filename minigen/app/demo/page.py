@@ -1,4 +1,4 @@
-"""The fixed parts of the report page: its frame, its styles, its script, and the drawing of the chain.
+"""The fixed parts of the report page: its frame, its styles, its script.
 
 `minigen.app.demo.report` puts the rest in the places marked <!--name-->. Nothing here refers to anything outside the
 page; the content security policy forbids it, too.
@@ -21,8 +21,7 @@ FRAME = """<!doctype html>
 <!--summary-->
 </header>
 <main>
-<section class="two" aria-labelledby="chain">
-<div>
+<section aria-labelledby="chain">
 <h2 id="chain">The chain</h2>
 <p>A frozen text encoder turns the caption into one vector per token. A Transformer writes four streams of codes, each
 a step later than the one before, and looks at the caption through cross-attention while it does. Guidance moves every
@@ -30,8 +29,8 @@ prediction away from what the model would say without the caption. The codec tur
 <p>Dashed: only in training, where the codec writes the codes of a recording and the model learns to predict each from
 those before it. Now and then it must do so without the caption; the regulariser asks that, in these steps, what it
 hears be arranged as the captions would arrange it.</p>
-</div>
-<!--chain-->
+<figure class="box" tabindex="0"><img src="<!--chain-->" alt="The chain, from a caption to a sound"></figure>
+<p class="note">The numbers are those of the course's notebooks.</p>
 </section>
 <section aria-labelledby="listen">
 <h2 id="listen">Listen</h2>
@@ -83,9 +82,9 @@ p { max-width: 46rem; margin: 0 0 .8rem; }
 section { margin: 2.4rem 0; }
 figure { margin: 0; }
 img, svg { display: block; width: 100%; height: auto; }
-.two, .figures { display: grid; gap: 1.5rem 3rem;
+.figures { display: grid; gap: 1.5rem 3rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
-.two svg { max-width: 30rem; justify-self: center; }
+.box img { min-width: 40rem; max-width: 60rem; }
 .figures img { max-width: 34rem; }
 .figures figcaption, .note, footer, .asked { color: var(--soft); font-size: .9rem; }
 article { margin: 1.2rem 0 1.8rem; }
@@ -123,13 +122,6 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1rem; mar
 dt { font-weight: 600; }
 dd { margin: 0; max-width: 46rem; }
 footer { border-top: 1px solid var(--line); padding-top: 1rem; }
-.chain rect { fill: var(--card); stroke: var(--line); }
-.chain rect.own { stroke: var(--mark); stroke-width: 1.5; }
-.chain text { fill: var(--ink); font: 600 13px system-ui, sans-serif; text-anchor: middle; }
-.chain text.small { fill: var(--soft); font-weight: 400; font-size: 11px; }
-.chain path { fill: none; stroke: var(--ink); stroke-width: 1.4; marker-end: url(#tip); }
-.chain path.training { stroke-dasharray: 5 4; }
-.chain marker path { fill: var(--ink); stroke: none; marker-end: none; }
 @media (max-width: 900px) { .clips { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
 @media (max-width: 560px) {
   .clips { grid-template-columns: repeat(2, minmax(0, 1fr)); }
@@ -166,35 +158,3 @@ for (const clip of clips) {
   draw();
 }
 """
-
-
-def _box(x: int, y: int, width: int, title: str, small: str, own: str = "") -> str:
-    """A box of the chain, 44 high: its title and a line of small print. own: the class of what minigen trains."""
-    middle = x + width / 2
-    return (
-        f'<rect class="{own}" x="{x}" y="{y}" width="{width}" height="44" rx="6"/>'
-        f'<text x="{middle}" y="{y + 18}">{title}</text><text class="small" x="{middle}" y="{y + 35}">{small}</text>'
-    )
-
-
-CHAIN = (
-    '<svg class="chain" viewBox="0 0 400 412" role="img" aria-label="The chain: a caption goes through the text '
-    "encoder into the language model; its logits go through guidance and sampling, back into the model and, with the "
-    'delay undone, through the codec decoder to a sound. In training it is fed the codes of a recording.">'
-    '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
-    '<path d="M0 0 8 4 0 8z"/></marker></defs>'
-    + _box(4, 6, 182, "recording", "16 kHz, mono")
-    + _box(214, 6, 182, "caption", "“a dog barks, then …”")
-    + _box(4, 78, 182, "codec encoder", "4 codes, 50 times a second", "own")
-    + _box(214, 78, 182, "text encoder", "frozen T5", "own")
-    + _box(4, 150, 182, "delay pattern", "each stream a step later")
-    + _box(4, 222, 392, "language model", "Transformer; reads the caption by cross-attention", "own")
-    + _box(214, 294, 182, "guidance", "uncond + w (cond − uncond)")
-    + _box(4, 294, 182, "sampling", "top-k: the next column")
-    + _box(4, 366, 182, "undo the delay", "4 codes a frame")
-    + _box(214, 366, 182, "codec decoder", "codes → sound", "own")
-    + '<path class="training" d="M95 50V77"/><path class="training" d="M95 122V149"/>'
-    '<path class="training" d="M95 194V221"/><path d="M305 50V77"/><path d="M305 122V221"/><path d="M305 266V293"/>'
-    '<path d="M214 316H187"/><path d="M60 294V267"/><path d="M95 338V365"/><path d="M186 388H213"/>'
-    '<text class="small" x="118" y="284">again</text></svg>'
-)

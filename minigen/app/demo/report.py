@@ -11,9 +11,10 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-from minigen.app.demo.page import CHAIN, FRAME, SCRIPT, STYLE
+from minigen.app.demo.page import FRAME, SCRIPT, STYLE
 from minigen.app.demo.sentences import MISMATCHED, Example, Facts, Results, findings
 from minigen.audio import write_atomically
+from minigen.display.chain import chain_svg
 from minigen.display.players import data_uri, flac
 from minigen.display.plots import guidance_sweep, loss_curves, spectrogram_png, svg
 from minigen.evaluation.measure import COLUMNS, CONTROLS, Measurement, cells
@@ -35,7 +36,7 @@ def page(results: Results) -> str:
     """The whole page as HTML text."""
     parts = {
         "summary": _summary(results.facts, results.rows),
-        "chain": CHAIN,
+        "chain": data_uri(chain_svg().encode(), "image/svg+xml"),
         "seconds": f"{results.facts.seconds:g}",
         "examples": "".join(map(_example, results.examples)),
         "losses": _picture(lambda: loss_curves(curves(results)), _loss_words(results)),

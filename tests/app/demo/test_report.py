@@ -83,7 +83,7 @@ def test_the_page_refers_to_nothing_outside_itself(html):
         for name in ("src", "srcset", "href"):
             assert attributes.get(name, "data:").startswith("data:")
     inside = [base64.b64decode(x).decode() for x in re.findall(r"data:image/svg\+xml;base64,([\w+/=]+)", html)]
-    assert len(inside) == 4 and not any(re.search(r'(href|src)="(?!#|data:)', svg) for svg in inside)
+    assert len(inside) == 5 and not any(re.search(r'(href|src)="(?!#|data:)', svg) for svg in inside)
 
 
 def test_every_tag_is_closed_and_no_placeholder_is_left(html):
