@@ -94,7 +94,7 @@ def test_each_caption_has_a_player_and_a_picture_for_each_model_that_can_be_told
     tags = Reader(html).tags
     players = [attributes for tag, attributes in tags if tag == "audio"]
     pictures = [attributes for tag, attributes in tags if tag == "img"]
-    assert len(players) == 12 and len(pictures) == 12 + 2
+    assert len(players) == 12 and len(pictures) == 12 + 3  # the chain, the losses and the sweep
     assert len({player["aria-label"] for player in players}) == 12
     assert all(picture["alt"].strip() for picture in pictures)
     assert all("controls" in player and player["src"].startswith("data:audio/flac") for player in players)
