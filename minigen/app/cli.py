@@ -1,4 +1,4 @@
-"""The command line: reads the arguments and calls the function of that name in `minigen.app.commands`.
+"""The command line: reads the arguments and calls the function of that name (`commands`, `measuring`, `remaking`).
 
     minigen corpus ─► minigen tokenize ─► minigen train ─► minigen generate, evaluate, compare
     minigen demo      all of these in a few minutes          minigen doctor    does everything work?
@@ -18,7 +18,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from minigen import __version__
-from minigen.app import commands
+from minigen.app import commands, measuring, remaking
 from minigen.engine.distributed import is_first
 from minigen.engine.errors import MinigenError
 from minigen.engine.settings import (
@@ -257,7 +257,7 @@ def _generate(listed) -> None:
 
 def _evaluate(listed) -> None:
     example = "--model build/model --clips 48"
-    option = _command(listed, commands.evaluate, "measure a model beside its controls", example)
+    option = _command(listed, measuring.evaluate, "measure a model beside its controls", example)
     option("--model", default="mini", help="name or folder of the model")
     option("--guidance", type=GUIDANCE, default=3.0, help="strength of guidance")
     _add_measuring(option)
@@ -265,7 +265,7 @@ def _evaluate(listed) -> None:
 
 def _compare(listed) -> None:
     example = "mini-dropout build/model --guidance 1 3"
-    option = _command(listed, commands.compare, "measure several models in one table", example)
+    option = _command(listed, measuring.compare, "measure several models in one table", example)
     shipped = ["mini-no-dropout", "mini-dropout", "mini-regularized"]
     option("models", nargs="*", default=shipped, help="names or folders of the models")
     strengths = "strengths of guidance; every model is measured at each"
@@ -286,9 +286,9 @@ def _add_measuring(option: Callable) -> None:
 
 def _study(listed) -> None:
     what = "test the regulariser: four models, three seeds, one table; a stopped study continues"
-    option = _command(listed, commands.study, what, "--out build/study")
+    option = _command(listed, measuring.study, what, "--out build/study")
     option("--out", type=Path, default=Path("build/study"), help="folder for corpus, codes and models, some gigabytes")
-    option("--rows", type=Path, help=f"folder of rows.csv and captions.csv (default: {commands.STUDY})")
+    option("--rows", type=Path, help=f"folder of rows.csv and captions.csv (default: {measuring.STUDY})")
     option("--table", action="store_true", help="only make table.md and its figures from the rows that are there")
     option("--tasks", type=COUNT, help="stop after this number of trainings (default: when nothing is missing)")
     option("--smoke", action="store_true", help="tiny models: a test of the program in about a minute, without meaning")
@@ -297,8 +297,8 @@ def _study(listed) -> None:
 def _listen(listed) -> None:
     what = "compare models by ear: a blind test in the browser, and its report"
     example = "build/listening --models mini-dropout mini-regularized --clips 12"
-    option = _command(listed, commands.listen, what, example)
-    option("folder", type=Path, nargs="?", default=commands.LISTENING, help="folder of the test: a new or a begun one")
+    option = _command(listed, measuring.listen, what, example)
+    option("folder", type=Path, nargs="?", default=measuring.LISTENING, help="folder of the test: a new or a begun one")
     option(
         "--report", nargs="*", metavar="ANSWERS", help="show the report, with answers from these CSVs or folders too"
     )
@@ -336,7 +336,7 @@ def _doctor(listed) -> None:
 
 
 def _codec(listed) -> None:
-    option = _command(listed, commands.train_codec, "train the compact codec", "--real ESC-10 --minutes 120")
+    option = _command(listed, remaking.train_codec, "train the compact codec", "--real ESC-10 --minutes 120")
     option("--data", help="corpus to learn from (default: the built-in one, made if need be)")
     option("--real", help="folder of class folders of real recordings named as in ESC-10, used as often as the corpus")
     start = "codec to start from; its codes stay the same, so language models of it stay valid (default: fit one)"
@@ -345,7 +345,7 @@ def _codec(listed) -> None:
 
 
 def _text(listed) -> None:
-    option = _command(listed, commands.train_text, "train the text encoder on captions", "--minutes 8")
+    option = _command(listed, remaking.train_text, "train the text encoder on captions", "--minutes 8")
     option("--audiocaps", help="folder with AudioCaps' train.csv and val.csv, whose captions are added")
     option("--teacher", help="folder with the files of all-MiniLM-L6-v2, whose similarities are learned")
     option("--start", help="encoder to start from: it keeps its similarities and learns which sound comes first")
@@ -353,7 +353,7 @@ def _text(listed) -> None:
 
 
 def _judge(listed) -> None:
-    option = _command(listed, commands.train_judge, "train a model of the metrics", "--part tagger --minutes 12")
+    option = _command(listed, remaking.train_judge, "train a model of the metrics", "--part tagger --minutes 12")
     option("--part", choices=("judge", "tagger"), default="judge", help="audio-text model, or event classifier")
     option("--real", help="folder of class folders of real recordings, which are added")
     start = "tagger whose weights to start from (default: random ones; for the audio half of the judge, mini)"
@@ -362,10 +362,10 @@ def _judge(listed) -> None:
 
 
 def _corpus_card(listed) -> None:
-    option = _command(listed, commands.corpus_card, "describe the corpus beside real recordings", "--real ESC-10")
+    option = _command(listed, remaking.corpus_card, "describe the corpus beside real recordings", "--real ESC-10")
     option("--real", help="folder of class folders of real recordings, for pictures and to train a classifier on")
     option("--audiocaps", help="folder with AudioCaps' train.csv, whose vocabulary is compared")
-    option("--out", type=Path, default=commands.WEIGHTS / "corpus", help="folder for the card and its pictures")
+    option("--out", type=Path, default=remaking.WEIGHTS / "corpus", help="folder for the card and its pictures")
 
 
 def _convert(listed) -> None:
@@ -376,6 +376,6 @@ def _convert(listed) -> None:
 
 
 def _add_recipe(option: Callable, part: str) -> None:
-    option("--out", type=Path, help=f"folder for the weights (default: {commands.WEIGHTS}/{part}/mini)")
+    option("--out", type=Path, help=f"folder for the weights (default: {remaking.WEIGHTS}/{part}/mini)")
     option("--minutes", type=POSITIVE, help="time for the training (default: the recipe's)")
     option("--seed", type=SEED, help="seed of everything random (default: the recipe's)")

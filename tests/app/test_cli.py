@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_every_command_but_generate_needs_no_argument():
         (["train-judge", "--real", "nowhere"], "nowhere"),
         (["listen", "--models", "nomodel", "mini"], "nomodel"),
         (["listen", "--models", "mini-dropout"], "two or more"),
-        (["listen", "--guidance", "1", "2", "3"], "3 strengths"),
+        (["listen", "--guidance", "1", "2", "3"], "3 guidance scales"),
         (["listen", "--port", "70000"], "70000"),
         (["listen", "/proc/test"], "/proc/test"),
         (["listen", "nowhere", "--report"], "nowhere"),
@@ -471,6 +472,12 @@ def test_listen_makes_a_test_once_serves_it_and_reports_on_it(capsys, monkeypatc
     assert "one, guidance 1 preferred to two, guidance 3" in capsys.readouterr().out
     assert "clips" in refused(capsys, "listen", "ears", "--clips", "3")
     assert "nowhere.csv" in refused(capsys, "listen", "ears", "--report", "nowhere.csv")
+
+
+def test_listen_finds_its_port_taken_before_any_sound_is_made(capsys, no_model):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port} cannot be used" in refused(capsys, "listen", "ears", "--port", port)
 
 
 def test_convert_hands_the_checkpoint_on_and_says_how_to_hear_it(capsys, monkeypatch):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minigen.audio import SAMPLE_RATE, save_audio
 from minigen.engine.errors import MinigenError
-from minigen.evaluation import measure
+from minigen.evaluation import measure, title_of
 from minigen.evaluation.listening.loudness import match_loudness
 from minigen.evaluation.listening.plan import (
     NOISE_CHECK,
@@ -64,7 +64,7 @@ def compared_models(recipe: dict) -> dict[str, tuple[str, float]]:
     if len(scales) == 1:
         scales = scales * len(models)
     pairs = list(zip(models, scales, strict=True))
-    names = [measure.REAL if model == REAL else f"{model}, guidance {scale:g}" for model, scale in pairs]
+    names = [measure.REAL if model == REAL else title_of(model, scale) for model, scale in pairs]
     if len(names) < 2 or len(set(names)) < len(names):
         raise MinigenError(f"the models are {', '.join(names)}. Give two or more different ones.")
     return dict(zip(names, pairs, strict=True))

@@ -8,6 +8,7 @@ it fits the plan.
 """
 
 import json
+import socket
 import threading
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,7 +47,7 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__(("127.0.0.1", port), Handler)
         except OSError as error:
-            raise MinigenError(f"port {port} cannot be used ({error.strerror}). Choose another with --port.") from error
+            raise _unusable(port, error) from error
 
     def server_bind(self) -> None:
         """Bind as TCPServer does: HTTPServer would look up this machine's name, which may take long."""
@@ -112,6 +113,22 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_) -> None:
         """Print nothing: a line for every clip would hide the messages that matter."""
+
+
+def check_port(port: int) -> None:
+    """Refuse a port that cannot be used, before the sounds are made.
+
+    Raises:
+        MinigenError: the port is taken, or not allowed.
+    """
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise _unusable(port, error) from error
+
+
+def _unusable(port: int, error: OSError) -> MinigenError:
+    return MinigenError(f"port {port} cannot be used ({error.strerror}). Choose another with --port.")
 
 
 def serve(folder: str | Path, plan: Plan, port: int) -> None:

@@ -1,0 +1,134 @@
+"""The commands that compare models: evaluate, compare and study measure them, listen asks people.
+
+    clips of a corpus ─► controls and models make the same clips ─► evaluate, compare: tables      listen: a blind test
+
+`minigen.evaluation` does the measuring. As in `minigen.app.commands`, mistakes are reported before a model is loaded.
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+from minigen.app.commands import check_writable, default_corpus
+from minigen.engine.errors import MinigenError
+from minigen.evaluation import title_of
+
+LISTENING = Path("build/listening")
+STUDY = Path("data/study")  # rows of the study and its table, part of the repository
+REFERENCE = 240  # largest number of real clips that FAD compares with
+
+
+def evaluate(options: Namespace) -> None:
+    """`minigen evaluate`: measure one model beside its controls."""
+    _measure(options, [(options.model, options.guidance)])
+
+
+def compare(options: Namespace) -> None:
+    """`minigen compare`: measure several models at several strengths of guidance, and their distance from the first."""
+    pairs = [(model, guidance) for model in options.models for guidance in options.guidance]
+    if len({title_of(*pair) for pair in pairs}) < len(pairs):
+        raise MinigenError(f"the same twice among {', '.join(title_of(*pair) for pair in pairs)}. Give each once.")
+    first, *others = _measure(options, pairs)
+
+    from minigen.evaluation.measure import difference
+
+    for other in others:
+        for title, of in (("recall", "found"), ("CLAP", "matches")):
+            mean, low, high = difference(other, first, of)
+            print(f"{other.name} less {first.name}: {title} {mean:+.3f}, 95 % interval [{low:+.3f}, {high:+.3f}]")
+
+
+def _measure(options: Namespace, models: list[tuple[str, float]]) -> list:
+    """Measure (model, guidance) pairs on the same clips, print and save the table; returns the models' rows."""
+    if options.csv:
+        check_writable(options.csv, is_file=True)
+    from minigen.evaluation.clap import load_judge, load_tagger
+    from minigen.evaluation.measure import control_sounds, generate_for, save_csv, table
+    from minigen.evaluation.per_caption import make_bench
+    from minigen.evaluation.study.table import of_captions
+    from minigen.generate import TextToAudio
+    from minigen.lm import find_lm
+    from minigen.metrics import caution
+
+    for model, _ in models:
+        find_lm(model)  # reports a wrong name before a corpus is made
+    clips, real = _some_clips(options, options.split, options.clips)
+    others, reference = _some_clips(options, "train" if options.split.startswith("val") else "validation", REFERENCE)
+    judge, tagger = load_judge(options.judge), load_tagger(options.tagger)
+    bench = make_bench(judge, tagger, clips, real, (others, list(reference.split(1))))
+    loaded = {model: TextToAudio.from_pretrained(model) for model, _ in models}
+    captions = [clip.caption for clip in clips]
+    sounds = control_sounds(real, loaded[models[0][0]].codec, options.seed)
+    for model, guidance in models:
+        name = title_of(model, guidance)
+        sounds[name] = generate_for(loaded[model], captions, options.seconds, guidance, options.seed, label=name)
+    measured = {name: bench.row(name, wavs) for name, wavs in sounds.items()}
+    every = [row for row, _ in measured.values()]
+    print(table(every))
+    if few := caution(len(clips), *bench.yardstick.reference.shape):
+        print(few)
+    print("\nThe study's measures of captions, with intervals over captions:\n")
+    print(of_captions({name: line for name, (_, line) in measured.items()}))
+    if options.csv:
+        save_csv(options.csv, every)
+    return every[-len(models) :]
+
+
+def _some_clips(options: Namespace, split: str, count: int):
+    """Choose up to `count` clips of a split, always the same ones: -> (clips, their sounds [n, 1, samples])."""
+    import torch
+
+    from minigen.corpus import read_corpus
+    from minigen.corpus.subsets import load_some
+
+    corpus = read_corpus(options.data or default_corpus(), split, seconds=options.seconds)
+    clips, wavs = load_some(corpus, count)
+    if len(wavs) < 2:
+        raise MinigenError(f"{len(wavs)} usable clips in the {split} split. Measuring needs two or more.")
+    return clips, torch.cat(wavs)
+
+
+def study(options: Namespace) -> None:
+    """`minigen study`: run the trainings that are missing, and make the table."""
+    out = options.out / "smoke" if options.smoke else options.out
+    rows = options.rows or (out / "rows" if options.smoke else STUDY)
+    for place in (out, rows):
+        check_writable(place)
+    from minigen.evaluation.study.plan import SMOKE, StudyConfig
+    from minigen.evaluation.study.run import run_study
+    from minigen.evaluation.study.table import make_table, summary, write_summary
+
+    config = SMOKE if options.smoke else StudyConfig()
+    if not options.table:
+        done = run_study(out, rows, config, most=options.tasks)
+        print(f"{len(done)} tasks done; rows in {rows}")
+    print(make_table(rows, config))
+    if rows == STUDY:
+        write_summary(summary(rows, config), "README.md")
+
+
+def listen(options: Namespace) -> None:
+    """`minigen listen`: make a blind listening test and serve it to a browser on this machine, or report on it."""
+    from minigen.evaluation.listening.make import REAL, RECIPE, compared_models, complete_recipe, make_test
+    from minigen.evaluation.listening.results import report_of
+    from minigen.evaluation.listening.server import check_port, serve
+
+    if options.report is not None:
+        return print(report_of(options.folder, options.report))
+    check_writable(options.folder)
+    check_port(options.port)
+    recipe = complete_recipe(options.folder, {name: getattr(options, name) for name in RECIPE})
+    named = [model for model, _ in compared_models(recipe).values() if model != REAL]
+
+    def clips():
+        from minigen.lm import find_lm
+
+        for model in named:
+            find_lm(model)  # reports a wrong name before a corpus is made
+        return _some_clips(Namespace(**recipe), recipe["split"], recipe["clips"])
+
+    def model(name: str):
+        from minigen.generate import TextToAudio
+
+        return TextToAudio.from_pretrained(name)
+
+    serve(options.folder, make_test(options.folder, recipe, clips, model), options.port)
