@@ -1,50 +1,58 @@
-"""Files that are there whole or not at all: whatever is killed, pulled out or full, the last good one stays.
+"""Files that are complete or absent: an interrupted write, a crash or a full disk keeps the last good version.
 
-    content --> .name.PID.part --fsync--> rename --> name   a reader sees the old file or the new one, never a half
-    rows    --> name.csv, each added and flushed by itself  a half line at the end is cut off before the next is added
+    content --> .name.PID.part/name --fsync--> rename --> name   a reader sees the old file or the new one
+    rows    --> name.csv, each appended and flushed on its own   half a line at the end is removed before the next row
 
-A rename within a folder happens at once or not at all, and what was flushed before it survives a loss of power; POSIX
-promises the first, fsync the second (Pillai et al., "All file systems are not created equal", OSDI 2014). Everything
-that costs more than a moment to make again is written here: checkpoints, weights, tokens, tables, answers.
+A rename within a file system is atomic (POSIX), and data flushed before it survives a loss of power (Pillai et al.,
+"All file systems are not created equal", OSDI 2014). Everything that takes more than a moment to compute is written
+with these functions: checkpoints, weights, tokens, tables, answers of listeners.
 """
 
 import csv
+import errno
 import io
 import os
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
 
 from minigen.engine.errors import MinigenError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Write the file that is yielded; leaving the block flushes it to the disk and renames it to `path`.
+    """Yield a temporary path to write to; at the end of the block the file is flushed and renamed to `path`.
 
-    Parent folders are made. Where the block fails, nothing is left behind and an earlier `path` stays as it was.
+    The temporary file lies in a folder of its own, so that a library may put further files beside it. Parent folders of
+    `path` are created; a symbolic link is followed. If the block fails, nothing is left and an old `path` stays.
 
     Raises:
         MinigenError: the place cannot be written, or the disk is full.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = folder / path.name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_read_only(path)
+        folder.mkdir(parents=True, exist_ok=True)
         yield part
+        part.chmod(folder.stat().st_mode & 0o666)  # some libraries create files that only their owner may read
         _flush(part)
         os.replace(part, path)
         _flush(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        with suppress(OSError):
-            part.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Write a whole file through `aside`. Text is UTF-8.
+    """Write a whole file through `atomic_file`. Text is encoded as UTF-8.
 
     Raises:
         MinigenError: the place cannot be written; nothing is left behind.
@@ -54,7 +62,7 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
 
 
 def append_lines(path: str | Path, lines: Iterable[str]) -> None:
-    """Add lines to the end of a text file and flush them to the disk.
+    """Append lines to a text file and flush them to the disk.
 
     Raises:
         MinigenError: the place cannot be written.
@@ -69,91 +77,95 @@ def append_lines(path: str | Path, lines: Iterable[str]) -> None:
 
 
 def append_row(path: str | Path, row: dict) -> None:
-    """Add one row to a CSV that only grows; the first row makes the file and its header.
+    """Append one row to a CSV file; the first row creates the file and its header.
 
-    A program that is killed while it adds a row loses that row and no other. Line breaks in a cell become spaces.
+    A process that is killed while it appends loses this row only. Line breaks within a cell become spaces.
 
     Raises:
-        MinigenError: the table has other columns, or the place cannot be written.
+        MinigenError: the file has other columns, or cannot be written.
     """
     path = Path(path)
-    header, line = (_csv_line(cells) for cells in (row, row.values()))
-    whole = _whole_lines(path, mend=True)
-    if whole is None:
+    header, line = _csv_line(row), _csv_line(row.values())
+    existing = _complete_lines(path, repair=True)
+    if existing is None:
         write_atomically(path, header + "\n")
-    elif whole.split("\n", 1)[0] != header:
-        raise MinigenError(f"{path} has the columns {whole.splitlines()[0]}, not {header}. Name another file.")
+    elif existing.split("\n", 1)[0] != header:
+        raise MinigenError(f"{path} has the columns {existing.splitlines()[0]}, not {header}. Name another file.")
     append_lines(path, [line])
 
 
 def read_rows(path: str | Path) -> list[dict[str, str]]:
-    """Rows of a table that `append_row` made, without a last one that was cut off. An absent file has none.
+    """Rows of a file written by `append_row`, without an incomplete last one; no rows if the file does not exist.
 
     Raises:
-        MinigenError: the place cannot be read.
+        MinigenError: the file cannot be read.
     """
-    return list(csv.DictReader(io.StringIO(_whole_lines(Path(path)) or "")))
+    return list(csv.DictReader(io.StringIO(_complete_lines(Path(path)) or "")))
 
 
 def remove_stale_parts(folder: str | Path) -> None:
-    """Remove what killed processes left beside their files in a folder: parts whose process no longer lives."""
+    """Remove the temporary files that killed processes left in a folder; those of running processes stay."""
+    import psutil
+
     for part in Path(folder).glob(".*.*.part"):
         process = part.name.split(".")[-2]
-        if process.isdigit() and not _lives(int(process)):
-            with suppress(OSError):
-                part.unlink()
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
 
 
-def try_lock(path: str | Path) -> IO | None:
-    """Take a job for this process: an open file that holds it, or None where another process has it.
+def try_lock(path: str | Path) -> "FileLock | None":
+    """Acquire the lock file `path` without waiting; None if another process holds it.
 
-    Closing the file gives the job back; so does the end of the process, whatever ended it, since the lock is the
-    system's and not the file's existence. Where there are no such locks (Windows, some network disks), the job is
-    always given.
+    `release()` frees the lock, and so does the end of the process, however it ended: the lock belongs to the open file,
+    not to the existence of the file.
 
     Raises:
         MinigenError: the place cannot be written.
     """
-    return _locked(path, wait=False)
+    return _acquire(path, blocking=False)
 
 
 @contextmanager
 def exclusive(path: str | Path) -> Iterator[None]:
-    """Wait until no other process is in a block with this path, then go through it; see `claim`.
+    """Run a block while holding the lock file `path`; wait as long as another process holds it. See `try_lock`.
 
     Raises:
         MinigenError: the place cannot be written.
     """
-    file = _locked(path, wait=True)
+    lock = _acquire(path, blocking=True)
     try:
         yield
     finally:
-        file.close()
+        lock.release()
 
 
-def _locked(path: str | Path, wait: bool) -> IO | None:
+def _acquire(path: str | Path, blocking: bool) -> "FileLock | None":
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a")  # open as long as the lock is held
+        lock.acquire(blocking=blocking)
+    except Timeout:
+        return None
     except OSError as error:
         raise cannot_write(path, error) from error
-    with suppress(ImportError):
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.close()
-            return None
-        except OSError:
-            pass  # a file system without locks: as where the system has none
-    return file
+    return lock
 
 
 def cannot_write(path: str | Path, error: OSError) -> MinigenError:
-    """What to say, on one line, of a file that could not be written."""
+    """The one-line error for a file that could not be written."""
     reason = error.strerror or error
     return MinigenError(f"cannot write {path} ({reason}). Make room, or choose a place you may write to.")
+
+
+def _refuse_read_only(path: Path) -> None:
+    """PermissionError if `path` exists and is write-protected; renaming over it would ignore the protection."""
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _csv_line(cells: Iterable) -> str:
@@ -162,19 +174,19 @@ def _csv_line(cells: Iterable) -> str:
     return text.getvalue()
 
 
-def _whole_lines(path: Path, mend: bool = False) -> str | None:
-    """The file's text without a last half line; None where there is no file or no whole line.
+def _complete_lines(path: Path, repair: bool = False) -> str | None:
+    """Text of the file without an incomplete last line; None if there is no file or no complete line.
 
-    mend: cut that half line off the file, too. Only who is about to write may: to a reader it may be one that another
-    process is in the middle of writing.
+    repair: also remove that incomplete line from the file. Only a writer may: for a reader it may be a line that
+    another process is writing at this moment.
     """
     try:
         if not path.exists():
             return None
-        with open(path, "r+b" if mend else "rb") as file:
+        with open(path, "r+b" if repair else "rb") as file:
             content = file.read()
             end = content.rfind(b"\n") + 1
-            if mend and end < len(content):
+            if repair and end < len(content):
                 file.truncate(end)
         return content[:end].decode("utf-8", "replace") or None
     except OSError as error:
@@ -182,19 +194,12 @@ def _whole_lines(path: Path, mend: bool = False) -> str | None:
 
 
 def _flush(path: Path) -> None:
-    """To the disk itself: a file's content, or a folder's list of names."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file's content, or a folder's list of names, to the disk."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":  # Windows does not open folders
+        return
+    handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

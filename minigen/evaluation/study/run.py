@@ -117,10 +117,12 @@ def run_study(
             continue
         if task is None:
             break
-        with held:
+        try:
             study = study or Study(folder, rows, config, parts(), progress)
             study.work(task)
             finished.append(task.name)
+        finally:
+            held.release()
     return finished
 
 
@@ -137,7 +139,7 @@ def _next(folder: Path, rows: Path, config: StudyConfig):
         held = try_lock(folder / task.name / "claim")
         if held is not None:
             if not missing([task], read_rows(rows / ROWS)):  # done between the reading and the claim
-                held.close()
+                held.release()
                 continue
             return task, held
         taken = True

@@ -220,7 +220,7 @@ def test_a_claim_is_held_by_one_process_and_ends_with_it(tmp_path):
     code = f"from minigen.engine.files import try_lock; print(try_lock({str(tmp_path / 'job')!r}) is None)"
     ask = [sys.executable, "-c", code]
     assert subprocess.run(ask, capture_output=True, text=True).stdout == "True\n"
-    held.close()
+    held.release()
     assert subprocess.run(ask, capture_output=True, text=True).stdout == "False\n"
     with exclusive(tmp_path / "job"):
         assert subprocess.run(ask, capture_output=True, text=True).stdout == "True\n"
