@@ -1,0 +1,1 @@
+"""Generators beside the language model: networks that write a whole clip in a few steps."""

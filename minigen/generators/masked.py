@@ -1,0 +1,240 @@
+"""Masked generation: a clip is made in a few steps, many cells at a time, in any order.
+
+Training hides a share of the cells and learns to restore them. Sampling starts with every cell hidden. Each step
+predicts all hidden cells, keeps those that the model is surest of, and hides the rest again:
+
+    step 1  ? ? ? ? ? ?   step 2  ? 7 ? ? 2 ?   step 3  4 7 ? 9 2 ?   step 4  4 7 1 9 2 5
+
+Share of hidden cells (MaskGIT, arXiv 2202.04200, section 3.2): cos(π u / 2). In training u is drawn uniformly from
+(0, 1), so that on average 2/π = 0.64 of the cells are hidden. In sampling u = i / S after step i of S:
+
+    hidden after step i of L cells = max(1, min(hidden before - 1, floor(L cos(π/2 · i/S))))          0 after the last
+
+Confidence of a drawn cell (same paper): log p(code) + τ · Gumbel noise, with τ falling linearly to 0. Without the noise
+the sure cells, such as silence, are decided first, and the clip stays silent.
+
+Two orders:
+
+    "joint"   all K · T cells are one set (VampNet's coarse model, arXiv 2307.04686)
+    "stages"  codebook after codebook, the coarser ones given, the finer ones hidden (MAGNeT, arXiv 2401.04577).
+              Self-attention of the stages after the first sees |i - j| ≤ 5 frames, as there.
+
+The loss is the cross-entropy of the hidden cells (of this stage). Unlike the language model, a masked model can fill a
+hole from both sides, vary a clip, and continue it backwards.
+
+Sources: MaskGIT; SpecMaskGIT (arXiv 2406.17672) for sound in fewer than 16 steps; MAGNeT; VampNet.
+Symbols: B batch · K codebooks · T frames · V codebook size, and the mask · L cells · S steps · τ `noise`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minigen.engine.errors import MinigenError
+
+WINDOW = 5  # frames to either side that the finer stages see
+FIRST_STAGE = 0.4  # share of the steps that codebook 0 takes in the order "stages"; the others share the rest
+
+
+def cosine_counts(steps: int, cells: int) -> list[int]:
+    """Number of hidden cells after each of `steps` steps, for `cells` hidden cells at the start; the last is 0.
+
+    Raises:
+        MinigenError: no steps, or more steps than cells.
+    """
+    if not 1 <= steps <= cells:
+        raise MinigenError(f"{steps} steps for {cells} cells. Give at least 1 step, and at most as many as cells.")
+    counts, hidden = [], torch.tensor([cells])
+    for step in range(1, steps):
+        hidden = _counts(torch.tensor([cells]), hidden, step / steps)
+        counts.append(hidden.item())
+    return [*counts, 0]
+
+
+def mask_jointly(codes: Tensor, rng: np.random.Generator) -> Tensor:
+    """Hide a share cos(π u / 2) of all cells of each clip: codes [B, K, T] -> bool [B, K, T], True = hidden."""
+    rows, streams, frames = codes.shape
+    scores = torch.from_numpy(rng.random((rows, streams * frames)))  # [B, K T]
+    return _hide_lowest(scores, rng.random(rows)).view(rows, streams, frames).to(codes.device)
+
+
+def mask_stage(codes: Tensor, stage: int, rng: np.random.Generator, span: int = 3) -> Tensor:
+    """Hide spans of codebook `stage` and all of the finer ones: codes [B, K, T] -> bool [B, K, T], True = hidden.
+
+    The loss of a stage takes its own cells only: `mask_stage(...)[:, stage]`. Spans of `span` frames lie at random
+    places and may overlap (MAGNeT, section 3.2, hides spans because neighbouring frames are alike).
+    """
+    rows, streams, frames = codes.shape
+    starts = torch.from_numpy(rng.random((rows, frames)))  # [B, T]: a span may start at any frame
+    hidden = torch.zeros(rows, streams, frames, dtype=torch.bool)
+    hidden[:, stage] = _hide_spans(starts, rng.random(rows), span)
+    hidden[:, stage + 1 :] = True
+    return hidden.to(codes.device)
+
+
+def _hide_lowest(scores: Tensor, draws: np.ndarray) -> Tensor:
+    """Hide the share cos(π u / 2) of each row that has the lowest scores, at least one cell: [B, L] -> bool [B, L]."""
+    shares = np.cos(np.pi / 2 * draws)
+    counts = torch.from_numpy(np.maximum(1, np.floor(shares * scores.shape[1]))).long()  # [B]
+    places = scores.argsort(1).argsort(1)  # [B, L]: rank of each cell
+    return places < counts[:, None]
+
+
+def _hide_spans(starts: Tensor, draws: np.ndarray, span: int) -> Tensor:
+    """Hide spans at the places with the lowest scores until the share cos(π u / 2) of a row is reached."""
+    rows, frames = starts.shape
+    hidden = torch.zeros(rows, frames, dtype=torch.bool)
+    for row, order in enumerate(starts.argsort(1)):
+        wanted = max(1, math.floor(frames * math.cos(math.pi / 2 * draws[row])))
+        for start in order.tolist():
+            if hidden[row].sum() >= wanted:
+                break
+            hidden[row, start : start + span] = True
+    return hidden
+
+
+@dataclass(frozen=True)
+class MaskSampler:
+    """Sampling of the module, for `iterate`. States are codes [B, K, T] in which `mask` marks hidden cells.
+
+    Attributes:
+        mask: V, the mark of a hidden cell.
+        order: "joint" or "stages".
+        temperature: divides the logits of each draw; 0 takes the most likely code.
+        noise: τ at the first step; it falls linearly to 0.
+        span: in "stages", groups of so many frames are decided together by their surest cell.
+
+    Raises:
+        MinigenError: an unknown order, a negative temperature or noise, a span below 1.
+    """
+
+    mask: int = 1024
+    order: str = "joint"
+    temperature: float = 1.0
+    noise: float = 4.5
+    span: int = 1
+
+    def __post_init__(self):
+        if self.order not in ("joint", "stages"):
+            raise MinigenError(f'order is {self.order!r}. Choose "joint" or "stages".')
+        if not (0 <= self.temperature < math.inf and 0 <= self.noise < math.inf):
+            raise MinigenError(f"temperature {self.temperature} and noise {self.noise} are 0 or more.")
+        if self.span < 1:
+            raise MinigenError(f"span is {self.span}. Give 1 or more frames.")
+
+    def start(self, known: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Give the first state: the known cells, and `mask` at all others."""
+        return known.clone()
+
+    def times(self, steps: int, known: Tensor) -> list[float]:
+        """List the ends of the steps: 0 … 1 in "joint"; k … k + 1 for codebook k in "stages".
+
+        Raises:
+            MinigenError: fewer steps than codebooks in "stages".
+        """
+        if self.order == "joint":
+            return [step / steps for step in range(steps + 1)]
+        times = [0.0]
+        for stage, count in enumerate(stage_steps(steps, known.shape[1])):
+            times += [stage + step / count for step in range(1, count + 1)]
+        return times
+
+    def noise_level(self, time: float) -> None:
+        """Give None: the number of hidden cells tells the model how far it is."""
+        return None
+
+    def attend(self, state: Tensor, time: float) -> Tensor | None:
+        """Give the window of the finer stages, bool [T, T]; None for joint masks and codebook 0."""
+        return None if self.order == "joint" or time < 1 else window(state.shape[-1], state.device)
+
+    def step(
+        self, state: Tensor, known: Tensor, t: float, s: float, predicted: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Draw the hidden cells, and hide the least sure of them again.
+
+        Args:
+            state: [B, K, T].
+            known: [B, K, T], the cells that were given.
+            t: time before the step, from `times`.
+            s: time after it.
+            predicted: logits [B, K, T, V].
+            generator: source of chance.
+        """
+        rows, stage = _cells(self.order, t, state.shape[1])
+        part, logits = state[:, rows].flatten(1), predicted[:, rows].flatten(1, 2)  # [B, L'], [B, L', V]
+        made = (known[:, rows] == self.mask).flatten(1)  # [B, L']: cells that this order makes here
+        drawn, confidence = self._draw(part, logits, t - stage, s - stage, generator)
+        if s - stage < 1:
+            counts = _counts(made.sum(1), (part == self.mask).sum(1), s - stage)  # [B]
+            drawn = torch.where(_least_sure(confidence, counts, self.span), self.mask, drawn)
+        state = state.clone()
+        state[:, rows] = drawn.unflatten(1, (-1, state.shape[2]))
+        return state
+
+    def _draw(self, part: Tensor, logits: Tensor, t: float, s: float, generator) -> tuple[Tensor, Tensor]:
+        """Draw the hidden cells of [B, L']; confidence [B, L'] is infinite where a cell was not hidden."""
+        hidden = part == self.mask
+        if self.temperature == 0:
+            probabilities, drawn = logits.float().softmax(-1), logits.argmax(-1)
+        else:
+            probabilities = (logits.float() / self.temperature).softmax(-1)  # [B, L', V]
+            drawn = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(part.shape)
+        sure = probabilities.gather(-1, drawn[..., None])[..., 0]  # [B, L']
+        confidence = sure.clamp(min=1e-20).log() + self.noise * _falling(t, s) * gumbel(sure, generator)
+        return torch.where(hidden, drawn, part), confidence.masked_fill(~hidden, math.inf)
+
+
+def stage_steps(steps: int, stages: int) -> list[int]:
+    """Steps of each stage: two fifths for the first, the rest shared by the others as evenly as possible."""
+    if steps < stages:
+        raise MinigenError(f"{steps} steps for {stages} stages. Give at least one for each codebook.")
+    first = steps if stages == 1 else min(max(1, round(FIRST_STAGE * steps)), steps - stages + 1)
+    rest = steps - first
+    return [first] + [rest // (stages - 1) + (k < rest % (stages - 1)) for k in range(stages - 1)]
+
+
+def window(frames: int, device: torch.device | str = "cpu") -> Tensor:
+    """Self-attention mask of the finer stages: bool [T, T], True where |i - j| ≤ 5."""
+    place = torch.arange(frames, device=device)
+    return (place[:, None] - place).abs() <= WINDOW
+
+
+def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Gumbel noise, -log(-log(u)) for uniform u, in the shape of a tensor."""
+    uniform = torch.zeros_like(like).uniform_(0, 1, generator=generator)
+    return -torch.log((-torch.log(uniform.clamp(1e-20))).clamp(1e-20))
+
+
+def _cells(order: str, t: float, streams: int) -> tuple[slice, int]:
+    """Codebooks that a step works on, and the stage's number (0 in "joint")."""
+    if order == "joint":
+        return slice(0, streams), 0
+    stage = min(int(t), streams - 1)
+    return slice(stage, stage + 1), stage
+
+
+def _falling(t: float, s: float) -> float:
+    """Factor of the noise: 1 at the first of S = 1 / (s - t) steps, 0 at the last, linear between."""
+    return 1 - t / (1 - (s - t)) if s - t < 1 else 0.0
+
+
+def _counts(made: Tensor, hidden: Tensor, s: float) -> Tensor:
+    """Number of cells to hide after a step, for each clip [B]; see the formula of the module."""
+    share = torch.cos(torch.tensor(s, dtype=torch.float32) * math.pi / 2)
+    return torch.minimum((made * share).floor().long(), hidden - 1).clamp(min=1)
+
+
+def _least_sure(confidence: Tensor, counts: Tensor, span: int) -> Tensor:
+    """Choose the `counts` cells of each row with the lowest confidence: bool [B, L'].
+
+    With a span, neighbouring cells share the confidence of the surest of them.
+    """
+    if span > 1:
+        whole = torch.nn.functional.pad(confidence, (0, -confidence.shape[1] % span), value=-math.inf)
+        best = whole.unflatten(1, (-1, span)).amax(2, keepdim=True).expand(-1, -1, span).flatten(1)
+        confidence = torch.where(confidence.isinf(), confidence, best[:, : confidence.shape[1]])
+    places = confidence.argsort(dim=1, stable=True).argsort(dim=1)
+    return (places < counts[:, None]) & ~confidence.isinf()

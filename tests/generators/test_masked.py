@@ -1,0 +1,210 @@
+"""Masked generation: the schedule, the masks, and the sampler beside loops and beside diffusers' MaskGIT."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from minigen.engine.errors import MinigenError
+from minigen.generators.denoiser import Denoiser, DenoiserConfig
+from minigen.generators.iterate import iterate
+from minigen.generators.masked import (
+    MaskSampler,
+    cosine_counts,
+    gumbel,
+    mask_jointly,
+    mask_stage,
+    stage_steps,
+    window,
+)
+
+V, K, T = 30, 4, 12
+LISTED = [796, 784, 765, 739, 705, 665, 618, 565, 507, 444, 377, 306, 232, 156, 78, 0]
+
+
+def seed(number: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+def hidden_clip(rows: int = 2, frames: int = T) -> torch.Tensor:
+    return torch.full((rows, K, frames), V)
+
+
+@pytest.fixture(scope="module")
+def model() -> Denoiser:
+    torch.manual_seed(0)
+    config = DenoiserConfig(num_codebooks=K, codebook_size=V, width=16, layers=2, heads=2, ffn=24, memory_width=8)
+    return Denoiser(config)
+
+
+# the schedule
+
+
+def test_the_counts_of_sixteen_steps_over_four_seconds():
+    assert cosine_counts(16, 800) == LISTED
+
+
+@pytest.mark.parametrize("steps, cells", [(1, 1), (1, 9), (7, 7), (16, 20), (5, 800), (64, 800)])
+def test_every_step_decides_a_cell_and_the_last_one_the_rest(steps, cells):
+    counts = [cells, *cosine_counts(steps, cells)]
+    assert len(counts) == steps + 1 and counts[-1] == 0
+    assert all(before > after for before, after in pairwise(counts))
+
+
+@pytest.mark.parametrize("steps, cells", [(0, 5), (6, 5), (-1, 5)])
+def test_a_schedule_without_steps_or_with_more_steps_than_cells_is_refused(steps, cells):
+    with pytest.raises(MinigenError, match=f"{steps} steps for {cells} cells"):
+        cosine_counts(steps, cells)
+
+
+def test_the_first_stage_takes_two_fifths_of_the_steps():
+    assert stage_steps(20, 4) == [8, 4, 4, 4] and stage_steps(50, 4) == [20, 10, 10, 10]
+    assert stage_steps(4, 4) == [1, 1, 1, 1] and stage_steps(9, 1) == [9] and sum(stage_steps(17, 4)) == 17
+    with pytest.raises(MinigenError, match="3 steps for 4 stages"):
+        stage_steps(3, 4)
+
+
+# the masks of training
+
+
+def test_joint_masks_hide_the_cosine_of_a_uniform_share():
+    masks = mask_jointly(torch.zeros(4000, K, T, dtype=torch.long), np.random.default_rng(0))
+    shares = masks.flatten(1).float().mean(1)
+    assert masks.dtype == torch.bool and (shares > 0).all()
+    assert abs(shares.mean() - 2 / math.pi) < 0.02
+    below_half = (shares <= 0.5).float().mean()  # cos(pi u / 2) <= 1/2 where u >= 2/3
+    assert abs(below_half - 1 / 3) < 0.03
+    assert (masks.float().mean(0) - masks.float().mean()).abs().max() < 0.05, "some cells are hidden more often"
+
+
+@pytest.mark.parametrize("stage", range(K))
+def test_a_stage_gives_the_coarser_codebooks_and_hides_the_finer_ones(stage):
+    masks = mask_stage(torch.zeros(500, K, T, dtype=torch.long), stage, np.random.default_rng(0))
+    assert not masks[:, :stage].any() and masks[:, stage + 1 :].all()
+    assert 0.6 < masks[:, stage].float().mean() < 0.75 and masks[:, stage].any(1).all()
+
+
+def test_a_stage_hides_spans():
+    masks = mask_stage(torch.zeros(300, 1, 60, dtype=torch.long), 0, np.random.default_rng(0), span=3)[:, 0]
+    for row in masks[:, :-3].tolist():
+        runs = "".join("x" if cell else " " for cell in row).split()
+        assert all(len(run) >= 3 for run in runs[:-1])  # the last run may be cut by the end of the row
+
+
+def test_the_same_rng_hides_the_same_cells():
+    codes = torch.zeros(3, K, T, dtype=torch.long)
+    for hide in (mask_jointly, lambda codes, rng: mask_stage(codes, 1, rng)):
+        first, again, other = (hide(codes, np.random.default_rng(number)) for number in (0, 0, 1))
+        assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+# the sampler
+
+
+def by_loops(state, known, t, s, logits, draw, noise):
+    """A joint step for one clip, cell by cell; `draw` gives the drawn codes and the Gumbel noise."""
+    codes, gumbels = draw
+    cells = [(k, f) for k in range(K) for f in range(T)]
+    hidden = [cell for cell in cells if state[cell] == V]
+    total = sum(known[cell].item() == V for cell in cells)
+    new, sure = state.clone(), {}
+    for number, (k, f) in enumerate(cells):
+        if (k, f) in hidden:
+            new[k, f] = codes[number]
+            probability = logits[k, f].softmax(-1)[codes[number]].item()
+            sure[k, f] = math.log(probability) + noise * gumbels[number].item()
+    if s < 1:
+        share = torch.cos(torch.tensor(s) * math.pi / 2).item()
+        count = max(1, min(len(hidden) - 1, math.floor(total * share)))
+        for cell in sorted(sure, key=sure.get)[:count]:
+            new[cell] = V
+    return new
+
+
+def test_a_step_is_that_of_plain_loops():
+    sampler, known = MaskSampler(mask=V, noise=2.0), hidden_clip(1)
+    known[0, 1, 3:6] = 7
+    state, steps = known.clone(), 5
+    for number, (t, s) in enumerate(pairwise(sampler.times(steps, known))):
+        logits = 2 * torch.randn(1, K, T, V, generator=seed(number))
+        chance = seed(100 + number)
+        codes = torch.multinomial(logits.softmax(-1).view(-1, V), 1, generator=chance).flatten()
+        gumbels = gumbel(torch.empty(1, K * T), chance).flatten()
+        wanted = by_loops(state[0], known[0], t, s, logits[0], (codes, gumbels), 2.0 * (1 - number / (steps - 1)))
+        state = sampler.step(state, known, t, s, logits, seed(100 + number))
+        assert torch.equal(state[0], wanted)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 12, 16])
+@pytest.mark.parametrize("noise", [0.0, 4.5])
+def test_every_step_is_that_of_diffusers(steps, noise):
+    schedulers = pytest.importorskip("diffusers")
+    theirs = schedulers.AmusedScheduler(mask_token_id=V)
+    theirs.set_timesteps(steps, (noise, 0.0))
+    sampler, known, ours, other = MaskSampler(mask=V, noise=noise), hidden_clip(), seed(3), seed(3)
+    state, flat = known.clone(), known.flatten(1)
+    for number, (t, s) in enumerate(pairwise(sampler.times(steps, known))):
+        logits = 2 * torch.randn(2, K, T, V, generator=seed(number))
+        state = sampler.step(state, known, t, s, logits, ours)
+        flat = theirs.step(logits.flatten(1, 2), theirs.timesteps[number], flat, generator=other).prev_sample
+        assert torch.equal(state.flatten(1), flat)
+
+
+@pytest.mark.parametrize("order, steps", [("joint", 6), ("stages", 8)])
+def test_known_cells_never_change_and_each_cell_is_decided_once(model, order, steps):
+    sampler, known = MaskSampler(mask=V, order=order), hidden_clip()
+    known[:, :, :5] = torch.randint(0, V, (2, K, 5), generator=seed())
+    seen = [known]
+    made = iterate(model, sampler, known, steps=steps, generator=seed(), each=lambda state: seen.append(state.clone()))
+    assert len(seen) == steps + 1 and not (made.state == V).any()
+    for before, after in pairwise(seen):
+        decided = before != V
+        assert torch.equal(after[decided], before[decided])
+
+
+def test_a_joint_run_hides_as_many_cells_as_the_schedule_says(model):
+    counts = []
+    known = hidden_clip()
+    iterate(model, MaskSampler(mask=V), known, steps=7, generator=seed(),
+            each=lambda state: counts.append((state == V).flatten(1).sum(1).tolist()))  # fmt: skip
+    assert counts == [[count] * 2 for count in cosine_counts(7, K * T)]
+
+
+def test_stages_finish_a_codebook_before_the_next_one(model):
+    hidden = []
+    iterate(model, MaskSampler(mask=V, order="stages", span=2), hidden_clip(), steps=12, generator=seed(),
+            each=lambda state: hidden.append((state == V).any(2).all(0).tolist()))  # fmt: skip
+    assert all(not any(row[:k]) for row in hidden for k in range(K) if row[k] and k and not row[k - 1])
+    finished = [next(i for i, row in enumerate(hidden) if not row[k]) for k in range(K)]
+    assert finished == sorted(finished) and len(set(finished)) == K and finished[-1] == 11
+
+
+def test_one_step_is_a_parallel_draw(model):
+    state = iterate(model, MaskSampler(mask=V), hidden_clip(), steps=1, generator=seed(5)).state
+    with torch.no_grad():
+        logits = model.eval()(hidden_clip())
+    drawn = torch.multinomial(logits.softmax(-1).view(-1, V), 1, generator=seed(5)).view(2, K, T)
+    assert torch.equal(state, drawn)
+
+
+def test_temperature_zero_takes_the_most_likely_codes(model):
+    sampler = MaskSampler(mask=V, temperature=0.0, noise=0.0)
+    first, second = (iterate(model, sampler, hidden_clip(), steps=4, generator=seed(n)).state for n in (0, 1))
+    assert torch.equal(first, second)
+
+
+def test_the_finer_stages_see_five_frames_to_either_side():
+    sampler, state = MaskSampler(mask=V, order="stages"), hidden_clip(frames=20)
+    assert sampler.attend(state, 0.5) is None
+    for number, row in enumerate(sampler.attend(state, 1.0).tolist()):
+        assert [i for i, seen in enumerate(row) if seen] == list(range(max(0, number - 5), min(20, number + 6)))
+    assert MaskSampler(mask=V).attend(state, 0.9) is None and window(3).all()
+
+
+@pytest.mark.parametrize("wrong, says", [({"order": "random"}, "order"), ({"temperature": -1.0}, "temperature"),
+                                         ({"noise": math.inf}, "noise"), ({"span": 0}, "span")])  # fmt: skip
+def test_impossible_samplers_are_refused(wrong, says):
+    with pytest.raises(MinigenError, match=says):
+        MaskSampler(mask=V, **wrong)
