@@ -1,14 +1,13 @@
-"""Limits, said before they bite: what a job will need is compared with what there is, before any of it is taken.
+"""Memory, disk and time that a job will take, compared with what is free before the job starts.
 
-    config.json --check_config--> numbers within reason --check_model--> parameters, counted without making them
-    a job       --Requirements--> "5.3 M parameters, 0.4 GB of memory (21 GB free), ..."  or a refusal, on one line
+    config.json --check_config--> numbers in range --check_model--> number of parameters, without allocating them
+    a job       --Requirements--> "5.3 M parameters, 0.4 GB of memory (21 GB free), ..."  or a one-line refusal
 
-A config may come from anywhere, and one digit too many asks for a terabyte. PyTorch's "meta" device makes modules whose
-tensors have shapes and no memory: the model is built there first and weighed.
+A config may come from anywhere, and one digit too many asks for a terabyte. A module built on PyTorch's "meta" device
+has tensors with shapes but without memory, so the size of a model is known before it is allocated.
 """
 
 import math
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -16,23 +15,23 @@ from pathlib import Path
 
 from minigen.engine.errors import MinigenError
 
-MOST = 2**20  # of any size in a config: no model has layers a million wide, and loops over more would not end
-MOST_PARTS = 1024  # of what is built one by one: layers, codebooks, heads
-PARTS = ("layers", "blocks", "heads", "num_codebooks", "parts", "depth")
+MAX_SIZE = 2**20  # upper limit of every size in a config: wider layers do not exist
+MAX_COUNT = 1024  # upper limit of what is built one by one in a loop
+COUNTS = ("layers", "blocks", "heads", "num_codebooks", "parts", "depth")
 BYTES = 4  # a float32
-PIECES = 3 * BYTES * 2**21  # of logits, a few of which `minigen.loss` holds at a time on a processor
+PIECES = 3 * BYTES * 2**21  # bytes of the pieces of logits that `minigen.loss` holds at a time on a CPU
 
 
 def check_config(config: object) -> None:
-    """Every number of a config (a dataclass) lies within reason: sizes up to 2^20, at most 1024 layers, finite rates.
+    """Check the numbers of a config (a dataclass): sizes up to 2^20, at most 1024 layers, finite rates.
 
     Raises:
-        MinigenError: one does not, or has another type than its default.
+        MinigenError: a value is out of range, or has another type than its default.
     """
     for field in fields(config):
         value, kind = getattr(config, field.name), type(field.default)
         if kind is int:
-            most = MOST_PARTS if field.name in PARTS else MOST
+            most = MAX_COUNT if field.name in COUNTS else MAX_SIZE
             if type(value) is not int or not 1 <= value <= most:
                 raise MinigenError(f"{field.name} is {_short(value)}. Give a whole number from 1 to {most:,}.")
         elif kind is float and not (type(value) in (int, float) and math.isfinite(value)):
@@ -42,12 +41,12 @@ def check_config(config: object) -> None:
 
 
 def check_model(build: Callable, what: str, copies: int = 1) -> int:
-    """Weigh the model that `build()` would make, without making it; returns its parameters.
+    """Number of parameters of the model that `build()` would make; no memory is allocated for them.
 
-    copies: how many times the weights will be in memory.
+    what: name of the model in the error. copies: how many times the weights will be in memory.
 
     Raises:
-        MinigenError: they do not fit into the memory that is free.
+        MinigenError: the weights do not fit into the free memory.
     """
     import torch
 
@@ -59,7 +58,10 @@ def check_model(build: Callable, what: str, copies: int = 1) -> int:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a job is expected to take. memory and disk in bytes, seconds of time; 0 where it is not worth a word."""
+    """Expected requirements of a job; 0 for what need not be mentioned.
+
+    what: name of the job. memory, disk: bytes. seconds: duration. folder: whose disk is used.
+    """
 
     what: str
     parameters: int = 0
@@ -79,7 +81,7 @@ class Requirements:
         return f"{self.what}: {', '.join(parts)}"
 
     def check(self) -> None:
-        """Stop where it cannot fit.
+        """Compare with the free memory and disk.
 
         Raises:
             MinigenError: more memory or disk is needed than is free.
@@ -95,51 +97,53 @@ class Requirements:
 
 
 def training_memory(parameters: int, layers: int, width: int, ffn: int, rows: int, steps: int) -> int:
-    """Bytes that a training step takes: seven copies of the weights, and what the way back needs of the way there.
+    """Memory of a training step in bytes: seven copies of the weights, and the activations kept for the backward pass.
 
-    Weights, gradients, AdamW's two moments (Muon has one, and another while it works), their average, the copy that is
-    validated, and one to spare: 7 · 4 bytes a parameter.
-    For each of `rows` · `steps` positions 20 vectors of `width` and 3 of `ffn` in each layer, in float32. Weights of
-    attention are not among them, the fused kernel never keeps them; nor logits but for the pieces of `minigen.loss`.
-    docs/scaling.md compares this with the measured peak of a process.
+        4 · (7 · parameters + rows · steps · layers · (20 · width + 3 · ffn)) + pieces of logits
+
+    The seven copies: weights, gradients, AdamW's two moments (Muon has one, and one more while it works), their moving
+    average, the copy that is validated, and one to spare. Activations: 20 vectors of `width` and 3 of `ffn` for each of
+    `rows` · `steps` positions in each layer, in float32. Attention weights are not among them, since the fused kernel
+    does not store them. docs/scaling.md compares this with the measured peak of a process.
     """
     return BYTES * (7 * parameters + rows * steps * layers * (20 * width + 3 * ffn)) + PIECES
 
 
 def recipe_requirements(what: str, parameters: int, held: float, minutes: float, folder: str | Path) -> Requirements:
-    """What one of the trainings of `minigen.recipes` will take, in `minutes` of training proper.
+    """Requirements of a training of `minigen.recipes` that runs for `minutes`.
 
-    Memory: weights, gradients and AdamW's two moments (16 bytes a parameter) and `held` bytes of clips, without what a
-    step makes on its way. Disk: two checkpoints of 12 bytes a parameter, the old one and the new.
+    Memory: weights, gradients and AdamW's two moments (16 bytes a parameter), and `held` bytes of clips; activations
+    are not counted. Disk: the old checkpoint and the new one, of 12 bytes a parameter each.
     """
-    return Requirements(
-        what, parameters, 4 * BYTES * parameters + held, 2 * 3 * BYTES * parameters, 60 * minutes, Path(folder)
-    )
+    memory = 4 * BYTES * parameters + held
+    disk = 2 * 3 * BYTES * parameters
+    return Requirements(what, parameters, memory, disk, 60 * minutes, Path(folder))
 
 
-def announce(need: Requirements, progress: bool = True) -> None:
-    """Say what a long job will take before it begins; one that cannot fit does not begin.
+def announce(requirements: Requirements, progress: bool = True) -> None:
+    """Print what a long job will take, if `progress`; raise if it cannot fit.
 
     Raises:
         MinigenError: as `Requirements.check`.
     """
-    need.check()
+    requirements.check()
     if progress:
-        print(need, flush=True)
+        print(requirements, flush=True)
 
 
 def memory_free() -> float:
-    """Bytes of memory that a new job may take: what the system calls available, within a container's own limit."""
-    free = _number_after("/proc/meminfo", "MemAvailable:") * 1024
-    if not free and hasattr(os, "sysconf"):
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit, used = (_number_after(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    used -= _number_after("/sys/fs/cgroup/memory.stat", "inactive_file")  # files read before: given up when needed
-    return min(free or math.inf, limit - used if limit else math.inf)
+    """Bytes of memory that a new job may take: what the system calls available, within the limit of a container."""
+    import psutil
+
+    limit = _number("/sys/fs/cgroup/memory.max")
+    used = _number("/sys/fs/cgroup/memory.current")
+    used -= _number("/sys/fs/cgroup/memory.stat", "inactive_file ")  # cached files, which the kernel frees when needed
+    available = psutil.virtual_memory().available
+    return min(available, limit - used) if limit else available
 
 
 def fast_bf16() -> bool:
-    """Whether this processor (or GPU) multiplies bfloat16 natively; elsewhere it would be slower than float32."""
+    """Whether this GPU or CPU multiplies bfloat16 natively; otherwise bfloat16 is slower than float32."""
     import torch
 
     if torch.cuda.is_available():
@@ -148,34 +152,38 @@ def fast_bf16() -> bool:
 
 
 def disk_free(folder: str | Path) -> float:
-    """Bytes that the disk of a folder (or of the nearest one that is there) can take."""
-    places = (Path(folder).absolute(), *Path(folder).absolute().parents)
-    return shutil.disk_usage(next(place for place in places if place.is_dir())).free
+    """Free bytes on the disk of a folder; of its nearest existing parent if it does not exist."""
+    folder = Path(folder).absolute()
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.is_dir())).free
 
 
 def amount(value: float) -> str:
-    """A number of things for a person: 5300000 -> "5.3 M"."""
+    """A number with a unit prefix: 5300000 -> "5.3 M"."""
     for power, sign in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if value >= 10**power:
-            return f"{value / 10**power:.{1 if value < 10 ** (power + 1) else 0}f} {sign}"
+            decimals = 1 if value < 10 ** (power + 1) else 0
+            return f"{value / 10**power:.{decimals}f} {sign}"
     return f"{value:.0f} "
 
 
 def duration(seconds: float) -> str:
-    """A time for a person: seconds, minutes or hours."""
+    """A duration in seconds, minutes or hours: 600 -> "10 min"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _number_after(file: str, word: str = "") -> int:
-    """The first whole number of a file, or of its line that begins with `word`; 0 where there is none."""
+def _number(file: str, key: str = "") -> int:
+    """The whole number in a file, or in its line that starts with `key`; 0 if there is none."""
     try:
         lines = Path(file).read_text().splitlines()
     except OSError:
         return 0
-    found = next((line.removeprefix(word).split() for line in lines if line.startswith(word)), [])
-    return int(found[0]) if found and found[0].isdigit() else 0
+    for line in lines:
+        words = line.removeprefix(key).split()
+        if line.startswith(key) and words and words[0].isdigit():
+            return int(words[0])
+    return 0
 
 
 def _short(value: object) -> str:

@@ -3,7 +3,9 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -152,14 +154,20 @@ def test_what_is_free_is_measured(tmp_path):
     assert 1e6 < memory_free() < 1e14 and 1e6 < disk_free(tmp_path / "not" / "there") < 1e17
 
 
-def test_files_that_were_read_do_not_count_as_used_memory(monkeypatch):
-    told = {("/proc/meminfo", "MemAvailable:"): 2**30, ("/sys/fs/cgroup/memory.max", ""): 8 * 2**30}
-    told |= {
-        ("/sys/fs/cgroup/memory.current", ""): 7 * 2**30,
-        ("/sys/fs/cgroup/memory.stat", "inactive_file"): 3 * 2**30,
-    }
-    monkeypatch.setattr(resources, "_number_after", lambda file, word="": told[file, word])
-    assert memory_free() == 4 * 2**30
+@pytest.mark.parametrize(("available", "free"), [(2**40, 4 * 2**30), (2**30, 2**30)])
+def test_the_limit_of_a_container_counts_and_files_that_were_read_are_not_used_memory(monkeypatch, available, free):
+    found = {("memory.max", ""): 8 * 2**30, ("memory.current", ""): 7 * 2**30}
+    found |= {("memory.stat", "inactive_file "): 3 * 2**30}
+    monkeypatch.setattr(resources, "_number", lambda file, key="": found[file.rpartition("/")[2], key])
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+    assert memory_free() == free
+
+
+def test_numbers_of_the_kernel_are_read_from_their_line(tmp_path):
+    (tmp_path / "stat").write_text("anon 12\ninactive_file 34\ninactive_file_x 5\n")
+    (tmp_path / "max").write_text("max\n")
+    assert resources._number(tmp_path / "stat", "inactive_file ") == 34
+    assert resources._number(tmp_path / "max") == resources._number(tmp_path / "none") == 0
 
 
 def test_memory_of_training_grows_with_everything_it_is_said_to_grow_with():
