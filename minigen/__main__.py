@@ -1,4 +1,4 @@
-"""`python -m minigen` is the command `minigen`."""
+"""`python -m minigen` runs the command line, as `minigen` does."""
 
 import sys
 

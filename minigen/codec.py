@@ -257,7 +257,7 @@ class Codec(HubModel, nn.Module):
 
         folder = find_model("codec", name)
         try:
-            config = CodecConfig(**json.loads((folder / "config.json").read_text()))
+            config = CodecConfig(**json.loads((folder / "config.json").read_text("utf-8")))
             check_model(lambda: cls(config), "the codec")
             codec = cls(config)
             codec.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})

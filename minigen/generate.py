@@ -235,7 +235,7 @@ class TextToAudio(HubModel):
 def _part_names(folder: Path) -> tuple[str, str]:
     """Names of the codec and the text encoder that a language model was trained with."""
     try:
-        parts = json.loads((folder / "pipeline.json").read_text())
+        parts = json.loads((folder / "pipeline.json").read_text("utf-8"))
         return parts["codec"], parts["text"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MinigenError(

@@ -260,6 +260,18 @@ def test_importing_the_package_loads_nothing_else():
     assert run(f"import sys, minigen.app.cli, minigen.app.doctor; print({heavy})") == "[]"
 
 
+def test_the_map_of_the_package_names_every_module_and_folder_in_order():
+    page = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text("utf-8")))
+    shown = re.findall(r"^ {4}(\w+) {2,}\S", page, re.MULTILINE)
+    found = {room(path) for path in sources()} & {*CHAIN, *FOLDERS}
+    assert [name for name in shown if name in CHAIN] == CHAIN
+    assert found <= {*shown} <= {*CHAIN, *FOLDERS}
+
+
+def test_text_files_are_read_as_utf_8_whatever_the_machine_is_set_to():
+    assert not [str(path) for path in sources() if ".read_text()" in path.read_text("utf-8")]
+
+
 def test_importing_the_chain_adds_little_to_importing_pytorch():
     """The parts that take seconds are loaded where they are used."""
     heavy = "[name for name in ('scipy', 'transformers', 'torchaudio', 'matplotlib', 'IPython') if name in sys.modules]"

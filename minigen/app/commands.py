@@ -253,7 +253,8 @@ def bench(options: Namespace) -> None:
 
     with tqdm(desc="bench", unit="part", total=6) as bar:
         run_bench(options.out, QUICK if options.quick else Sizes(), options.threads, say=lambda _: bar.update())
-    print(f"{(options.out / 'bench.md').read_text()}in {options.out / 'bench.md'} and bench.json")
+    page = options.out / "bench.md"
+    print(f"{page.read_text('utf-8')}in {page} and bench.json")
 
 
 def doctor(options: Namespace) -> int:

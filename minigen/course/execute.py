@@ -102,14 +102,14 @@ def note(name: str, taken: Taken, top: Path = ROOT) -> None:
     text = json.dumps({name: asdict(times[name]) for name in sorted(times)}, indent=1)
     write_atomically(top / TIMES, text + "\n")
     if (top / TEACHING).is_file():
-        page = (top / TEACHING).read_text()
+        page = (top / TEACHING).read_text("utf-8")
         write_atomically(top / TEACHING, TABLE.sub(lambda _: time_table(times), page))
 
 
 def read_times(top: Path = ROOT) -> dict[str, Taken]:
     """Name of a notebook ("00_first_sound", "solutions/00_first_sound") -> what it took when it was last run."""
     path = top / TIMES
-    return {name: Taken(**row) for name, row in json.loads(path.read_text()).items()} if path.is_file() else {}
+    return {name: Taken(**row) for name, row in json.loads(path.read_text("utf-8")).items()} if path.is_file() else {}
 
 
 def time_table(times: dict[str, Taken]) -> str:

@@ -53,7 +53,7 @@ def ready() -> None:
 
 def missing_libraries() -> dict[str, str]:
     """Name -> requirement of each library of pyproject.toml that a notebook needs and that is not installed."""
-    listed = tomllib.loads(PROJECT.read_text())["project"]["dependencies"]
+    listed = tomllib.loads(PROJECT.read_text("utf-8"))["project"]["dependencies"]
     asked = {re.match(r"[\w-]+", line)[0]: line for line in listed}
     missing = {name: line for name, line in asked.items() if name not in NOT_HERE and not _version(name)}
     if "torchaudio" in missing and _version("torch"):

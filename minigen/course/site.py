@@ -81,7 +81,7 @@ def build_site(out: Path = OUT, top: Path = ROOT) -> Path:
             bar = _bar(page, pages[i - 1] if i else None, pages[i + 1] if i + 1 < len(pages) else None, known)
             write_atomically(out / page.target, notebook_html(top / page.source, page, bar, known))
     for page in docs:
-        body = _markdown((top / page.source).read_text())
+        body = _markdown((top / page.source).read_text("utf-8"))
         write_atomically(out / page.target, _plain(page, relink(body, page, known), _bar(page, None, None, known)))
     write_atomically(out / "index.html", _index(lessons, docs, known))
     return out / "index.html"
@@ -95,14 +95,16 @@ def find_pages(top: Path) -> tuple[list[Page], list[Page], list[Page]]:
         raise MinigenError(f"no notebooks in {top / 'notebooks'}. Run this where the repository is.")
     docs = []
     for path in sorted((top / "docs").glob("*.md")):
-        title = path.read_text().lstrip("# ").split("\n", 1)[0]
+        title = path.read_text("utf-8").lstrip("# ").split("\n", 1)[0]
         docs.append(Page(f"docs/{path.name}", f"docs/{path.stem}.html", title))
     return lessons, solutions, docs
 
 
 def _notebook_page(top: Path, path: Path) -> Page:
     source = path.relative_to(top).as_posix()
-    opening = next((c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown"), {"source": ""})
+    opening = next(
+        (c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "markdown"), {"source": ""}
+    )
     paragraphs = "".join(opening["source"]).split("\n\n")
     title = paragraphs[0].lstrip("# ") or path.stem
     about = " ".join(paragraphs[1].split()) if len(paragraphs) > 1 else ""
@@ -241,7 +243,7 @@ def lab_style() -> str:
     for folder in TemplateExporter(template_name="lab").template_paths:
         static = Path(folder) / "static"
         if (static / "index.css").is_file():
-            return (static / "index.css").read_text() + (static / "theme-light.css").read_text()
+            return (static / "index.css").read_text("utf-8") + (static / "theme-light.css").read_text("utf-8")
     raise MinigenError(
         "nbconvert brings no style for notebooks. Install it again: pip install --force-reinstall nbconvert"
     )

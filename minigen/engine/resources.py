@@ -176,7 +176,7 @@ def duration(seconds: float) -> str:
 def _number(file: str, key: str = "") -> int:
     """The whole number in a file, or in its line that starts with `key`; 0 if there is none."""
     try:
-        lines = Path(file).read_text().splitlines()
+        lines = Path(file).read_text("utf-8").splitlines()
     except OSError:
         return 0
     for line in lines:

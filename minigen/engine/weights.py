@@ -35,7 +35,7 @@ def read_config(folder: Path) -> dict:
     """
     path = folder / "config.json"
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         reason = "is not JSON" if isinstance(error, ValueError) else "cannot be read"
         raise MinigenError(f"{path} {reason} ({one_line(error)}). Copy or write it again.") from error
@@ -70,7 +70,7 @@ def _table(folder: Path) -> Iterator[tuple[Path, str]]:
     """The file and the name of every tensor."""
     shards = [WEIGHTS]
     if not (folder / WEIGHTS).is_file():
-        shards = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        shards = sorted(set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values()))
     for file in (folder / shard for shard in shards):
         with safe_open(file, "pt") as opened:
             names = list(opened.keys())

@@ -177,7 +177,7 @@ def _prepare(folder: Path, seed: int, seconds: float) -> None:
     for place in (folder, folder / "audio"):
         remove_stale_parts(place)
     try:
-        found = json.loads(note.read_text())
+        found = json.loads(note.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise MinigenError(f"{note} is damaged ({error}). Remove {folder} or name another folder.") from error
     if found != recipe:

@@ -267,7 +267,7 @@ class Study:
         """As `_train`, of a model that lies in data/lm with its settings and its log."""
         folder = find_lm(task.model)
         lm = AudioLM.from_pretrained(folder).to(device())
-        return lm, json.loads((folder / SETTINGS_FILE).read_text()), read_rows(folder / "log.csv")[-1]
+        return lm, json.loads((folder / SETTINGS_FILE).read_text("utf-8")), read_rows(folder / "log.csv")[-1]
 
     def _new_model(self, seed: int) -> AudioLM:
         """The model before training: the same weights for the same seed in every task."""

@@ -200,7 +200,7 @@ def write_summary(text: str, page: str | Path) -> None:
     """Put the summary between its marks in a page; one that has no marks, or is not there, stays as it is."""
     page = Path(page)
     if page.is_file():
-        before = page.read_text()
+        before = page.read_text("utf-8")
         after = PLACE.sub(lambda _: text, before)
         if after != before:
             write_atomically(page, after)

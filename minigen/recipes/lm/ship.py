@@ -68,7 +68,7 @@ def _row(name: str, results: Results) -> dict | None:
 def card(name: str, folder: Path, results: Results) -> str:
     """The model card in Markdown; every figure is of the model's files, its log or the rows of the study."""
     lm, config, row = AudioLM.from_pretrained(folder), results.config, _row(name, results)
-    settings, log = json.loads((folder / SETTINGS_FILE).read_text()), read_rows(folder / "log.csv")
+    settings, log = json.loads((folder / SETTINGS_FILE).read_text("utf-8")), read_rows(folder / "log.csv")
     curve = [[int(r["step"]), round(float(r["valid"]), 3), round(float(r["valid_no_text"]), 3)] for r in log]
     clips = split_sizes(CLIPS)["train"]
     chosen = " The weight of the regulariser is the one that the study chose." if settings["similarity"] else ""
