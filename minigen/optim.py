@@ -1,33 +1,39 @@
-"""How the weights move: the settings of a training, the rate over its steps, which weights decay, and their average.
+"""Optimisation: the learning rate, Muon and AdamW, and the average of the weights.
 
-    rate        .-""-.                     average   e <- d e + (1 - d) w    every few steps; what is kept is e
-               /      "-._
-      warm-up /           "-- a twentieth
+    gradients --> Muon   matrices inside the layers            --.
+              --> AdamW  embeddings, heads, projections, gains --+--> weights --Ema--> averaged weights: the result
 
-The matrices of the layers are moved by Muon (`minigen.optim`), everything else (embeddings, heads, gains, biases) by
-AdamW with betas 0.9 and 0.95. AudioGen (arXiv 2209.15352, section 4) has AdamW for all; the rest is as there: weight
-decay 0.1, gradients clipped at 1.0, an average of 0.99 every ten steps. The schedule is shorter, a cosine instead of an
-inverse root.
+The module holds, in this order:
 
-Muon: an optimiser for matrices, which moves all directions of a matrix equally far.
+    learning_rate      linear warm-up, then half a cosine down to a twentieth of the peak
+    Muon               the optimiser for matrices
+    make_optimizers    which parameter belongs to which optimiser, and which ones decay
+    Ema                exponential moving average of the weights
 
-    gradient g [R, C] --mean over steps--> n [R, C] --orthogonalize--> U V^T --times the rate--> taken from W [R, C]
+AudioGen (arXiv 2209.15352, section 4) trains everything with AdamW, betas 0.9 and 0.95, weight decay 0.1, gradients
+clipped at norm 1.0, an average of 0.99 taken every ten steps, and an inverse-square-root schedule. Here the matrices
+inside the layers go to Muon, which needs fewer steps (docs/speed.md has the measurement), and the schedule is a cosine,
+because the trainings are short. The rest is as in AudioGen.
 
-A gradient of a matrix is mostly a few directions: of its singular values n = U S V^T, a handful are large. AdamW scales
-every entry by itself and keeps that. Muon sets all singular values to about 1, so that the rare directions, which hold
-what is learnt late, move as far as the loud ones:
+Muon moves a matrix equally far in all directions:
 
-    m <- μ m + (1 - μ) g                     the mean, over about 1 / (1 - μ) steps
-    n  = μ m + (1 - μ) g                     looked at one step ahead (Nesterov)
+    gradient g [R, C] --mean over steps--> n [R, C] --orthogonalize--> U V^T --times the rate--> subtracted from W
+
+The singular value decomposition n = U S V^T of a gradient has a few large singular values. AdamW scales each entry by
+itself and keeps that imbalance. Muon sets all singular values to about 1, so that directions with small gradients are
+learnt as fast as those with large ones:
+
+    m <- μ m + (1 - μ) g                     mean over about 1 / (1 - μ) steps
+    n  = μ m + (1 - μ) g                     the mean one step ahead (Nesterov)
     W <- W - rate (0.2 √max(R, C) · orthogonalize(n) + λ W)
 
-An orthogonal R x C matrix has entries of rms 1 / √max(R, C). With the factor in front, an update has an rms of about
-0.2, as AdamW's have, so both take the same rate.
+An orthogonal R x C matrix has entries of rms 1 / √max(R, C). With the factor 0.2 √max(R, C) an update has an rms of
+about 0.2, as AdamW's updates have, so both optimisers take the same rate.
 
 Sources: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), the method; Liu et al.,
-"Muon is Scalable for LLM Training" (arXiv 2502.16982), equation 4, the factor and the decay. `torch.optim.Muon` is the
-same with adjust_lr_fn="match_rms_adamw", in bfloat16 and one matrix at a time, which on a processor without bfloat16
-takes ten times as long as the rest of the step; here matrices of one shape go together, in the type that they have.
+"Muon is Scalable for LLM Training" (arXiv 2502.16982), equation 4, the factor and the decay. `torch.optim.Muon` with
+adjust_lr_fn="match_rms_adamw" computes the same in bfloat16, one matrix at a time. On a processor without bfloat16 that
+takes ten times as long as the rest of the step, so this version stacks matrices of one shape and keeps their type.
 
 Symbols: W weights · g gradient · m mean · μ `momentum` · λ `weight_decay` · R rows · C columns · U, V singular vectors
 """
@@ -40,43 +46,65 @@ from torch import Tensor, nn
 
 from minigen.engine.settings import TrainConfig
 
-QUINTIC = (3.4445, -4.7750, 2.0315)  # K. Jordan's: small singular values rise fastest, all end near 1
+QUINTIC = (3.4445, -4.7750, 2.0315)  # K. Jordan's coefficients: small singular values rise fastest, all end near 1
 ROUNDS = 5
 LIKE_ADAMW = 0.2  # rms of AdamW's updates, as measured in arXiv 2502.16982
 
 
+# the schedule
+
+
+def cosine(share: float, floor: float = 0.0) -> float:
+    """Half a cosine: 1 at `share` 0, `floor` from `share` 1 on."""
+    return floor + (1 - floor) * (0.5 + 0.5 * math.cos(math.pi * min(share, 1.0)))
+
+
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine from `learning_rate` down to a twentieth of it."""
+    """Learning rate of a step, counted from 0: linear warm-up, then half a cosine down to a twentieth of the peak."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     share = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.learning_rate * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))))
+    return config.learning_rate * cosine(share, floor=0.05)
+
+
+def recipe_rate(share: float) -> float:
+    """Learning rate of a recipe as a factor of its peak: rises over the first 5 % of the budget, then a cosine to 0."""
+    return min(1, (share + 0.002) / 0.05) * cosine(share)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every group; a group's "share", if it has one, is a factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("share", 1.0)
+
+
+# Muon
 
 
 def orthogonalize(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
-    """The nearest matrix whose singular values are all about 1: U S V^T -> U S' V^T, matrices [..., R, C].
+    """Set all singular values to about 1 and keep the singular vectors: U S V^T -> U S' V^T, matrices [..., R, C].
 
-    No singular values are computed. Each round takes X to a X + b (X X^T) X + c (X X^T)² X, which leaves U and V alone
-    and every singular value s at a s + b s³ + c s⁵; after five rounds those above 0.002 of the matrix' norm lie between
-    0.68 and 1.21.
+    No decomposition is computed. Each round maps X to a X + b (X X^T) X + c (X X^T)² X. This keeps U and V, and maps
+    every singular value s to a s + b s³ + c s⁵. After five rounds, singular values above 0.002 of the matrix' norm lie
+    between 0.68 and 1.21.
     """
     a, b, c = QUINTIC
-    wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
+    wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT  # X X^T is then the smaller product
     x = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(rounds):
-        square = x @ x.mT
+        square = x @ x.mT  # [..., R, R]
         x = a * x + (b * square + c * (square @ square)) @ x
     return x if wide is matrices else x.mT
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (formula above). For the matrices inside a network; the rest goes to AdamW.
+    """Orthogonalised momentum (formulas above), for the matrices inside a network; the other parameters need AdamW.
 
     Args:
-        matrices: parameters of two dimensions; one without a gradient keeps its value and its mean.
-        lr: the rate, as for AdamW.
-        momentum: μ.
-        weight_decay: λ.
+        matrices (list of Parameter): parameters of two dimensions. One without a gradient is not changed.
+        lr (float): learning rate, as for AdamW.
+        momentum (float): μ.
+        weight_decay (float): λ.
     """
 
     def __init__(self, matrices: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.1):
@@ -84,23 +112,24 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every matrix that has a gradient."""
+        """Update every matrix that has a gradient."""
         for group in self.param_groups:
-            alike = defaultdict(list)
+            by_shape = defaultdict(list)
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    alike[matrix.shape].append(matrix)
-            for matrices in alike.values():
-                self._move(matrices, **{name: group[name] for name in ("lr", "momentum", "weight_decay")})
+                    by_shape[matrix.shape].append(matrix)
+            for matrices in by_shape.values():
+                self._update(matrices, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _move(self, matrices: list[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
-        """Matrices of one shape, in one product."""
+    def _update(self, matrices: list[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
+        """Update n matrices of one shape [R, C] with batched products."""
         gradients = [matrix.grad for matrix in matrices]
         means = [self._mean(matrix) for matrix in matrices]
-        torch._foreach_lerp_(means, gradients, 1 - momentum)
-        updates = orthogonalize(torch.stack(torch._foreach_lerp(gradients, means, momentum)))
+        torch._foreach_lerp_(means, gradients, 1 - momentum)  # m <- μ m + (1 - μ) g
+        ahead = torch.stack(torch._foreach_lerp(gradients, means, momentum))  # [n, R, C], μ m + (1 - μ) g
+        updates = orthogonalize(ahead).unbind()
         torch._foreach_mul_(matrices, 1 - lr * weight_decay)
-        torch._foreach_add_(matrices, updates.unbind(), alpha=-lr * LIKE_ADAMW * max(matrices[0].shape) ** 0.5)
+        torch._foreach_add_(matrices, updates, alpha=-lr * LIKE_ADAMW * max(matrices[0].shape) ** 0.5)
 
     def _mean(self, matrix: nn.Parameter) -> Tensor:
         state = self.state[matrix]
@@ -109,20 +138,30 @@ class Muon(torch.optim.Optimizer):
         return state["mean"]
 
 
+# both optimisers, and the average
+
+
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices in `layers`; AdamW for the rest, of which embeddings, heads and projections decay."""
+    """Two optimisers: Muon for the matrices in `model.layers`, AdamW for all other parameters.
+
+    Of AdamW's parameters, embeddings, heads and projections decay; gains and biases do not.
+    """
     inner = [p for name, p in model.named_parameters() if name.startswith("layers.") and p.ndim == 2]
     others = [p for name, p in model.named_parameters() if not (name.startswith("layers.") and p.ndim == 2)]
     groups = [
         {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)  # one pass over memory
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
     return [Muon(inner, config.learning_rate, weight_decay=config.weight_decay), adamw]
 
 
 class Ema:
-    """Moving average of the weights. The decay grows from 0.1 to `decay`, so that short runs forget their start."""
+    """Exponential moving average of the weights: e <- d e + (1 - d) w, with d = min(decay, n / (9 + n)) at update n.
+
+    d grows from 0.1 to `decay`, so that the average of a short run does not keep the random start.
+    weights: the average, by the names of `model.state_dict()`.
+    """
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.updates = decay, 0
@@ -130,7 +169,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move every weight towards the model's."""
+        """Take the model's weights into the average."""
         self.updates += 1
         decay = min(self.decay, self.updates / (9 + self.updates))
         values = model.state_dict()

@@ -1,14 +1,18 @@
-"""Representation similarity: clips whose captions are alike should have alike representations.
+"""Similarity regulariser: clips with similar captions should have similar representations in the language model.
 
     text states  [B, N, D_text] --pool over words--> [B, D_text] --cosines--> [B, B] --.
                                                                                         (difference)^2, mean of the
     audio states [B, S, D]      --pool over time---> [B, D] -------cosines--> [B, B] --'  B (B - 1) off-diagonal pairs
 
-The text states are the frozen encoder's; the audio states are the language model's last hidden states in a training
-step in which the text of the whole batch was dropped, so that the likeness must come from the audio. Only similarities
-are compared, never the vectors themselves, so the two widths need not agree. The loss is added to the cross-entropy
-with a weight. Source: "Enhance audio generation controllability through representation similarity regularization"
+The text states come from the frozen encoder. The audio states are the language model's last hidden states in a training
+step without text (the text of the whole batch was dropped), so that their similarity comes from the audio. Only
+similarities are compared, never the vectors themselves, so the two widths need not agree. The loss is added to the
+cross-entropy with a weight (`minigen.train.CrossEntropyObjective`).
+
+Source: "Enhance audio generation controllability through representation similarity regularization"
 (arXiv 2309.08773).
+
+Symbols: B clips · N words · D_text width of the text encoder · S columns · D width of the language model
 """
 
 import torch
@@ -25,13 +29,19 @@ def similarity_loss(
     audio_mask: Tensor | None = None,
     pooling: str = "max",
 ) -> Tensor:
-    """How far the batch's audio similarities are from its text similarities: `pool`, then `similarity_loss_pooled`.
+    """Mean squared difference between the audio similarities and the text similarities of a batch.
 
-    text: [B, N, D_text] states of the text encoder; no gradient flows to them.
-    audio: [B, S, D] hidden states of the language model.
-    text_mask, audio_mask: bool [B, N] and [B, S], True = real; None where there is no padding. Padding takes no part.
-    pooling: "max" (the paper's best) or "mean".
-    Returns a scalar from 0 (all similarities agree) to 4.
+    Pools both (`pool`) and compares them (`similarity_loss_pooled`).
+
+    Args:
+        text (Tensor): [B, N, D_text] states of the text encoder; no gradient flows to them.
+        audio (Tensor): [B, S, D] hidden states of the language model.
+        text_mask (Tensor): bool [B, N], True = real; None where nothing is padded. Padding takes no part.
+        audio_mask (Tensor): bool [B, S], likewise.
+        pooling (str): "max" (the paper's best) or "mean".
+
+    Returns:
+        A scalar from 0 (all similarities agree) to 4.
 
     Raises:
         MinigenError: as `pool` and `similarity_loss_pooled`.
@@ -40,46 +50,58 @@ def similarity_loss(
 
 
 def similarity_loss_pooled(text: Tensor, audio: Tensor) -> Tensor:
-    """The loss for clips that are already pooled, one row a clip.
+    """The loss for clips that are already pooled, one row per clip.
 
         loss = 1 / (B (B - 1)) * sum over i != j of (cos(text_i, text_j) - cos(audio_i, audio_j))^2
 
-    Where a batch is split over micro-batches or processes, most pairs lie across the pieces: pool each piece,
-    concatenate the rows (or gather them, in a way that carries gradients), and call this once for the whole batch.
+    Where a batch is split over micro-batches or processes, most pairs consist of clips from two pieces. So pool each
+    piece, concatenate the rows (or gather them in a way that carries gradients, `minigen.engine.distributed`), and call
+    this once for the whole batch.
 
-    text: [B, D_text], detached here, since the encoder is frozen. audio: [B, D]. Returns a scalar.
+    Args:
+        text (Tensor): [B, D_text]; detached here, since the encoder is frozen.
+        audio (Tensor): [B, D].
+
+    Returns:
+        A scalar.
 
     Raises:
-        MinigenError: fewer than 2 clips, or not as many captions as clips.
+        MinigenError: fewer than 2 clips, or another number of captions than of clips.
     """
     if len(text) != len(audio):
         raise MinigenError(f"{len(text)} captions for {len(audio)} clips. Give one caption for each clip.")
     if len(audio) < 2:
         raise MinigenError(f"a batch of {len(audio)} has no pairs of clips to compare. Give 2 clips or more.")
-    difference = similarity_matrix(text.detach()) - similarity_matrix(audio)
-    own = torch.eye(len(audio), dtype=torch.bool, device=audio.device)  # a clip's similarity to itself says nothing
+    difference = similarity_matrix(text.detach()) - similarity_matrix(audio)  # [B, B]
+    own = torch.eye(len(audio), dtype=torch.bool, device=audio.device)  # [B, B]; a clip's similarity to itself is 1
     return difference.masked_fill(own, 0).square().sum() / (len(audio) * (len(audio) - 1))
 
 
 def similarity_matrix(pooled: Tensor) -> Tensor:
     """Cosine similarity of every row with every row: [B, D] -> [B, B] in [-1, 1].
 
-    At least float32, also inside autocast: the loss squares differences that bfloat16 would round away.
-    A row of zeros has similarity 0 to all.
+    Computed in float32 or finer, also inside autocast: the loss squares differences that bfloat16 would round to 0.
+    A row of zeros has similarity 0 to all rows.
     """
     with torch.autocast(pooled.device.type, enabled=False):
-        rows = F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)
+        rows = F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)  # [B, D], norm 1
         return rows @ rows.T
 
 
 def pool(states: Tensor, mask: Tensor | None = None, pooling: str = "max") -> Tensor:
-    """One vector for a sequence: the maximum or the mean of each channel over the real positions.
+    """Reduce a sequence of states to one vector: maximum or mean of each channel over the real positions.
 
-    states: [B, N, D]. mask: bool [B, N], True = real; None where all are. Returns [B, D].
+    Args:
+        states (Tensor): [B, N, D].
+        mask (Tensor): bool [B, N], True = real; None where all are.
+        pooling (str): "max" or "mean".
+
+    Returns:
+        Tensor [B, D].
 
     Raises:
         MinigenError: states of other dimensions or without a position, an unknown pooling, a mask of another shape or
-            type, or a row with nothing real in it.
+            type, or a row without a real position.
     """
     if states.ndim != 3 or states.shape[1] == 0:
         raise MinigenError(f"states are {list(states.shape)}. Give [B, N, D], N above 0: a vector for each position.")
@@ -88,10 +110,10 @@ def pool(states: Tensor, mask: Tensor | None = None, pooling: str = "max") -> Te
     if mask is None:
         return states.amax(dim=1) if pooling == "max" else states.mean(dim=1)
     _check_mask(states, mask)
-    padding = ~mask[..., None]
+    padding = ~mask[..., None]  # [B, N, 1]
     if pooling == "max":
         return states.masked_fill(padding, -torch.inf).amax(dim=1)
-    kind = torch.promote_types(states.dtype, torch.float32)  # a sum of float16 soon is too large for it
+    kind = torch.promote_types(states.dtype, torch.float32)  # a sum in float16 overflows
     return (states.masked_fill(padding, 0).sum(dim=1, dtype=kind) / mask.sum(dim=1, keepdim=True)).to(states.dtype)
 
 

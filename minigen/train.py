@@ -1,41 +1,62 @@
-"""Training: the loop around the step (`minigen.trainer`), which logs, validates, saves, and goes on after a break.
+"""Training: a batch of clips, with its captions or without, moves the weights a little, many times over.
 
-    tokens --batch of (seed, step)--> step --> step --> step --> ...
-                                        |        every `valid_every` steps: validate, log.csv
-                                        |        every minute, and at the end: checkpoint.safetensors
-    killed at any point: the next call takes up the last checkpoint and ends with the same weights, bit for bit
+    train()      every step:  train_step() -> gradients() -> loss.backward()
+                 every `valid_every` steps: validate, log.csv;  every minute: checkpoint.safetensors
 
-Batches depend on (seed, step) alone and so does everything else that is left to chance, so the position in the data and
-the random states are no more than the number of the step. Under `accelerate launch` the same call trains in several
-processes (`minigen.engine.distributed`); the first one logs and saves.
+    captions --frozen encoder--> memory [B, N, D_text], left out for the whole batch with probability `text_dropout`
+    codes [B, K, T] --pattern--> sequence [B, K, S] --shifted right--> model --> hidden [B, S, D] --heads--> CE
+
+The objective is an argument: an object with `batch(codes, captions, rng)` and `loss(model, **batch)` (see `Objective`).
+The usual one, `CrossEntropyObjective`, is the paper's (arXiv 2309.08773):
+
+    loss = CE(sequence | memory)                                         in a step with text
+    loss = CE(sequence) + similarity · similarity_loss(memory, hidden)   in a step without text
+
+One network thus learns p(audio | text) and p(audio), which guidance needs (AudioGen, arXiv 2209.15352, section 3.2),
+and the regulariser makes clips without text as similar to each other as their captions are.
+
+Everything random depends on (seed, step) alone. A training that is killed at any point goes on from its checkpoint and
+ends with the same weights, bit for bit (`minigen.engine.loop`). Under `accelerate launch` the same call trains in
+several processes, each on its share of every batch (`minigen.engine.distributed`). A GPU records the step once and
+replays it (`minigen.engine.cuda_graphs`).
+
+Symbols: B clips · K codebooks · T frames · S = T + max(delays) columns · V codebook size · N words · D width
 """
 
+import copy
 import csv
 import hashlib
 import io
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from torch import Tensor, nn
 
 from minigen.corpus.tokens import TokenSet
 from minigen.engine import distributed
 from minigen.engine.checkpoint import CHECKPOINT
+from minigen.engine.cuda_graphs import RecordedGradients
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import remove_stale_parts, write_atomically
-from minigen.engine.resources import Requirements, training_memory
-from minigen.lm import AudioLM
-from minigen.loss import cross_entropy
-from minigen.optim import Ema, TrainConfig, learning_rate
+from minigen.engine.files import write_atomically
+from minigen.engine.loop import Loop
+from minigen.engine.resources import Requirements, fast_bf16, training_memory
+from minigen.lm import AudioLM, AudioLMConfig, shift_right
+from minigen.loss import at_least_float32, cross_entropy, heads_cross_entropy
+from minigen.optim import Ema, TrainConfig, learning_rate, make_optimizers, set_rate
+from minigen.patterns import DelayPattern
+from minigen.regularizer import pool, similarity_loss_pooled
 from minigen.text import MAX_TOKENS, TextEncoder
-from minigen.trainer import NotFinite, Trainer
 
-__all__ = ["Ema", "TrainConfig", "Trainer", "cross_entropy", "learning_rate", "seconds_per_step", "train"]
+__all__ = ["CrossEntropyObjective", "Ema", "Objective", "TrainConfig", "Trainer", "cross_entropy", "learning_rate",
+           "seconds_per_step", "train"]  # fmt: skip
 
 SETTINGS_FILE = "training.json"
 LOG = ("step", "minutes", "lr", "frames_per_second", "loss", "similarity", "valid", "valid_no_text")
@@ -50,45 +71,65 @@ def train(
     config: TrainConfig | None = None,
     names: tuple[str, str] = ("mini", "mini"),
     progress: bool = True,
-    trainer: type[Trainer] = Trainer,
+    objective: "Objective | None" = None,
 ) -> list[dict]:
     """Train `lm` in place on tokenised clips; an interrupted run with the same folder and settings goes on.
 
     Writes to `folder`: log.csv, checkpoint.safetensors, and at the end config.json, model.safetensors (averaged
-    weights, float16) and pipeline.json, which `TextToAudio.from_pretrained(folder)` reads, and training.json, the
-    settings.
+    weights, float16), pipeline.json, which `TextToAudio.from_pretrained(folder)` reads, and training.json (settings).
 
     Args:
-        lm: the model; afterwards it holds the averaged weights, in eval mode.
-        encoder: the frozen text encoder.
-        train_set: tokenised clips to learn from.
-        valid_set: tokenised clips to measure on.
-        folder: where everything goes; where several machines train, one that all of them see.
-        config: see `TrainConfig`.
-        names: of the codec and the text encoder, for pipeline.json.
-        progress: show a bar.
-        trainer: what makes the step (`minigen.evaluation.study.variants` has others).
+        lm (AudioLM): the model; afterwards it holds the averaged weights, in eval mode.
+        encoder (TextEncoder): the frozen text encoder.
+        train_set (TokenSet): tokenised clips to learn from.
+        valid_set (TokenSet): tokenised clips to measure on.
+        folder (str or Path): output folder; several machines need one that all of them see.
+        config (TrainConfig): settings, the defaults where None.
+        names (tuple of str): names of the codec and the text encoder, for pipeline.json.
+        progress (bool): show a progress bar.
+        objective (Objective): what is minimised, `CrossEntropyObjective` where None.
 
     Returns:
-        one dict a logged step: step, loss, similarity, lr, frames_per_second, minutes, valid, valid_no_text.
+        One dict for each row of the log: step, loss, similarity, lr, frames_per_second, minutes, valid, valid_no_text.
 
     Raises:
-        MinigenError: parts that do not fit each other or the machine, no room on the disk, or a loss that is no
-            number; the last good checkpoint stays in the folder.
+        MinigenError: the parts do not fit each other or the machine, the disk is full, or the loss is not finite; the
+            last good checkpoint stays in the folder.
     """
     config, folder = config or TrainConfig(), Path(folder)
-    _check_fits(lm, train_set, encoder)
-    _check_captions(train_set, encoder)
+    check_parts(lm, train_set, encoder)
     training_requirements(lm, train_set, config, folder).check()
-    folder.mkdir(parents=True, exist_ok=True)
-    trainer, checkpoint = trainer(lm, encoder, config, fingerprint(train_set)), folder / CHECKPOINT
-    history = trainer.resume(checkpoint) if checkpoint.exists() else []
-    distributed.check_agreed("the step to go on from", trainer.step)
-    if distributed.is_first():
-        remove_stale_parts(folder)
-    if not history:
+    trainer = Trainer(lm, objective or CrossEntropyObjective(lm.config, encoder, config), config)
+    history, recent = [], []  # rows of the log; entries of the steps since the last row
+
+    def state() -> dict:
+        return {**trainer.state(), "history": history, "recent": recent}
+
+    identity = f"{config}, {lm.config}, {fingerprint(train_set)}"
+    loop = Loop(folder / CHECKPOINT, identity, state, config.steps, save_minutes=config.save_minutes,
+                progress=progress and distributed.is_first())  # fmt: skip
+    if saved := loop.resume(trainer.device):
+        trainer.load(saved)
+        history, recent = saved["history"], saved["recent"]
+    else:
         history.append({"step": 0, "minutes": 0.0, **trainer.validate(valid_set)})
-    _loop(trainer, train_set, valid_set, checkpoint, history, progress and distributed.is_first())
+
+    first_step, first_seconds = loop.step, loop.seconds
+    for _ in loop:
+        rows = clips_of_step(len(train_set), config, trainer.step)
+        try:
+            recent.append(trainer.train_step(*train_set.batch(rows)))
+        except NotFinite as error:
+            raise MinigenError(_explain(error, rows, train_set, loop.checkpoint)) from error
+        if trainer.step % config.valid_every == 0 or trainer.step == config.steps:
+            steps_per_second = (trainer.step - first_step) / (loop.elapsed() - first_seconds)
+            frames_per_second = steps_per_second * config.batch_size * train_set.codes.shape[-1]
+            row = log_row(trainer.step, loop.elapsed() / 60, frames_per_second, recent, config)
+            history.append({**row, **trainer.validate(valid_set)})
+            recent = []
+            write_log(folder / "log.csv", history)
+        loop.show(f"loss={recent[-1]['loss'] if recent else history[-1]['loss']:.3f}, valid={history[-1]['valid']:.3f}")
+
     trainer.lm.load_state_dict(trainer.ema.weights)
     trainer.lm.eval()
     if distributed.is_first():
@@ -99,65 +140,251 @@ def train(
     return history
 
 
-def _loop(
-    trainer: Trainer, train_set: TokenSet, valid_set: TokenSet, checkpoint: Path, history: list, progress: bool
-) -> None:
-    config, began, first, saved = trainer.config, time.monotonic(), trainer.step, time.monotonic()
-    base = history[-1]["minutes"]
-    bar = tqdm(total=config.steps, initial=first, desc="training", unit="step", disable=not progress)
-    while trainer.step < config.steps:
-        entry = _step(trainer, train_set, checkpoint)
-        bar.update()
-        bar.set_postfix(loss=f"{entry['loss']:.3f}", valid=f"{history[-1]['valid']:.3f}")
-        done = trainer.step == config.steps
-        if trainer.step % config.valid_every == 0 or done:
-            seconds = time.monotonic() - began
-            pace = (trainer.step - first) * config.batch_size * train_set.codes.shape[-1] / seconds
-            history.append({**_row(trainer, base + seconds / 60, pace), **trainer.validate(valid_set)})
-            trainer.recent = []
-            _write_log(checkpoint.with_name("log.csv"), history)
-        if done or time.monotonic() - saved > 60 * config.save_minutes:
-            trainer.save(checkpoint, history)
-            saved = time.monotonic()
-    bar.close()
+# the objective
 
 
-def _step(trainer: Trainer, train_set: TokenSet, checkpoint: Path) -> dict:
-    """The next step, remembered for the log; a loss that is no number names its batch and what can be gone back to."""
-    rows = _rows(len(train_set), trainer.config, trainer.step)
-    codes, captions = train_set.batch(rows)
-    try:
-        trainer.recent.append(trainer.train_step(codes, captions))
-    except NotFinite as error:
-        kept = f"The last good checkpoint is {checkpoint}" if checkpoint.exists() else "There is no checkpoint yet"
-        raise MinigenError(
-            f"{error} Its batch holds clips {', '.join(map(str, rows[:32]))} of the tokens, the first one "
-            f"{captions[0][:60]!r}. {kept}. Look at these clips, or train into another folder at a lower learning rate."
-        ) from error
-    return trainer.recent[-1]
+class Objective(Protocol):
+    """What a training minimises. `Trainer` calls `batch` and then `loss` in every step."""
+
+    same_shapes: bool
+    """Whether batches come in a few sets of shapes, so that a GPU may record the step."""
+
+    def batch(
+        self, codes: Tensor, captions: list[str], rng: np.random.Generator, drop: bool | None = None
+    ) -> dict[str, Tensor]:
+        """Everything that the loss needs, as tensors: codes int64 [B, K, T] and B captions.
+
+        rng decides everything random, the text dropout among it. drop: leave the text out or not, in validation; then
+        the batch asks for no part of the loss that belongs to training alone. A batch without text has no "memory".
+        """
+
+    def loss(self, model: nn.Module, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise, and its parts for the log by name, "loss" among them.
+
+        Among several processes each has its share of the batch, and the mean over the processes is minimised.
+        """
 
 
-def _row(trainer: Trainer, minutes: float, pace: float) -> dict:
-    """A row of the log: means over the steps since the last one."""
-    means = {
-        "loss": _mean([entry["loss"] for entry in trainer.recent if not entry["dropped"]]),
-        "similarity": _mean([entry["similarity"] for entry in trainer.recent if entry["similarity"] is not None]),
-    }
-    rate = learning_rate(trainer.step - 1, trainer.config)
+class CrossEntropyObjective:
+    """Cross-entropy of the codes, and in steps without text the similarity regulariser (arXiv 2309.08773).
+
+    Args:
+        sizes (AudioLMConfig): of the model that is trained.
+        encoder (TextEncoder): the frozen text encoder.
+        config (TrainConfig): text_dropout, similarity and pooling.
+    """
+
+    same_shapes = True
+
+    def __init__(self, sizes: AudioLMConfig, encoder: TextEncoder, config: TrainConfig):
+        self.encoder, self.config = encoder, config
+        self.pattern, self.fill = DelayPattern(sizes.delays), sizes.codebook_size
+
+    def batch(
+        self, codes: Tensor, captions: list[str], rng: np.random.Generator, drop: bool | None = None
+    ) -> dict[str, Tensor]:
+        """As `Objective.batch`. One coin for the whole batch: the regulariser needs all pairs of clips without text."""
+        regularise = False
+        if drop is None:
+            drop = rng.random() < self.config.text_dropout
+            regularise = drop and self.config.similarity > 0
+        return self.tensors(codes, captions, drop, regularise)
+
+    def tensors(self, codes: Tensor, captions: list[str], drop: bool, regularise: bool) -> dict[str, Tensor]:
+        """The sequence; memory and mask unless the text is dropped; the pooled text where the regulariser needs it."""
+        batch = {"sequence": self.pattern.apply(codes, self.fill)}  # [B, K, S]
+        if drop and not regularise:
+            return batch
+        memory, mask = self.encoder(captions)  # [B, N, D_text], [B, N]
+        if not drop:
+            batch |= {"memory": memory, "mask": mask}
+        if regularise:
+            batch["pooled"] = pool(memory, mask, self.config.pooling)  # [B, D_text]
+        return batch
+
+    def loss(
+        self,
+        model: AudioLM,
+        sequence: Tensor,
+        memory: Tensor | None = None,
+        mask: Tensor | None = None,
+        pooled: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """CE(sequence | memory), plus `similarity` · similarity loss where `pooled` is given."""
+        shifted = shift_right(sequence, self.fill)  # [B, K, S]: column s holds what is known before column s
+        hidden = model.hidden_states(shifted, memory, mask)  # [B, S, D]
+        entropy = heads_cross_entropy(hidden, model.heads, sequence)  # logits [B, K, S, V] are made piece by piece
+        if pooled is None:
+            return entropy, {"loss": entropy}
+        audio = pool(at_least_float32(hidden), None, self.config.pooling)  # [B, D]
+        text, audio = distributed.gather_rows(pooled), distributed.gather_rows(audio)  # rows of all processes
+        alike = similarity_loss_pooled(text, audio)
+        # Each process compares all pairs, but its gradient reaches its own rows only. The trainer averages over the
+        # processes, so the weight is multiplied by their number.
+        weight = self.config.similarity * distributed.count()
+        return entropy + weight * alike, {"loss": entropy, "similarity": alike}
+
+
+# the step
+
+
+class NotFinite(MinigenError):
+    """A loss or a gradient that is not finite; the weights have not been changed by it."""
+
+
+class Trainer:
+    """A model in training: its objective, its optimisers, the average of its weights, and the step that changes them.
+
+    Args:
+        lm (AudioLM): the model, moved to this process's device.
+        objective (Objective): what is minimised.
+        config (TrainConfig): settings.
+
+    step: number of finished steps. ema: average of the weights.
+
+    Raises:
+        MinigenError: several processes that cannot share a batch evenly.
+    """
+
+    def __init__(self, lm: AudioLM, objective: Objective, config: TrainConfig):
+        distributed.check_shares(config.batch_size)
+        self.device, self.objective, self.config = distributed.device(), objective, config
+        self.lm = lm.to(self.device).train()
+        self.ema = Ema(self.lm, config.ema)
+        self.optimizers = make_optimizers(self.lm, config)
+        self.recorded = RecordedGradients(self.gradients, self.lm.parameters())
+        self.step = 0
+
+    def train_step(self, codes: Tensor, captions: list[str]) -> dict:
+        """One step of the optimisers on a batch, the same batch in every process.
+
+        Args:
+            codes (Tensor): int64 [B, K, T].
+            captions (list of str): B captions.
+
+        Returns:
+            Entry of the log: "loss", "similarity" (None where it was not computed), and whether the text was "dropped".
+
+        Raises:
+            NotFinite: the loss or its gradient is not finite; the weights stay as they were.
+        """
+        config, own = self.config, distributed.share(len(captions))
+        batch = self._batch(codes[own], captions[own], np.random.default_rng([config.seed, 1, self.step]))
+        gradients = self.recorded if self.recordable() else self.gradients
+        with self._dropout_seed():
+            parts = {name: distributed.total(part) for name, part in gradients(batch).items()}
+        self._check_finite("loss", parts["total"])
+        distributed.sum_gradients(self.lm.parameters())
+        self._check_finite("gradient", nn.utils.clip_grad_norm_(self.lm.parameters(), config.clip))
+        for optimizer in self.optimizers:
+            set_rate(optimizer, learning_rate(self.step, config))
+            optimizer.step()
+        self.step += 1
+        if self.step % config.ema_every == 0:
+            self.ema.update(self.lm)
+        similarity = parts["similarity"].item() if "similarity" in parts else None
+        return {"loss": parts["loss"].item(), "similarity": similarity, "dropped": "memory" not in batch}
+
+    def gradients(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Set the gradients of this process's share; returns its part of the loss, "total", and of the logged parts."""
+        self.lm.zero_grad(set_to_none=True)
+        loss, parts = self._loss(self.lm, batch)
+        loss = loss / distributed.count()
+        loss.backward()
+        return {"total": loss.detach()} | {name: part.detach() / distributed.count() for name, part in parts.items()}
+
+    def recordable(self) -> bool:
+        """Whether a step is the same operations every time, on a GPU and in one process: then it is recorded."""
+        alone = self.device.type == "cuda" and distributed.count() == 1
+        return alone and self.objective.same_shapes and self.lm.config.dropout == 0
+
+    @torch.no_grad()
+    def validate(self, tokens: TokenSet, clips: int = 64) -> dict[str, float]:
+        """Loss of the averaged weights on the first clips of a set, with captions ("valid") and without.
+
+        Every process measures all of the clips, since the others would only wait.
+        """
+        model = copy.deepcopy(self.lm).eval()
+        model.load_state_dict(self.ema.weights)
+        means, clips = {"valid": 0.0, "valid_no_text": 0.0}, min(clips, len(tokens))
+        for chunk in np.array_split(np.arange(clips), max(1, clips // self.config.batch_size)):
+            for name, drop in (("valid", False), ("valid_no_text", True)):
+                rng = np.random.default_rng([self.config.seed, 4, int(chunk[0])])
+                loss = self._loss(model, self._batch(*tokens.batch(chunk), rng, drop))[1]["loss"]
+                means[name] += len(chunk) / clips * loss.item()
+        return means
+
+    def state(self) -> dict:
+        """Everything that the next step depends on, for a checkpoint."""
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        return {"step": self.step, "lm": self.lm.state_dict(), "optimizers": optimizers,
+                "ema": self.ema.weights, "ema_updates": self.ema.updates}  # fmt: skip
+
+    def load(self, state: dict) -> None:
+        """Go on from what `state` returned."""
+        self.lm.load_state_dict(state["lm"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.ema.weights, self.ema.updates = state["step"], state["ema"], state["ema_updates"]
+
+    def _batch(self, codes: Tensor, captions: list[str], rng: np.random.Generator, drop: bool | None = None) -> dict:
+        batch = self.objective.batch(codes, captions, rng, drop)
+        return {name: part.to(self.device) for name, part in batch.items()}
+
+    def _loss(self, model: AudioLM, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_bf16()):
+            return self.objective.loss(model, **batch)
+
+    def _check_finite(self, what: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise NotFinite(f"the {what} of step {self.step} is {value.item()}.")
+
+    @contextmanager
+    def _dropout_seed(self) -> Iterator[None]:
+        """Dropout's random numbers depend on (seed, step, process) alone."""
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            words = [self.config.seed, 2, self.step, distributed.rank()]
+            torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+            yield
+
+
+def clips_of_step(clips: int, config: TrainConfig, step: int) -> np.ndarray:
+    """Clips of a step, int64 [B]: every epoch visits each clip once, in an order that depends on (seed, epoch)."""
+    wanted = np.arange(step * config.batch_size, (step + 1) * config.batch_size)
+    orders = {e: np.random.default_rng([config.seed, 0, int(e)]).permutation(clips) for e in np.unique(wanted // clips)}
+    return np.array([orders[i // clips][i % clips] for i in wanted])
+
+
+# the log
+
+
+def log_row(step: int, minutes: float, frames_per_second: float, recent: list[dict], config: TrainConfig) -> dict:
+    """A row of the log: means over the entries of the steps since the last row; "loss" over those with text."""
     return {
-        "step": trainer.step, "lr": rate, "minutes": round(minutes, 3), "frames_per_second": round(pace), **means,
-    }  # fmt: skip
+        "step": step,
+        "lr": learning_rate(step - 1, config),
+        "minutes": round(minutes, 3),
+        "frames_per_second": round(frames_per_second),
+        "loss": _mean([entry["loss"] for entry in recent if not entry["dropped"]]),
+        "similarity": _mean([entry["similarity"] for entry in recent if entry["similarity"] is not None]),
+    }
 
 
 def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
-def _rows(clips: int, config: TrainConfig, step: int) -> np.ndarray:
-    """Clips of a step: every epoch visits each clip once, in an order that depends on (seed, epoch) alone."""
-    wanted = np.arange(step * config.batch_size, (step + 1) * config.batch_size)
-    orders = {e: np.random.default_rng([config.seed, 0, int(e)]).permutation(clips) for e in np.unique(wanted // clips)}
-    return np.array([orders[i // clips][i % clips] for i in wanted])
+def write_log(path: Path, history: list[dict]) -> None:
+    """Write all rows as CSV, once among all processes."""
+    if distributed.is_first():
+        text = io.StringIO()
+        writer = csv.DictWriter(text, LOG, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_atomically(path, text.getvalue())
+
+
+# before a training
 
 
 def seconds_per_step(
@@ -165,37 +392,44 @@ def seconds_per_step(
 ) -> float:
     """Median time of a training step on this machine, measured over a few steps of a throw-away copy.
 
-    Several processes agree on their mean: what is planned from it has to be the same in all of them.
+    Several processes agree on their mean, because they must plan the same number of steps.
     """
-    trainer = Trainer(AudioLM(lm.config), encoder, config)
+    trainer = Trainer(AudioLM(lm.config), CrossEntropyObjective(lm.config, encoder, config), config)
     times = []
     for _ in range(steps):
         began = time.perf_counter()
-        trainer.train_step(*train_set.batch(_rows(len(train_set), config, trainer.step)))
+        trainer.train_step(*train_set.batch(clips_of_step(len(train_set), config, trainer.step)))
         times.append(time.perf_counter() - began)
-    measured = torch.tensor(float(np.median(times[steps // 3 :])), device=trainer.accelerator.device)
-    return (distributed.total(measured) / distributed.count()).item()  # the first ones also set things up
+    measured = torch.tensor(
+        float(np.median(times[steps // 3 :])), device=trainer.device
+    )  # the first ones set things up
+    return (distributed.total(measured) / distributed.count()).item()
 
 
 def training_requirements(
     lm: AudioLM, tokens: TokenSet, config: TrainConfig, folder: str | Path, seconds: float = 0
 ) -> Requirements:
-    """What a training will take: memory in every process of this machine, and twice its checkpoint on the disk."""
+    """Memory of a training in all processes of this machine, and the disk for two checkpoints and the model."""
     sizes, parameters = lm.config, sum(p.numel() for p in lm.parameters())
     rows, steps = config.batch_size // distributed.count(), tokens.codes.shape[-1] + max(sizes.delays)
     memory = training_memory(parameters, sizes.layers, sizes.width, sizes.ffn, rows, steps)
     disk = (2 * 16 + 4) * parameters  # weights, moments and average, in the old checkpoint and the new; the model
-    return Requirements("training", parameters, memory * distributed.beside(), disk, seconds, Path(folder))
+    return Requirements("training", parameters, memory * distributed.processes_here(), disk, seconds, Path(folder))
 
 
 def fingerprint(tokens: TokenSet) -> str:
-    """A word that tells one set of tokens from another: its captions, and the codes of up to 64 clips."""
+    """Digest of a token set: number of clips, all captions, and the codes of up to 64 clips."""
     digest = hashlib.sha256("\n".join(tokens.captions).encode("utf-8", "replace"))
     digest.update(np.ascontiguousarray(tokens.codes[:: max(1, len(tokens) // 64)]).tobytes())
     return f"{len(tokens)} clips, {digest.hexdigest()[:16]}"
 
 
-def _check_fits(lm: AudioLM, tokens: TokenSet, encoder: TextEncoder) -> None:
+def check_parts(lm: AudioLM, tokens: TokenSet, encoder: TextEncoder) -> None:
+    """Check that model, tokens and text encoder fit each other, and that the encoder can read every caption.
+
+    Raises:
+        MinigenError: they do not, with the sizes, or the first caption that is too long.
+    """
     config = lm.config
     if tokens.codes.shape[1] != config.num_codebooks or tokens.codebook_size != config.codebook_size:
         raise MinigenError(
@@ -207,24 +441,21 @@ def _check_fits(lm: AudioLM, tokens: TokenSet, encoder: TextEncoder) -> None:
             f"the text encoder is {encoder.width} wide, the model expects memory_width {config.memory_width}. "
             f"Make them agree."
         )
-
-
-def _check_captions(tokens: TokenSet, encoder: TextEncoder) -> None:
-    """No caption longer than the encoder reads: told now, and not at the step that draws it."""
     for row, caption in enumerate(tokens.captions):
-        if len(caption.encode("utf-8", "replace")) >= MAX_TOKENS and hasattr(encoder, "tokens"):
-            length = len(encoder.tokens(caption))
-            if length > MAX_TOKENS:
-                raise MinigenError(
-                    f"the caption of clip {row} has {length} tokens; the text encoder reads at most {MAX_TOKENS}. "
-                    f"Shorten or remove it, and tokenise again."
-                )
+        if len(caption.encode("utf-8", "replace")) < MAX_TOKENS or not hasattr(encoder, "tokens"):
+            continue  # a token has one byte or more: a short caption need not be tokenised
+        length = len(encoder.tokens(caption))
+        if length > MAX_TOKENS:
+            raise MinigenError(
+                f"the caption of clip {row} has {length} tokens; the text encoder reads at most {MAX_TOKENS}. "
+                f"Shorten or remove it, and tokenise again."
+            )
 
 
-def _write_log(path: Path, history: list[dict]) -> None:
-    if distributed.is_first():
-        text = io.StringIO()
-        writer = csv.DictWriter(text, LOG, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        write_atomically(path, text.getvalue())
+def _explain(error: NotFinite, rows: np.ndarray, tokens: TokenSet, checkpoint: Path) -> str:
+    kept = f"The last good checkpoint is {checkpoint}" if checkpoint.exists() else "There is no checkpoint yet"
+    return (
+        f"{error} Its batch holds clips {', '.join(map(str, rows[:32]))} of the tokens, the first one "
+        f"{tokens.captions[rows[0]][:60]!r}. {kept}. Look at these clips, or train into another folder at a lower "
+        f"learning rate."
+    )

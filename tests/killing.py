@@ -113,6 +113,7 @@ def outcome(job: str, folder: Path) -> dict:
         return files
     del files[CHECKPOINT], files["log.csv"]
     state = load_checkpoint(folder / CHECKPOINT)
+    del state["seconds"]
     history = [{name: value for name, value in row.items() if name not in CLOCKS} for row in state.pop("history")]
     return {**files, "history": repr(history), **flat(state)}
 

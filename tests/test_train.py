@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import inspect
 import math
 
 import numpy as np
@@ -13,15 +14,16 @@ from minigen.corpus.tokens import TokenSet
 from minigen.engine.checkpoint import save_checkpoint
 from minigen.engine.errors import MinigenError
 from minigen.lm import AudioLM, AudioLMConfig, shift_right
+from minigen.loss import cross_entropy
 from minigen.patterns import DelayPattern
 from minigen.regularizer import similarity_loss
 from minigen.train import (
     CHECKPOINT,
+    CrossEntropyObjective,
     Ema,
     TrainConfig,
     Trainer,
-    _rows,
-    fingerprint,
+    clips_of_step,
     learning_rate,
     seconds_per_step,
     train,
@@ -61,6 +63,24 @@ def run(folder, lm=None, progress=False, **settings):
     return lm, train(lm, Words(), tokens(), tokens(16, seed=1), folder, config, progress=progress)
 
 
+def new_trainer(lm: AudioLM | None = None, **settings) -> Trainer:
+    torch.manual_seed(0)
+    config, lm = TrainConfig(**{"batch_size": 8, **settings}), lm or AudioLM(SIZES)
+    return Trainer(lm, CrossEntropyObjective(lm.config, Words(), config), config)
+
+
+def loss_of(lm: AudioLM, codes, captions, drop=None, **settings) -> dict[str, float]:
+    """The total and the parts of the usual objective."""
+    objective = CrossEntropyObjective(lm.config, Words(), TrainConfig(**settings))
+    total, parts = objective.loss(lm, **objective.batch(codes, captions, np.random.default_rng(0), drop))
+    return {"total": total.item()} | {name: part.item() for name, part in parts.items()}
+
+
+def same_weights(one: AudioLM, other: AudioLM) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
 def test_the_rate_rises_then_falls_to_a_twentieth():
     config = TrainConfig(steps=1000, warmup=100, learning_rate=1.0)
     rates = [learning_rate(step, config) for step in range(1001)]
@@ -90,7 +110,7 @@ def test_training_learns_and_the_text_helps(tmp_path):
 
 def test_every_clip_is_visited_once_an_epoch():
     config = TrainConfig(batch_size=7, seed=3)
-    visits = np.concatenate([_rows(20, config, step) for step in range(20)])  # 140 = 7 epochs of 20
+    visits = np.concatenate([clips_of_step(20, config, step) for step in range(20)])  # 140 = 7 epochs of 20
     for epoch in range(7):
         assert sorted(visits[20 * epoch : 20 * epoch + 20]) == list(range(20))
     assert not np.array_equal(visits[:20], visits[20:40])
@@ -98,7 +118,7 @@ def test_every_clip_is_visited_once_an_epoch():
 
 @pytest.mark.parametrize("dropout, expected", [(0.0, {False}), (1.0, {True}), (0.5, {False, True})])
 def test_the_text_is_dropped_for_the_whole_batch_or_not_at_all(dropout, expected):
-    trainer, seen = Trainer(AudioLM(SIZES), Words(), TrainConfig(text_dropout=dropout, batch_size=8)), []
+    trainer, seen = new_trainer(text_dropout=dropout), []
     hidden_states = trainer.lm.hidden_states
 
     def spy(sequence, memory=None, memory_mask=None):
@@ -114,14 +134,40 @@ def test_the_text_is_dropped_for_the_whole_batch_or_not_at_all(dropout, expected
 
 
 def test_the_regulariser_compares_the_captions_with_what_is_heard_without_them():
-    trainer = Trainer(AudioLM(SIZES), Words(), TrainConfig(batch_size=8))
-    codes, captions = tokens().batch(range(8))
-    _, alike = trainer.losses(codes, captions, drop=True, similarity=1.0)
+    """In a step without text: loss = cross-entropy without text + similarity · similarity_loss."""
+    lm, (codes, captions) = AudioLM(SIZES), tokens().batch(range(8))
+    found = loss_of(lm, codes, captions, text_dropout=1.0, similarity=0.7)
     sequence = DelayPattern((0, 1)).apply(codes, 16)
-    with trainer.accelerator.autocast():
-        hidden = trainer.lm.hidden_states(shift_right(sequence, 16))
+    hidden = lm.hidden_states(shift_right(sequence, 16))
     states, mask = Words()(captions)
-    assert torch.allclose(alike, similarity_loss(states, hidden.float(), mask), atol=1e-6)
+    expected = similarity_loss(states, hidden, mask).item()
+    assert found["similarity"] == pytest.approx(expected, abs=1e-6) and expected > 0.01
+    entropy = cross_entropy(lm(shift_right(sequence, 16)), sequence).item()
+    assert found["loss"] == pytest.approx(entropy, abs=1e-5)
+    assert found["total"] == pytest.approx(entropy + 0.7 * expected, abs=1e-5)
+
+
+def test_the_regulariser_takes_no_part_in_steps_with_text():
+    codes, captions = tokens().batch(range(8))
+    plain, weighted = (new_trainer(similarity=weight, text_dropout=0.0) for weight in (0.0, 100.0))
+    for trainer in (plain, weighted):
+        entries = [trainer.train_step(codes, captions) for _ in range(3)]
+        assert not any(entry["dropped"] for entry in entries)
+        assert all(entry["similarity"] is None for entry in entries)
+    assert same_weights(plain.lm, weighted.lm)
+
+
+def test_the_regulariser_moves_the_weights_in_steps_without_text():
+    codes, captions = tokens().batch(range(8))
+    plain, weighted = (new_trainer(similarity=weight, text_dropout=1.0) for weight in (0.0, 100.0))
+    for trainer in (plain, weighted):
+        trainer.train_step(codes, captions)
+    assert not same_weights(plain.lm, weighted.lm)
+
+
+def test_validation_measures_the_cross_entropy_alone():
+    values = [new_trainer(similarity=weight, text_dropout=1.0).validate(tokens(16)) for weight in (0.0, 100.0)]
+    assert values[0] == values[1] and values[0]["valid"] != values[0]["valid_no_text"]
 
 
 def test_the_regulariser_makes_the_similarities_agree(tmp_path):
@@ -129,28 +175,64 @@ def test_the_regulariser_makes_the_similarities_agree(tmp_path):
     without, _ = run(tmp_path / "a", **settings)
     with_it, history = run(tmp_path / "b", similarity=3.0, **settings)
     codes, captions = tokens(32, seed=5).batch(range(32))
-    distance = {
-        name: Trainer(lm, Words(), TrainConfig()).losses(codes, captions, drop=True, similarity=1.0)[1].item()
-        for name, lm in (("without", without), ("with", with_it))
-    }
-    assert distance["with"] < 0.7 * distance["without"]
+    before, after = (
+        loss_of(lm, codes, captions, text_dropout=1.0, similarity=1.0)["similarity"] for lm in (without, with_it)
+    )
+    assert after < 0.7 * before
     assert not math.isnan(history[-1]["similarity"])
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path):
-    whole, _ = run(tmp_path / "whole", similarity=1.0)
-    torch.manual_seed(0)
-    data, config = tokens(), TrainConfig(steps=40, batch_size=8, warmup=5, valid_every=20, similarity=1.0)
-    trainer = Trainer(AudioLM(SIZES), Words(), config, fingerprint(data))
-    for step in range(17):
-        trainer.train_step(*data.batch(_rows(len(data), config, step)))
-    (tmp_path / "broken").mkdir()
-    trainer.save(tmp_path / "broken" / CHECKPOINT, [{"step": 0, "minutes": 0.0, "valid": 3.0, "valid_no_text": 3.0}])
+    settings = {"similarity": 1.0, "text_dropout": 0.4, "save_minutes": 0}
+    whole, history = run(tmp_path / "whole", **settings)
+    step = Trainer.train_step
+
+    def interrupt(self, *batch):
+        if self.step == 17:
+            raise KeyboardInterrupt
+        return step(self, *batch)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "train_step", interrupt)
+        run(tmp_path / "broken", **settings)
     torch.manual_seed(99)  # another process starts in another random state
-    resumed = AudioLM(SIZES)
-    train(resumed, Words(), data, tokens(16, seed=1), tmp_path / "broken", config, progress=False)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
+    resumed, again = run(tmp_path / "broken", lm=AudioLM(SIZES), **settings)
+    assert same_weights(whole, resumed)
+    for name in ("loss", "similarity", "valid"):
+        assert [row[name] for row in history[1:]] == [row[name] for row in again[1:]], name
+
+
+def test_from_train_to_backward_it_is_four_calls_at_the_most(tmp_path, monkeypatch):
+    backward, depths = torch.Tensor.backward, []
+
+    def spy(self, *arguments, **options):
+        names = [frame.function for frame in inspect.stack()]
+        depths.append(names.index("train"))
+        return backward(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "backward", spy)
+    run(tmp_path, steps=2)
+    assert len(depths) == 2 and max(depths) <= 4
+
+
+class Zero:
+    """An objective that is not the usual one: the mean square of the last hidden states."""
+
+    same_shapes = True
+
+    def batch(self, codes, captions, rng, drop=None):
+        return {"codes": codes}
+
+    def loss(self, model, codes):
+        loss = model.hidden_states(DelayPattern((0, 1)).apply(codes, 16)).square().mean()
+        return loss, {"loss": loss}
+
+
+def test_the_objective_is_an_argument(tmp_path):
+    torch.manual_seed(0)
+    config = TrainConfig(steps=40, batch_size=8, warmup=5, valid_every=20)
+    history = train(AudioLM(SIZES), Words(), tokens(), tokens(16), tmp_path, config, progress=False, objective=Zero())
+    assert history[-1]["valid"] < 0.9 * history[0]["valid"]
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
@@ -169,9 +251,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     first, history = run(tmp_path)
     second, again = run(tmp_path)
     assert str(again) == str(history)  # as text, where nan equals nan
-    assert all(
-        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    )
+    assert same_weights(first, second)
 
 
 def test_the_folder_holds_a_model_a_log_and_what_goes_with_it(tmp_path):
@@ -187,7 +267,7 @@ def test_the_folder_holds_a_model_a_log_and_what_goes_with_it(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run():
-    trainer = Trainer(AudioLM(SIZES), Words(), TrainConfig(batch_size=8, text_dropout=0.0))
+    trainer = new_trainer(text_dropout=0.0)
     next(trainer.lm.parameters()).data.fill_(torch.nan)
     with pytest.raises(MinigenError, match="loss of step 0 is nan"):
         trainer.train_step(*tokens().batch(range(8)))

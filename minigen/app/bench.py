@@ -36,8 +36,7 @@ from minigen.engine.resources import fast_bf16
 from minigen.generate import generate_codes
 from minigen.interop import lm_to_musicgen
 from minigen.lm import AudioLM, AudioLMConfig, shift_right
-from minigen.optim import TrainConfig
-from minigen.trainer import Trainer
+from minigen.train import CrossEntropyObjective, TrainConfig, Trainer
 
 GUIDANCE, WORDS = 3.0, 12
 
@@ -288,7 +287,8 @@ def training_row(sizes: Sizes) -> Row:
     states = _text(lm, sizes.batch)
     codes = torch.randint(sizes.model.codebook_size, (sizes.batch, sizes.model.num_codebooks, sizes.frames))
     theirs, losses = their_training(lm, states, codes), {"ours": [], "theirs": []}
-    trainer = Trainer(lm, Told(states), TrainConfig(batch_size=sizes.batch, text_dropout=0.0))
+    config = TrainConfig(batch_size=sizes.batch, text_dropout=0.0)
+    trainer = Trainer(lm, CrossEntropyObjective(lm.config, Told(states), config), config)
     trainer.optimizers = [torch.optim.AdamW(lm.parameters(), lr=1e-4, fused=True)]
 
     def ours() -> None:

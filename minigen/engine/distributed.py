@@ -1,16 +1,18 @@
-"""Several processes, one job: a batch is shared out, and what they find is added up, as if one had done it all.
+"""Several processes that train or tokenise together, each on its share of a batch; the result is that of one process.
 
-    accelerate launch --multi_gpu --num_processes 2 -m minigen train ...      (the flag means: several; processors too)
+    accelerate launch --multi_gpu --num_processes 2 -m minigen train ...     (also for several processes on a processor)
 
     process 0   rows 0, 1  --> loss / 2 --backward--> gradients --.
-                  pooled rows --. gathered                         + summed --> the same step of the optimiser
+                  pooled rows --. gathered                         + summed --> the same optimiser step
     process 1   rows 2, 3  --> loss / 2 --backward--> gradients --'             in every process
 
-Accelerate starts the processes and picks the device and the means of talking (nccl between GPUs, gloo between
-processors); the talking is done here, in four calls. Gradients are summed by hand rather than by PyTorch's
-DistributedDataParallel, because a step without text uses no cross-attention: its gradients are None in every process
-alike, the optimiser leaves those weights alone, and so it does in one process. The number of processes and this
-one's rank are in the environment (WORLD_SIZE, RANK), where every launcher puts them. Alone, each call does nothing.
+Accelerate starts the processes and picks the backend (nccl between GPUs, gloo between processors). The number of
+processes and the rank of this one are in the environment (WORLD_SIZE, RANK), where every launcher puts them. In a
+single process every call here returns at once.
+
+Gradients are summed by `sum_gradients` and not by PyTorch's DistributedDataParallel. A step without text does not use
+cross-attention, so its gradients are None in every process, and the optimiser leaves those weights alone, as it does in
+a single process. DistributedDataParallel would turn them into zeros.
 """
 
 from __future__ import annotations
@@ -22,63 +24,63 @@ from typing import TYPE_CHECKING
 
 from minigen.engine.errors import MinigenError
 
-if TYPE_CHECKING:  # the command line asks who prints before PyTorch is loaded
+if TYPE_CHECKING:  # PyTorch is imported inside functions: the command line needs `is_first` before it is loaded
     import torch
     from torch import Tensor, nn
 
 
 def count() -> int:
-    """How many processes share the job."""
+    """Number of processes."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def rank() -> int:
-    """Which of them this is, from 0 on."""
+    """Number of this process, from 0."""
     return int(os.environ.get("RANK", 0)) if count() > 1 else 0
 
 
-def beside() -> int:
-    """How many of them share this machine's memory; on GPUs each has its own."""
+def processes_here() -> int:
+    """Number of processes that share this machine's memory; 1 on GPUs, which have their own."""
     import torch
 
     return 1 if torch.cuda.is_available() or count() == 1 else int(os.environ.get("LOCAL_WORLD_SIZE", count()))
 
 
 def is_first() -> bool:
-    """Whether this one prints, logs and saves."""
+    """Whether this process prints, logs and saves."""
     return rank() == 0
 
 
 def device() -> torch.device:
-    """Where this process computes: a GPU of its own where there are any, else the processor."""
+    """Device of this process: its own GPU where there are GPUs, else the processor."""
     import torch
 
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) if count() > 1 else 0)
 
 
 def check_shares(rows: int) -> None:
-    """A batch must give every process as many rows as the others, or their losses would not weigh the same.
+    """Check that every process gets equally many rows of a batch; otherwise their losses would not weigh the same.
 
     Raises:
-        MinigenError: the processes do not divide the rows.
+        MinigenError: the number of rows is not a multiple of the number of processes.
     """
     if rows % count():
         raise MinigenError(f"a batch of {rows} cannot be shared by {count()} processes. Give a multiple of {count()}.")
 
 
 def share(rows: int) -> slice:
-    """This process's part of `rows` rows."""
+    """The rows of a batch that belong to this process."""
     each = rows // count()
     return slice(rank() * each, (rank() + 1) * each)
 
 
 def gather_rows(own: Tensor) -> Tensor:
-    """The rows of all processes, [B / processes, D] -> [B, D]; gradients flow into this process's own rows alone.
+    """Concatenate the rows of all processes: [B / processes, D] -> [B, D]. Only this process's rows carry a gradient.
 
-    Every process computes the same loss from the same B rows. Summing the gradients afterwards (`sum_gradients`) then
-    counts each row once, in the process that made it.
+    Every process then computes the same loss from the same B rows. When the gradients are summed afterwards
+    (`sum_gradients`), each row counts once, in the process that computed it.
     """
     if count() == 1:
         return own
@@ -90,7 +92,7 @@ def gather_rows(own: Tensor) -> Tensor:
 
 
 def total(value: Tensor) -> Tensor:
-    """The sum of a value over all processes, without a gradient."""
+    """Sum of a value over all processes, without a gradient."""
     value = value.detach().clone()
     if count() > 1:
         join().distributed.all_reduce(value)
@@ -98,7 +100,7 @@ def total(value: Tensor) -> Tensor:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its sum over all processes, in one message."""
+    """Replace every gradient by its sum over all processes, with one all-reduce."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if count() == 1 or not gradients:
         return
@@ -110,7 +112,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def gather_objects(own: object) -> list:
-    """What every process has to say, in the order of their ranks. Pickled on the way: for the job's own words only."""
+    """Objects of all processes in the order of their ranks. They are pickled, so nothing from outside may be passed."""
     if count() == 1:
         return [own]
     everyone = [None] * count()
@@ -119,10 +121,10 @@ def gather_objects(own: object) -> list:
 
 
 def check_agreed(what: str, value: object) -> None:
-    """Stop where the processes disagree about what they must share.
+    """Check that all processes have the same value.
 
     Raises:
-        MinigenError: they do.
+        MinigenError: they differ, with all values.
     """
     found = gather_objects(value)
     if any(other != found[0] for other in found):
@@ -133,7 +135,7 @@ def check_agreed(what: str, value: object) -> None:
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """The first process goes through the block while the others wait; then they do, and find its work done."""
+    """The first process runs the block while the others wait; then the others run it and find the work done."""
     if not is_first():
         gather_objects(None)
     yield
@@ -142,7 +144,7 @@ def first_alone() -> Iterator[None]:
 
 
 def join():
-    """Meet the other processes, once, by the means that Accelerate picks; returns PyTorch, which talks to them."""
+    """Open the process group at the first call, with the backend that Accelerate picks; returns the module torch."""
     import torch
 
     if count() > 1 and not torch.distributed.is_initialized():
@@ -153,5 +155,5 @@ def join():
 
 
 def parts_of(jobs: Sequence, size: int) -> list[Sequence]:
-    """The next `size` jobs for each process, in the order of their ranks; at the end some may get fewer or none."""
+    """Split jobs into one part of `size` for each process, by rank; the last parts may be shorter or empty."""
     return [jobs[part * size : (part + 1) * size] for part in range(count())]

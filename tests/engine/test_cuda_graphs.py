@@ -4,33 +4,48 @@ import pytest
 import torch
 from test_train import SIZES, Words, tokens
 
-from minigen import trainer as trainer_module
 from minigen.decoding.torch_step import Decoder, FixedDecoder, make_decoder
+from minigen.engine import cuda_graphs
 from minigen.engine.cuda_graphs import Replay, recording
-from minigen.evaluation.study.variants import VariantConfig, VariantTrainer
+from minigen.evaluation.study.variants import VariantConfig, objective_of
 from minigen.generate import generate_codes
 from minigen.lm import AudioLM, AudioLMConfig
-from minigen.train import TrainConfig, Trainer
+from minigen.train import CrossEntropyObjective, TrainConfig, Trainer
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 class Rerun:
-    """Stands in for a graph on a processor: the function runs again, and its outputs go where the first ones lay."""
+    """Stands in for a graph on a processor: the function runs again, and its outputs go where the first ones lay.
+
+    A graph writes gradients, too, to the memory where they lay when it was recorded.
+    """
 
     made = []
+    parameters = []
 
     def __init__(self, function, *inputs):
         self.function, self.inputs = function, [value.clone() for value in inputs]
         self.outputs = function(*self.inputs)
+        self.gradients = [parameter.grad for parameter in self.parameters]
         self.made.append([tuple(value.shape) for value in inputs])
 
     def __call__(self, *inputs):
         for own, new in zip(self.inputs, inputs, strict=True):
             own.copy_(new)
-        for own, new in zip(self.outputs, self.function(*self.inputs), strict=True):
-            own.copy_(new)
+        for name, new in self.function(*self.inputs).items():
+            self.outputs[name].copy_(new)
+        for own, parameter in zip(self.gradients, self.parameters, strict=True):
+            if own is not None:
+                own.copy_(parameter.grad)
         return self.outputs
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Graphs on a processor."""
+    monkeypatch.setattr(cuda_graphs, "Replay", Rerun)
+    monkeypatch.setattr(Rerun, "made", [])
 
 
 class Usual(Trainer):
@@ -39,31 +54,21 @@ class Usual(Trainer):
 
 
 class Recorded(Trainer):
-    """Records wherever it is. The gradients that a graph leaves in their place are copied there."""
+    """Records wherever it is."""
 
     def recordable(self):
+        Rerun.parameters = list(self.lm.parameters())
         return True
 
-    def _record(self, batch, similarity):
-        replay, gradients = super()._record(batch, similarity)
-        if isinstance(replay, Rerun):
-            usual = replay.function
 
-            def in_place(*parts):
-                found = usual(*parts)
-                for own, parameter in zip(gradients, self.lm.parameters(), strict=True):
-                    if own is not None:
-                        own.copy_(parameter.grad)
-                return found
-
-            replay.function = in_place
-        return replay, gradients
+def make(kind, words, **settings) -> Trainer:
+    torch.manual_seed(0)
+    config = TrainConfig(**{"batch_size": 8, "text_dropout": 0.4, "warmup": 2, **settings})
+    return kind(AudioLM(SIZES), CrossEntropyObjective(SIZES, words, config), config)
 
 
 def steps(kind, words, count=12, **settings):
-    torch.manual_seed(0)
-    own = kind(AudioLM(SIZES), words, TrainConfig(batch_size=8, text_dropout=0.4, warmup=2, **settings))
-    data = tokens()
+    own, data = make(kind, words, **settings), tokens()
     said = [own.train_step(*data.batch(range(8 * (i % 5), 8 * (i % 5) + 8))) for i in range(count)]
     return said, own
 
@@ -81,9 +86,7 @@ class TwoLengths(Words):
 
 
 @pytest.mark.parametrize("similarity", [0.0, 1.0])
-def test_recorded_steps_are_the_usual_ones_whatever_the_length_of_the_text(similarity, monkeypatch):
-    monkeypatch.setattr(trainer_module, "Replay", Rerun)
-    monkeypatch.setattr(Rerun, "made", [])
+def test_recorded_steps_are_the_usual_ones_whatever_the_length_of_the_text(similarity, stand_in):
     usual, expected = steps(Usual, TwoLengths(), similarity=similarity)
     found, own = steps(Recorded, TwoLengths(), similarity=similarity)
     assert {entry["dropped"] for entry in usual} == {True, False}
@@ -94,20 +97,26 @@ def test_recorded_steps_are_the_usual_ones_whatever_the_length_of_the_text(simil
         torch.testing.assert_close(own.lm.state_dict()[name], value, atol=1e-4, rtol=1e-4, msg=name)
 
 
-def test_what_a_step_leaves_out_has_no_gradient_though_another_recording_had_one(monkeypatch):
-    monkeypatch.setattr(trainer_module, "Replay", Rerun)
+def test_what_a_step_leaves_out_has_no_gradient_though_another_recording_had_one(stand_in):
     _, own = steps(Recorded, Words(), count=12)
-    own._gradients(*tokens().batch(range(8)), drop=True)
-    assert own.lm.layers[0].cross_attention.query.weight.grad is None
-    own._gradients(*tokens().batch(range(8)), drop=False)
-    assert own.lm.layers[0].cross_attention.query.weight.grad is not None
+    codes, captions = tokens().batch(range(8))
+    for drop in (True, False):
+        own.recorded(own.objective.tensors(codes, captions, drop, regularise=False))
+        assert (own.lm.layers[0].cross_attention.query.weight.grad is None) == drop
+    assert len(Rerun.made) == 2
 
 
 def test_nothing_is_recorded_on_a_processor_nor_where_a_step_is_never_the_same():
-    lm = AudioLM(SIZES)
-    assert Trainer(lm, Words(), TrainConfig()).recordable() == torch.cuda.is_available()
-    assert not VariantTrainer(lm, Words(), VariantConfig(per_clip=True)).recordable()
-    assert not Trainer(AudioLM(AudioLMConfig(width=32, layers=1, dropout=0.1)), Words(), TrainConfig()).recordable()
+    usual = make(Trainer, Words())
+    assert usual.recordable() == torch.cuda.is_available()
+    usual.device = torch.device("cuda")  # as if there were one
+    assert usual.recordable()
+    usual.objective = objective_of(SIZES, Words(), VariantConfig(per_clip=True))
+    assert not usual.recordable()
+    usual.objective = objective_of(SIZES, Words(), VariantConfig(every_step=True))
+    assert usual.recordable()
+    usual.lm = AudioLM(AudioLMConfig(width=32, layers=1, dropout=0.1))
+    assert not usual.recordable()
     assert not recording()
 
 
@@ -132,7 +141,7 @@ def test_a_replay_computes_anew_in_the_same_place():
 def test_on_a_gpu_recorded_steps_are_the_usual_ones(similarity):
     usual, _ = steps(Usual, Words(), similarity=similarity)
     found, own = steps(Trainer, Words(), similarity=similarity)
-    assert len(own.recorded) == 2
+    assert len(own.recorded.recorded) == 2
     assert [entry["loss"] for entry in found] == pytest.approx([entry["loss"] for entry in usual], abs=0.02)
 
 

@@ -24,7 +24,7 @@ from minigen.engine.checkpoint import load_checkpoint, save_checkpoint, save_ten
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import append_row, atomic_file, read_rows, remove_stale_parts, write_atomically
 from minigen.lm import AudioLM
-from minigen.train import CHECKPOINT, TrainConfig, Trainer, train
+from minigen.train import CHECKPOINT, CrossEntropyObjective, TrainConfig, Trainer, train
 
 KILLS = int(os.environ.get("MINIGEN_KILLS", 8))  # of each job; 50 takes some minutes
 
@@ -149,7 +149,7 @@ def test_a_loss_that_is_no_number_names_its_batch_and_the_checkpoint_that_is_kep
     poisoned = next(row for row in range(64) if data.captions[row] == "wind")
     order = rng.permutation(calm).tolist()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minigen.train._rows", lambda n, c, step: order[4 * step : 4 * step + 4] if step < 6 else
+        patch.setattr("minigen.train.clips_of_step", lambda n, c, step: order[4 * step : 4 * step + 4] if step < 6 else
                       [*order[:3], poisoned])  # fmt: skip
         config = TrainConfig(steps=20, batch_size=4, text_dropout=0, save_minutes=0, valid_every=50)
         with pytest.raises(MinigenError) as caught:
@@ -165,7 +165,8 @@ def test_a_loss_that_is_no_number_names_its_batch_and_the_checkpoint_that_is_kep
 
 
 def test_a_gradient_that_is_no_number_never_reaches_the_weights():
-    trainer = Trainer(AudioLM(SIZES), Words(), TrainConfig(batch_size=8, text_dropout=0.0))
+    config = TrainConfig(batch_size=8, text_dropout=0.0)
+    trainer = Trainer(AudioLM(SIZES), CrossEntropyObjective(SIZES, Words(), config), config)
     next(trainer.lm.parameters()).register_hook(lambda gradient: gradient * torch.inf)
     before = {name: value.clone() for name, value in trainer.lm.state_dict().items()}
     with pytest.raises(MinigenError, match="the gradient of step 0 is (nan|inf)"):

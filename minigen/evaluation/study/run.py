@@ -43,7 +43,7 @@ from minigen.evaluation.study.plan import (
     plan,
 )
 from minigen.evaluation.study.similarity_parts import likeness
-from minigen.evaluation.study.variants import VariantConfig, VariantTrainer
+from minigen.evaluation.study.variants import VariantConfig, objective_of
 from minigen.generate import TextToAudio
 from minigen.lm import AudioLM, AudioLMConfig, find_lm
 from minigen.train import SETTINGS_FILE, seconds_per_step, train, training_requirements
@@ -259,8 +259,9 @@ class Study:
         if not self._mix(task):
             tokens = _unmixed(tokens)
         lm = self._new_model(task.seed)
+        objective = objective_of(lm.config, self.parts.encoder, settings)
         history = train(lm, self.parts.encoder, tokens, self.tokens[VALIDATION], self.folder / task.name, settings,
-                        self.parts.names, self.progress, VariantTrainer)  # fmt: skip
+                        self.parts.names, self.progress, objective)  # fmt: skip
         return lm, asdict(settings), history[-1]
 
     def _shipped(self, task: Task) -> tuple[AudioLM, dict, dict]:

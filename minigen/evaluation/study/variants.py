@@ -1,11 +1,12 @@
-"""Variants of the training that the study compares with the usual one, and that nobody else needs.
+"""Two variants of the training objective that only the study compares with the usual one.
 
-    usual       a coin for the batch:    text | no text, loss + similarity · regulariser
-    per clip    a coin for every clip:   8 of 10 with text, 2 without; the regulariser sees the pairs among those 2
-    every step  a coin for the batch:    the regulariser in both cases
+    usual         one coin for the batch:     all clips with text | all without, loss + similarity · regulariser
+    per clip      one coin for every clip:    14 of 16 clips with text, 2 without; the regulariser sees those 2
+    every step    one coin for the batch:     the regulariser in steps with text, too
 
-A coin for every clip is what dropout usually means. At 0.1 it leaves one or two clips of a batch without text, so that
-the regulariser (arXiv 2309.08773) has next to no pairs: the reason why the usual coin is the whole batch's.
+A coin for every clip is what dropout usually means. At a probability of 0.1 it leaves one or two clips of a batch
+without text, so the regulariser (arXiv 2309.08773) has almost no pairs. This is why the usual objective drops the text
+of the whole batch.
 """
 
 from dataclasses import dataclass
@@ -13,49 +14,82 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from minigen.lm import AudioLM, AudioLMConfig
 from minigen.optim import TrainConfig
-from minigen.trainer import Trainer
+from minigen.text import TextEncoder
+from minigen.train import CrossEntropyObjective
 
 
 @dataclass(frozen=True)
 class VariantConfig(TrainConfig):
-    """The settings of a training, and which variant it is. per_clip: a coin for every clip instead of the batch's.
+    """Settings of a training and its variant.
 
-    every_step: the regulariser in steps with text, too.
+    per_clip: drop the text of every clip with its own coin. every_step: use the regulariser in steps with text, too.
     """
 
     per_clip: bool = False
     every_step: bool = False
 
 
-class VariantTrainer(Trainer):
-    """A `Trainer` whose step follows a `VariantConfig`; with neither variant it is the usual one, bit for bit."""
+def objective_of(sizes: AudioLMConfig, encoder: TextEncoder, config: VariantConfig) -> CrossEntropyObjective:
+    """The objective that a config names; the usual one where neither variant is chosen."""
+    if config.per_clip:
+        return PerClipObjective(sizes, encoder, config)
+    if config.every_step:
+        return EveryStepObjective(sizes, encoder, config)
+    return CrossEntropyObjective(sizes, encoder, config)
 
-    config: VariantConfig
 
-    def similarity(self, drop: bool) -> float:
-        """As `Trainer.similarity`, or the same in every step."""
-        return self.config.similarity if drop or self.config.every_step else 0.0
+class EveryStepObjective(CrossEntropyObjective):
+    """The usual objective, with the regulariser in steps with text, too."""
 
-    def recordable(self) -> bool:
-        """As `Trainer.recordable`; two parts of a batch have other sizes in every step."""
-        return not self.config.per_clip and super().recordable()
+    def batch(
+        self, codes: Tensor, captions: list[str], rng: np.random.Generator, drop: bool | None = None
+    ) -> dict[str, Tensor]:
+        """As `Objective.batch`; in training, the pooled text is in every batch."""
+        if drop is not None:
+            return super().batch(codes, captions, rng, drop)
+        return self.tensors(codes, captions, rng.random() < self.config.text_dropout, self.config.similarity > 0)
 
-    def losses(self, codes: Tensor, captions: list[str], drop: bool, similarity: float = 0.0) -> tuple[Tensor, Tensor]:
-        """As `Trainer.losses`; while it learns, a coin for every clip may decide over its text."""
-        if not (self.lm.training and self.config.per_clip):
-            return super().losses(codes, captions, drop, similarity)
-        coins = np.random.default_rng([self.config.seed, 3, self.step]).random(len(captions))
-        return self._apart(codes, captions, coins < self.config.text_dropout)
 
-    def _apart(self, codes: Tensor, captions: list[str], dropped: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the whole batch from that of its two parts, and the similarity loss of the second one."""
-        entropies, alike = [], []
-        for without in (False, True):
-            rows = np.flatnonzero(dropped == without).tolist()
-            if rows:
-                weight = self.config.similarity if without and len(rows) > 1 else 0.0
-                entropy, loss = super().losses(codes[rows], [captions[row] for row in rows], without, weight)
-                entropies.append(len(rows) / len(captions) * entropy)
-                alike.append(loss)
-        return sum(entropies), sum(alike)
+class PerClipObjective(CrossEntropyObjective):
+    """The usual objective, with a coin for every clip. The regulariser compares the clips of a batch without text.
+
+    A batch holds two groups of clips: "sequence", "memory" and "mask" of those with text, "sequence_no_text" and, for
+    the regulariser, "pooled_no_text" of those without. For training in a single process.
+    """
+
+    same_shapes = False  # the two groups have other sizes in every step
+
+    def batch(
+        self, codes: Tensor, captions: list[str], rng: np.random.Generator, drop: bool | None = None
+    ) -> dict[str, Tensor]:
+        """As `Objective.batch`, with one coin for every clip."""
+        if drop is not None:
+            return super().batch(codes, captions, rng, drop)
+        seed, _, step = rng.bit_generator.seed_seq.entropy  # a stream of its own, as in the published runs
+        dropped = np.random.default_rng([seed, 3, step]).random(len(captions)) < self.config.text_dropout
+        batch = {}
+        for drop in (False, True):
+            rows = np.flatnonzero(dropped == drop).tolist()
+            if not rows:
+                continue
+            regularise = drop and self.config.similarity > 0 and len(rows) > 1  # one clip has no pairs
+            part = self.tensors(codes[rows], [captions[row] for row in rows], drop, regularise)
+            batch |= {f"{name}_no_text" if drop else name: value for name, value in part.items()}
+        return batch
+
+    def loss(self, model: AudioLM, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean cross-entropy of both groups of clips, plus `similarity` · similarity loss of those without text."""
+        clips = sum(len(value) for name, value in batch.items() if name.startswith("sequence"))
+        entropy, parts = 0, {}
+        for ending in ("", "_no_text"):
+            names = [name for name in ("sequence", "memory", "mask", "pooled") if name + ending in batch]
+            group = {name: batch[name + ending] for name in names}
+            if group:
+                _, found = super().loss(model, **group)
+                entropy = entropy + len(group["sequence"]) / clips * found["loss"]
+                parts |= found
+        parts["loss"] = entropy
+        weighted = self.config.similarity * parts["similarity"] if "similarity" in parts else 0
+        return entropy + weighted, parts

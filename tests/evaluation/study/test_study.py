@@ -48,11 +48,11 @@ from minigen.evaluation.study.table import (
     summary,
     write_summary,
 )
-from minigen.evaluation.study.variants import VariantConfig, VariantTrainer
+from minigen.evaluation.study.variants import VariantConfig, objective_of
 from minigen.lm import AudioLM
 from minigen.recipes.lm.ship import bring, write_cards
 from minigen.regularizer import similarity_matrix
-from minigen.train import TrainConfig, Trainer, train
+from minigen.train import CrossEntropyObjective, TrainConfig, Trainer, train
 
 TOP = Path(__file__).resolve().parents[3]
 SMALL = replace(SMOKE, clips=40, captions=4, validation=4, reference=4, width=16, weights=(0.1, 1.0, 2.0, 4.0))
@@ -229,57 +229,90 @@ def test_a_claim_is_held_by_one_process_and_ends_with_it(tmp_path):
 # variants of the step
 
 
-def weights_of(folder, config, kind) -> dict:
+def weights_of(folder, config, objective) -> dict:
     torch.manual_seed(0)
     lm = AudioLM(SIZES)
-    train(lm, Words(), tokens(), tokens(16, seed=1), folder, config, progress=False, trainer=kind)
+    train(lm, Words(), tokens(), tokens(16, seed=1), folder, config, progress=False, objective=objective)
     return lm.state_dict()
 
 
 def test_without_a_variant_the_training_is_the_usual_one(tmp_path):
     settings = dict(steps=12, batch_size=8, warmup=5, valid_every=20, similarity=1.0, text_dropout=0.4)
-    usual = weights_of(tmp_path / "a", TrainConfig(**settings), Trainer)
-    variant = weights_of(tmp_path / "b", VariantConfig(**settings), VariantTrainer)
+    usual = weights_of(tmp_path / "a", TrainConfig(**settings), None)
+    config = VariantConfig(**settings)
+    variant = weights_of(tmp_path / "b", config, objective_of(SIZES, Words(), config))
     assert all(torch.equal(value, variant[name]) for name, value in usual.items())
 
 
-def trainer(**settings) -> VariantTrainer:
+def usual_parts(lm: AudioLM, codes, captions, drop: bool, regularise: bool = False) -> dict:
+    """Parts of the usual loss, with text or without."""
+    usual = CrossEntropyObjective(SIZES, Words(), TrainConfig(batch_size=8, similarity=1.0))
+    return usual.loss(lm, **usual.tensors(codes, captions, drop, regularise))[1]
+
+
+def parts_of(lm: AudioLM, codes, captions, drop: bool | None = None, **settings) -> dict:
+    """Total and parts of a variant's loss in step 0 of seed 0."""
+    objective = objective_of(SIZES, Words(), VariantConfig(batch_size=8, **settings))
+    total, parts = objective.loss(lm, **objective.batch(codes, captions, np.random.default_rng([0, 1, 0]), drop))
+    return {"total": total, **parts}
+
+
+@pytest.fixture
+def small_lm() -> AudioLM:
     torch.manual_seed(0)
-    return VariantTrainer(AudioLM(SIZES), Words(), VariantConfig(batch_size=8, **settings))
+    return AudioLM(SIZES)
 
 
-def test_a_coin_for_every_clip_takes_the_text_from_some_and_adds_up_to_the_batchs_loss():
-    own, (codes, captions) = trainer(per_clip=True, text_dropout=0.5), tokens().batch(range(8))
+def test_a_coin_for_every_clip_takes_the_text_from_some_and_adds_up_to_the_batchs_loss(small_lm):
+    codes, captions = tokens().batch(range(8))
     dropped = np.random.default_rng([0, 3, 0]).random(8) < 0.5
     assert 0 < dropped.sum() < 8
-    found = own.losses(codes, captions, drop=False)[0]
-    usual = trainer()
-    each = [usual.losses(codes[[i]], [captions[i]], bool(dropped[i]))[0] for i in range(8)]
-    torch.testing.assert_close(found, torch.stack(each).mean())
+    found = parts_of(small_lm, codes, captions, per_clip=True, text_dropout=0.5)
+    each = [usual_parts(small_lm, codes[[i]], [captions[i]], bool(dropped[i]))["loss"] for i in range(8)]
+    torch.testing.assert_close(found["loss"], torch.stack(each).mean())
+    assert found["total"] == found["loss"] and "similarity" not in found
 
 
-def test_at_a_coin_for_every_clip_the_regulariser_sees_the_clips_without_text_alone():
+def test_at_a_coin_for_every_clip_the_regulariser_sees_the_clips_without_text_alone(small_lm):
     codes, captions = tokens().batch(range(8))
     dropped = np.flatnonzero(np.random.default_rng([0, 3, 0]).random(8) < 0.5).tolist()
-    own, usual = trainer(per_clip=True, text_dropout=0.5, similarity=1.0), trainer(similarity=1.0)
-    alone = usual.losses(codes[dropped], [captions[i] for i in dropped], True, 1.0)[1]
-    torch.testing.assert_close(own.losses(codes, captions, False, 0.0)[1], alone)
-    assert trainer(per_clip=True, text_dropout=1e-9, similarity=1.0).losses(codes, captions, False)[1] == 0
+    alone = usual_parts(small_lm, codes[dropped], [captions[i] for i in dropped], drop=True, regularise=True)
+    found = parts_of(small_lm, codes, captions, per_clip=True, text_dropout=0.5, similarity=0.7)
+    torch.testing.assert_close(found["similarity"], alone["similarity"])
+    torch.testing.assert_close(found["total"], found["loss"] + 0.7 * alone["similarity"])
+    all_with_text = parts_of(small_lm, codes, captions, per_clip=True, text_dropout=1e-9, similarity=1.0)
+    assert "similarity" not in all_with_text
 
 
-def test_in_every_step_means_in_steps_with_text_too():
+def test_in_every_step_means_in_steps_with_text_too(small_lm):
     codes, captions = tokens().batch(range(8))
-    assert trainer(similarity=1.0).losses(codes, captions, False)[1] == 0
-    always = trainer(similarity=1.0, every_step=True)
-    assert always.losses(codes, captions, False, always.similarity(drop=False))[1] > 0
-    usual = trainer(similarity=1.0, text_dropout=0.0)
-    always = trainer(similarity=1.0, text_dropout=0.0, every_step=True)
-    for one in (usual, always):
-        one.train_step(codes, captions)
-    assert not torch.equal(always.lm.norm.weight, usual.lm.norm.weight)  # the step itself takes it
-    validated = trainer(similarity=1.0, every_step=True)
-    validated.lm.eval()
-    assert validated.losses(codes, captions, False)[1] == 0
+    settings = {"similarity": 1.0, "text_dropout": 0.0}
+    assert "similarity" not in parts_of(small_lm, codes, captions, **settings)
+    always = parts_of(small_lm, codes, captions, every_step=True, **settings)
+    torch.testing.assert_close(always["total"], always["loss"] + always["similarity"])
+    torch.testing.assert_close(always["loss"], usual_parts(small_lm, codes, captions, drop=False)["loss"])
+    assert always["similarity"] > 0
+
+
+@pytest.mark.parametrize("variant", [{"per_clip": True}, {"every_step": True}])
+def test_a_variant_is_validated_as_the_usual_objective(variant, small_lm):
+    codes, captions = tokens().batch(range(8))
+    for drop in (False, True):
+        found = parts_of(small_lm, codes, captions, drop, similarity=1.0, text_dropout=0.5, **variant)
+        assert found["total"] == usual_parts(small_lm, codes, captions, drop)["loss"] and "similarity" not in found
+
+
+def test_a_step_of_a_variant_moves_other_weights_than_the_usual_step():
+    codes, captions = tokens().batch(range(8))
+    moved = []
+    for variant in ({}, {"per_clip": True}, {"every_step": True}):
+        torch.manual_seed(0)
+        lm = AudioLM(SIZES)
+        config = VariantConfig(batch_size=8, similarity=1.0, text_dropout=0.5, seed=2, **variant)  # a step with text
+        entry = Trainer(lm, objective_of(SIZES, Words(), config), config).train_step(codes, captions)
+        moved.append(lm.norm.weight)
+        assert not entry["dropped"]
+    assert not torch.equal(moved[0], moved[1]) and not torch.equal(moved[0], moved[2])
 
 
 # counting
@@ -392,9 +425,10 @@ def test_a_tagger_without_a_timeline_is_asked_for_neither_order_nor_counts():
 
 
 def test_likeness_is_that_of_the_states_that_the_regulariser_sees():
-    own = trainer()
-    found = likeness(own.lm.eval(), own.encoder, tokens(), "max", 5)
-    loss = own.losses(*tokens().batch(range(5)), drop=True, similarity=1.0)[1]
+    torch.manual_seed(0)
+    lm = AudioLM(SIZES).eval()
+    found = likeness(lm, Words(), tokens(), "max", 5)
+    loss = usual_parts(lm, *tokens().batch(range(5)), drop=True, regularise=True)["similarity"]
     assert found.level + found.pattern == pytest.approx(loss.item(), rel=1e-4)
 
 
