@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from test_train import SIZES, Words, tokens
 
+from minigen import train as training
 from minigen.app import cli
 from minigen.lm import AudioLM
 from minigen.train import TrainConfig, train
@@ -28,7 +29,7 @@ class Words64(Words):
 def work(folder: Path, clips: Path) -> None:
     """All that the test compares."""
     torch.manual_seed(0)
-    sys.modules[train.__module__].fast_bf16 = lambda: False
+    training.fast_bf16 = lambda: False
     train(AudioLM(SIZES).double(), Words64(), tokens(), tokens(16, seed=1), folder / "exact", EXACT, progress=False)
     for line in (
         f"tokenize {clips} --out {folder}/tokens --seconds 1 --mix 1",

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from minigen.engine.settings import TrainConfig, setting
 from minigen.lm import AudioLM, AudioLMConfig
-from minigen.optim import TrainConfig
 from minigen.text import TextEncoder
 from minigen.train import CrossEntropyObjective
 
@@ -27,8 +27,8 @@ class VariantConfig(TrainConfig):
     per_clip: drop the text of every clip with its own coin. every_step: use the regulariser in steps with text, too.
     """
 
-    per_clip: bool = False
-    every_step: bool = False
+    per_clip: bool = setting(False, (False, True))
+    every_step: bool = setting(False, (False, True))
 
 
 def objective_of(sizes: AudioLMConfig, encoder: TextEncoder, config: VariantConfig) -> CrossEntropyObjective:
