@@ -8,27 +8,28 @@
 The language model reads the states through cross-attention; the regularizer pools them. The encoder is never trained
 with the language model: it brings what it learned from text alone, and captions can be encoded once and kept.
 "mini" is a compact T5 encoder made by `minigen.recipes.text.train`; Flan-T5 and every other T5 load by name or by
-folder, through the same two `transformers` classes.
+folder. The network is `minigen.t5`; the tokenizer is that of the library `tokenizers`.
 Sources: T5 (arXiv 1910.10683), Flan-T5 (2210.11416); frozen T5 for sound: AudioGen (2209.15352), MusicGen (2306.05284).
 """
 
-from __future__ import annotations
-
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 
 from minigen.engine.errors import MinigenError, one_line
+from minigen.engine.files import write_atomically
 from minigen.engine.hub import HubModel, find_model
 from minigen.engine.settings import MAX_TOKENS
-from minigen.engine.weights import load_official, no_loading_bar, read_config
+from minigen.engine.weights import read_config
+from minigen.t5 import T5Encoder, load_t5
 
-if TYPE_CHECKING:  # transformers takes two seconds to import, so it is imported where an encoder is loaded
-    from transformers import PreTrainedTokenizerBase, T5EncoderModel
+__all__ = ["MAX_TOKENS", "TextEncoder", "load_text_encoder", "load_tokenizer"]
 
-__all__ = ["MAX_TOKENS", "TextEncoder", "load_text_encoder", "no_loading_bar"]
+PAD = 0  # the id of <pad> in every T5 vocabulary
+SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<extra_id_0>"}
 
 
 class TextEncoder(HubModel):
@@ -36,11 +37,11 @@ class TextEncoder(HubModel):
 
     Not an `nn.Module`, so that no optimizer, checkpoint or `.train()` of a model that holds it can reach its weights.
 
-    model: a `transformers.T5EncoderModel`; its weights are frozen and its dropout is off from here on.
-    tokenizer: the tokenizer it was trained with.
+    model: its weights are frozen and its dropout is off from here on.
+    tokenizer: the tokenizer that the model was trained with.
     """
 
-    def __init__(self, model: T5EncoderModel, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, model: T5Encoder, tokenizer: Tokenizer):
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
 
@@ -54,7 +55,7 @@ class TextEncoder(HubModel):
         """Where the weights lie, and where the states come out."""
         return self.model.device
 
-    def to(self, device: torch.device | str) -> TextEncoder:
+    def to(self, device: torch.device | str) -> "TextEncoder":
         """Move the weights to a device; returns itself."""
         self.model.to(device)
         return self
@@ -63,35 +64,37 @@ class TextEncoder(HubModel):
     def __call__(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Encode captions: states [B, N, D] float32 and mask [B, N] bool (True = a token, False = padding).
 
-        N is the length of the longest caption in tokens, `</s>` included. States of padding are zeros, as in MusicGen
-        (`encoder_hidden_states * attention_mask`): T5 computes something there too, and a reader that forgets the mask
-        should find nothing rather than words that nobody wrote.
+        N is the length of the longest caption in tokens, `</s>` included. States of padding are set to zero, as in
+        MusicGen (`encoder_hidden_states * attention_mask`): T5 computes something there too, which a reader without
+        the mask would take for words.
 
         Raises:
             MinigenError: no captions, a caption that is empty or not text, or one of more than 256 tokens.
         """
         _check(captions)
-        batch = self.tokenizer(list(captions), padding=True, return_tensors="pt", verbose=False)
-        mask = batch["attention_mask"].bool()
-        self._check_lengths(mask.sum(1).tolist())
-        mask = mask.to(self.device)
-        states = self.model(input_ids=batch["input_ids"].to(self.device), attention_mask=mask).last_hidden_state
+        tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(list(captions))]
+        self._check_lengths([len(ids) for ids in tokens])
+        rows = [torch.tensor(ids) for ids in tokens]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)  # [B, N]
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(ids.shape[1]) < lengths[:, None]  # [B, N]
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        states = self.model(ids, mask)  # [B, N, D]
         return states.float() * mask.unsqueeze(-1), mask
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the encoder and its tokenizer to a folder that `load_text_encoder` (and `transformers`) reads."""
-        with no_loading_bar():
-            self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        self.model.save_pretrained(folder)
+        save_tokenizer(self.tokenizer, folder)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path) -> TextEncoder:
+    def from_pretrained(cls, name: str | Path) -> "TextEncoder":
         """The same as `load_text_encoder`."""
         return load_text_encoder(name)
 
     def tokens(self, caption: str) -> list[str]:
-        """The pieces a caption is cut into, with the closing `</s>`."""
-        return self.tokenizer.convert_ids_to_tokens(self.tokenizer(caption)["input_ids"])
+        """The tokens of a caption as text, with the closing `</s>`."""
+        return self.tokenizer.encode(caption).tokens
 
     def _check_lengths(self, lengths: list[int]) -> None:
         worst = max(range(len(lengths)), key=lengths.__getitem__)
@@ -103,28 +106,55 @@ class TextEncoder(HubModel):
 
 
 def load_text_encoder(name: str | Path = "mini", dtype: torch.dtype = torch.float32) -> TextEncoder:
-    """Load a frozen text encoder, its weights in `dtype`; what it says is float32 in any case.
+    """Load a frozen text encoder.
 
-    name: "mini" (shipped), a folder with config.json, model.safetensors and tokenizer.json, or the name of a T5 on the
-        Hugging Face hub such as "google/flan-t5-base" (fetched once, then read from the cache).
+    Args:
+        name: "mini" (shipped), a folder with config.json, model.safetensors and tokenizer.json, or the name of a T5 on
+            the Hugging Face hub such as "google/flan-t5-base" (fetched once, then read from the cache).
+        dtype: of the weights. The states are float32 in any case.
 
     Raises:
         MinigenError: no such folder or model, a model that is not a T5, damaged files, or no way to fetch it.
     """
-    from transformers import AutoTokenizer, T5EncoderModel
-
     folder = find_model("text", name, old_names=True)
     kind = read_config(folder).get("model_type")
     if kind != "t5":
         raise MinigenError(f"{folder} holds a {kind!r} model, not a T5. Name a T5 such as google/flan-t5-base.")
     try:
-        model = load_official(T5EncoderModel, folder, dtype)
-        return TextEncoder(model, AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        return TextEncoder(load_t5(folder, dtype), load_tokenizer(folder))
     except Exception as error:  # the loaders raise a dozen unrelated types for a missing, cut or foreign file
         raise MinigenError(
             f"cannot load a text encoder from {folder}: {one_line(error)}. "
             "The folder needs config.json, model.safetensors and tokenizer.json of one T5 model."
         ) from error
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer in a folder: tokenizer.json, or spiece.model (older T5s), which `transformers` converts.
+
+    Raises:
+        MinigenError: the folder has neither file.
+        Exception: a file is damaged; of the type that the library raises.
+    """
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    elif (folder / "spiece.model").is_file():
+        from transformers import T5Tokenizer  # needs the packages sentencepiece and protobuf
+
+        tokenizer = T5Tokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    else:
+        raise MinigenError(f"{folder} has no tokenizer.json")
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
+    """Write tokenizer.json, and tokenizer_config.json, which names the special tokens for `transformers`."""
+    known = {name: token for name, token in SPECIAL.items() if tokenizer.token_to_id(token) is not None}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": MAX_TOKENS, **known}
+    write_atomically(Path(folder) / "tokenizer.json", tokenizer.to_str(pretty=True))
+    write_atomically(Path(folder) / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
 
 
 def _check(captions: list[str]) -> None:

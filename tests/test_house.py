@@ -16,7 +16,7 @@ PACKAGE = TOP / "minigen"
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 
 # The chain, in order: at import time a module imports the modules before it and `engine`; `train` also `corpus`.
-CHAIN = ["audio", "quantizer", "codec", "patterns", "text", "transformer", "lm", "loss", "regularizer", "optim",
+CHAIN = ["audio", "quantizer", "codec", "patterns", "t5", "text", "transformer", "lm", "loss", "regularizer", "optim",
          "train", "guidance", "generate", "metrics"]  # fmt: skip
 FOLDERS = {"corpus", "generators", "conditioning", "tuning", "decoding", "interop", "evaluation", "display", "course",
            "app", "recipes", "engine"}  # fmt: skip

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minigen.codec import ResidualVectorQuantizer, load_codec
+from minigen.engine.hub import find_model
 from minigen.engine.weights import no_loading_bar
 from minigen.evaluation.clap import load_judge, load_tagger
 from minigen.generate import TextToAudio, generate_codes
@@ -219,11 +220,11 @@ def _quantiser(_: Path) -> list[Row]:
 
 def _text(folder: Path) -> list[Row]:
     """T5-base's and Flan-T5-base's encoders, with the shipped tokenizer."""
-    from transformers import T5Config, T5ForConditionalGeneration
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
     rows = []
     for name, kind in (("google-t5/t5-base", "relu"), ("google/flan-t5-base", "gated-gelu")):
-        tokenizer = load_text_encoder("mini").tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(find_model("text", "mini"), local_files_only=True)
         sizes = dict(d_model=768, d_kv=64, d_ff=3072 if kind == "relu" else 2048, num_heads=12, num_layers=2)
         config = T5Config(**sizes, num_decoder_layers=1, feed_forward_proj=kind, vocab_size=len(tokenizer))
         theirs, place = _spread(T5ForConditionalGeneration(config)), folder / kind

@@ -23,7 +23,14 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # "owner/model"
 OLD_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # or one without an owner, such as "t5-small"
-FILES = ("config.json", WEIGHTS, "*.safetensors", "*.json", "*.txt")  # of a model, the first of which every one has
+FILES = (
+    "config.json",
+    WEIGHTS,
+    "*.safetensors",
+    "*.json",
+    "*.txt",
+    "spiece.model",
+)  # every model has the first
 PICKLES = (".bin", ".pt", ".pth", ".th", ".ckpt", ".pkl")
 AUDIOCRAFT = ("state_dict.bin", "compression_state_dict.bin")
 

@@ -18,6 +18,7 @@ Source: MusicGen (arXiv 2306.05284); `transformers`, models/musicgen/modeling_mu
 """
 
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -36,7 +37,8 @@ from minigen.interop.encodec_weights import (
     quantizer_to_transformers,
 )
 from minigen.lm import AudioLM, AudioLMConfig
-from minigen.text import TextEncoder
+from minigen.t5 import load_t5
+from minigen.text import TextEncoder, load_tokenizer
 
 __all__ = [
     "codec_from_audiocraft", "codec_from_encodec", "codec_to_encodec", "convert_audiocraft", "lm_from_audiocraft",
@@ -160,7 +162,7 @@ def pipeline_from_musicgen(
     Raises:
         MinigenError: a stereo or melody model, damaged or missing files.
     """
-    from transformers import AutoTokenizer, EncodecModel, T5EncoderModel
+    from transformers import EncodecModel
 
     config = _musicgen_config(folder)
     if config.model_type != "musicgen" or config.text_encoder.model_type != "t5":
@@ -168,8 +170,8 @@ def pipeline_from_musicgen(
     _check_config(config.decoder)
     try:
         codec = load_official(EncodecModel, folder, torch.float32, "audio_encoder.", config.audio_encoder)
-        text = load_official(T5EncoderModel, folder, dtype, "text_encoder.", config.text_encoder)
-        encoder = TextEncoder(text, AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        text = load_t5(folder, dtype, "text_encoder.", config.text_encoder.to_dict())
+        encoder = TextEncoder(text, load_tokenizer(folder))
     except MinigenError:
         raise
     except Exception as error:  # the loaders raise a dozen unrelated types for a missing, cut or foreign file
@@ -219,11 +221,13 @@ def _whole(lm: AudioLM, decoder: nn.Module, encoder: TextEncoder, codec: Encodec
     """MusicgenForConditionalGeneration around a decoder and copies of the other two."""
     import copy
 
-    from transformers import MusicgenForConditionalGeneration
+    from transformers import MusicgenForConditionalGeneration, T5Config, T5EncoderModel
 
     special = lm.config.codebook_size
     with no_loading_bar():
-        text, audio = copy.deepcopy(encoder.model), copy.deepcopy(codec.model)
+        text = T5EncoderModel(T5Config(**asdict(encoder.model.config)))
+        text.load_state_dict(encoder.model.state_dict())
+        audio = copy.deepcopy(codec.model)
         model = MusicgenForConditionalGeneration(text_encoder=text, audio_encoder=audio, decoder=decoder).eval()
     weights = {name: tensor.clone() for name, tensor in lm.memory_projection.state_dict().items()}
     if hasattr(model, "enc_to_dec_proj"):

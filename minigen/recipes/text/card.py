@@ -21,10 +21,11 @@ def card(run, figures: dict[str, float], minutes: float, audiocaps: bool) -> str
     run: the finished training. figures: areas, named "set, column". minutes: what the command was given.
     """
     taught = run.lessons.view is not None
+    parameters = sum(weight.numel() for weight in run.model.parameters()) / 1e6
     return f"""# Compact T5 text encoder
 
-A `transformers.T5EncoderModel` of {run.model.num_parameters() / 1e6:.2f} M parameters with a Unigram tokenizer of \
-{len(run.tokenizer)} pieces (256 of them bytes, so
+A T5 encoder (`minigen.t5`, the format of `transformers.T5EncoderModel`) of \
+{parameters:.2f} M parameters with a Unigram tokenizer of {run.tokenizer.get_vocab_size()} pieces (256 of them bytes, so
 that no character is lost; case is folded). float16.
 
 **Made by** `minigen train-text --minutes {minutes:g}{" --audiocaps FOLDER" if audiocaps else ""}\
@@ -60,13 +61,14 @@ def order_card(run, figures: dict[str, float], start, minutes: float, audiocaps:
 
     run: the finished training. figures: areas, named "set, column", and the probe's shares.
     """
+    parameters = sum(weight.numel() for weight in run.model.parameters()) / 1e6
     tenths = [np.mean(tenth, axis=0) for tenth in np.array_split(run.curve, min(10, len(run.curve)))]
     curve = ", ".join(f"{question:.2f} / {unlike:.3f} / {right:.2f}" for question, unlike, right in tenths)
     lines = [f"| {name} | {value:.3f} |" for name, value in figures.items()]
     return f"""# Compact T5 text encoder, taught order
 
-A `transformers.T5EncoderModel` of {run.model.num_parameters() / 1e6:.2f} M parameters with a Unigram tokenizer of \
-{len(run.tokenizer)} pieces. float16.
+A T5 encoder (`minigen.t5`, the format of `transformers.T5EncoderModel`) of \
+{parameters:.2f} M parameters with a Unigram tokenizer of {run.tokenizer.get_vocab_size()} pieces. float16.
 
 **Made by** `minigen train-text --start {Path(start).name} --minutes {minutes:g}\
 {" --audiocaps FOLDER" if audiocaps else ""} --seed {run.seed}`:

@@ -32,6 +32,7 @@ from minigen.recipes.text.card import order_card
 from minigen.recipes.text.order_labels import UNASKED, label, order_accuracy, ordered_captions
 from minigen.recipes.text.paraphrase import read_captions
 from minigen.recipes.text.retrieval import held_out, measure
+from minigen.recipes.text.tokenizer import PAD
 from minigen.regularizer import pool, similarity_matrix
 from minigen.text import TextEncoder, load_text_encoder
 
@@ -73,7 +74,11 @@ def teach_order(
     folder.mkdir(parents=True, exist_ok=True)
     before, encoder = load_text_encoder(start), load_text_encoder(start)
     run = _Run(encoder, recipe, seed, audiocaps)
-    announce(recipe_requirements("teaching order", encoder.model.num_parameters(), 0, minutes, folder), progress)
+    parameters = sum(weight.numel() for weight in encoder.model.parameters())
+    announce(
+        recipe_requirements("teaching order", parameters, 0, minutes, folder),
+        progress,
+    )
     run.train(folder / CHECKPOINT, 60 * minutes, steps, progress)
     TextEncoder(copy.deepcopy(encoder.model).half(), encoder.tokenizer).save_pretrained(folder)
     taught, sets = load_text_encoder(folder), held_out(audiocaps, seed, recipe.measured)
@@ -105,7 +110,7 @@ class _Run:
 
     def _lessons(self, captions: list[str]) -> list[tuple[Tensor, Tensor]]:
         """Pieces and their places, int64 [N] each."""
-        ids = self.tokenizer(captions)["input_ids"]
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(captions)]
         return [(torch.tensor(i), torch.tensor(p)) for i, p in zip(ids, label(self.tokenizer, captions), strict=True)]
 
     def _groups(self) -> list[dict]:
@@ -138,10 +143,10 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         ids, places = self._draw()
-        mask = ids != self.tokenizer.pad_token_id
-        states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        mask = ids != PAD
+        states = self.model(ids, mask)
         with torch.no_grad():
-            old = self.old(input_ids=ids, attention_mask=mask).last_hidden_state
+            old = self.old(ids, mask)
         answers = self.ask(states).flatten(0, 1)
         question = F.cross_entropy(answers, places.flatten(), ignore_index=UNASKED)
         unlike = sum(unlikeness(pool(states, mask, how), pool(old, mask, how)) for how in ("max", "mean"))
@@ -161,7 +166,7 @@ class _Run:
             drawn += [lessons[i] for i in rng.integers(len(lessons), size=count)]
         ids, places = zip(*drawn, strict=True)
         padded = nn.utils.rnn.pad_sequence
-        return padded(ids, True, self.tokenizer.pad_token_id), padded(places, True, UNASKED)
+        return padded(ids, True, PAD), padded(places, True, UNASKED)
 
     def _save(self, path: Path) -> None:
         parts = {name: getattr(self, name).state_dict() for name in ("model", "ask", "optimizer")}
@@ -208,9 +213,7 @@ def look_for_order(model, tokenizer, texts: list[Tensor]) -> None:
     Raises:
         MinigenError: the tokenizer cuts all those words into parts.
     """
-    signs = {
-        i: s for word, s in SIGNS.items() if (i := tokenizer.convert_tokens_to_ids(word)) != tokenizer.unk_token_id
-    }
+    signs = {i: sign for word, sign in SIGNS.items() if (i := tokenizer.token_to_id(word)) is not None}
     if not signs:
         raise MinigenError(f"the tokenizer has none of {', '.join(SIGNS)} as one piece. Start from another encoder.")
     layer = model.encoder.block[0].layer[0]
@@ -221,10 +224,10 @@ def look_for_order(model, tokenizer, texts: list[Tensor]) -> None:
     for i, value in signs.items():
         sign[i], often[i] = value, max(float(often[i]), 30.0)
     constant, key, value = (_read(vectors, often, target) for target in (torch.ones_like(sign), sign.abs(), sign))
-    behind, ahead = attention.relative_attention_bias.weight.view(2, -1, attention.n_heads)
+    behind, ahead = attention.relative_attention_bias.weight.view(2, -1, model.config.num_heads)
     generator = torch.Generator().manual_seed(0)
     for head, shut in enumerate((ahead, behind)):
-        rows = slice(head * attention.key_value_proj_dim, (head + 1) * attention.key_value_proj_dim)
+        rows = slice(head * model.config.d_kv, (head + 1) * model.config.d_kv)
         shut[:, head] -= 8
         behind[0, head] -= 8  # distance 0: the piece itself
         attention.q.weight[rows] *= 0.02  # what it looked for before

@@ -67,7 +67,7 @@ def turn(caption: str) -> str:
 
 def label(tokenizer, captions: list[str]) -> list[list[int]]:
     """The place of each piece of each caption: that of its last letter; the closing piece is UNASKED."""
-    spans = tokenizer(captions, return_offsets_mapping=True)["offset_mapping"]
+    spans = [encoding.offsets for encoding in tokenizer.encode_batch(captions)]
     return [_of_pieces(places(caption), ends) for caption, ends in zip(captions, spans, strict=True)]
 
 

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minigen.engine.errors import MinigenError
+from minigen.engine.weights import no_loading_bar
 from minigen.regularizer import pool
-from minigen.text import no_loading_bar
 
 NAME = "sentence-transformers/all-MiniLM-L6-v2"
 SHA_256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors

@@ -13,28 +13,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
 from minigen.recipes.text.teacher import View
-from minigen.text import MAX_TOKENS
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from minigen.recipes.text.teacher import Teacher
 
 PAD, END, UNKNOWN = range(3)  # the first pieces of every T5 vocabulary
+MASK = "<extra_id_0>"  # stands for a hidden piece in training
 
 
-def train_tokenizer(captions: list[str], pieces: int) -> PreTrainedTokenizerBase:
+def train_tokenizer(captions: list[str], pieces: int) -> Tokenizer:
     """Unigram tokenizer in T5's form (`<pad>` 0, `</s>` 1, `<unk>` 2, `</s>` at the end), with two differences.
 
     A character that no caption had becomes its UTF-8 bytes instead of `<unk>`, so that nothing is lost; and upper case
     is folded, since captions shout by accident only. `<extra_id_0>` is the mask of training.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
     space = {"replacement": "▁", "prepend_scheme": "always", "split": True}
     words = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**space), pre_tokenizers.Punctuation()]
@@ -53,27 +49,26 @@ def train_tokenizer(captions: list[str], pieces: int) -> PreTrainedTokenizerBase
     learned |= {letter: lowest for letter in visible if learned[letter] < lowest + 0.1}
     learned = sorted(learned.items(), key=lambda pair: (-pair[1], pair[0]))
     known = [(name, 0.0) for name in ("<pad>", "</s>", "<unk>")] + [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
-    tokenizer = Tokenizer(models.Unigram([*known, *learned, ("<extra_id_0>", 0.0)], unk_id=UNKNOWN, byte_fallback=True))
+    tokenizer = Tokenizer(models.Unigram([*known, *learned, (MASK, 0.0)], unk_id=UNKNOWN, byte_fallback=True))
     tokenizer.normalizer, tokenizer.pre_tokenizer = folded, words
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(**space)])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", END)]
     )
-    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<extra_id_0>"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_TOKENS, **names)
+    tokenizer.add_special_tokens(["<pad>", "</s>", "<unk>", MASK])
+    return tokenizer
 
 
-def embeddings_from_counts(
-    tokenizer: PreTrainedTokenizerBase, captions: list[str], width: int, reach: int = 3
-) -> Tensor:
+def embeddings_from_counts(tokenizer: Tokenizer, captions: list[str], width: int, reach: int = 3) -> Tensor:
     """Start vectors of the pieces, [vocabulary, width], of unit mean square: neighbours alike, vectors alike.
 
     PPMI(a, b) = max(0, log p(a, b) / (p(a) p(b)^0.75)) over pieces at most `reach` apart, then its `width` largest
     singular directions, weighted by the root of the singular value. Pieces never seen get random vectors.
     """
-    size = len(tokenizer)
+    size = tokenizer.get_vocab_size()
     count = np.zeros((size, size))
-    for ids in tokenizer(captions, add_special_tokens=False)["input_ids"]:
+    for encoding in tokenizer.encode_batch(captions, add_special_tokens=False):
+        ids = encoding.ids
         for apart in range(1, reach + 1):
             np.add.at(count, (ids[:-apart], ids[apart:]), 1)
     count += count.T
@@ -89,11 +84,11 @@ def embeddings_from_counts(
     return F.normalize(start, dim=1) * width**0.5
 
 
-def embeddings_from_teacher(tokenizer: PreTrainedTokenizerBase, teacher: Teacher, view: View) -> Tensor:
+def embeddings_from_teacher(tokenizer: Tokenizer, teacher: Teacher, view: View) -> Tensor:
     """Start vectors of the pieces, [vocabulary, width], of unit mean square: what the teacher makes of each alone.
 
     Seen from the mean of the pieces, along the axes of the captions: a piece is a word, mostly, not a caption.
     """
-    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    names = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
     vectors = teacher.teach([name.replace("▁", " ").strip() or "." for name in names])
     return View(vectors.mean(0, keepdim=True), view.axes)(vectors) * view.axes.shape[1] ** 0.5

@@ -35,9 +35,17 @@ from minigen.recipes.text.lessons import Lessons, prepare
 from minigen.recipes.text.paraphrase import prompt_words, read_captions
 from minigen.recipes.text.retrieval import held_out, measure, measure_rivals
 from minigen.recipes.text.teacher import Teacher
-from minigen.recipes.text.tokenizer import END, PAD, embeddings_from_counts, embeddings_from_teacher, train_tokenizer
+from minigen.recipes.text.tokenizer import (
+    END,
+    MASK,
+    PAD,
+    embeddings_from_counts,
+    embeddings_from_teacher,
+    train_tokenizer,
+)
 from minigen.regularizer import pool, similarity_matrix
-from minigen.text import TextEncoder, no_loading_bar
+from minigen.t5 import T5Config, T5Encoder
+from minigen.text import TextEncoder, save_tokenizer
 
 
 @dataclass(frozen=True)
@@ -95,9 +103,8 @@ def train_text(
     parameters = sum(weight.numel() for group in run.optimizer.param_groups for weight in group["params"])
     announce(recipe_requirements("training the text encoder", parameters, 0, minutes, folder), progress)
     run.train(folder / CHECKPOINT, 60 * minutes, steps, progress)
-    with no_loading_bar():
-        run.model.half().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    run.model.half().save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     sets = held_out(audiocaps, seed, recipe.measured)
     figures = measure(TextEncoder(run.model.float(), tokenizer), sets)
     figures |= measure_rivals(sets, real or lessons.first, master, lessons.view)
@@ -116,9 +123,7 @@ def _start(tokenizer, lessons: Lessons, teacher: Teacher | None, width: int) -> 
 
 def _new_model(recipe: TextRecipe, embeddings: Tensor):
     """A T5 encoder whose layers change little at first: it begins as the bag of its pieces."""
-    from transformers import T5Config, T5EncoderModel
-
-    model = T5EncoderModel(T5Config(
+    model = T5Encoder(T5Config(
         vocab_size=len(embeddings), d_model=recipe.width, d_kv=recipe.width // recipe.heads, d_ff=recipe.ffn,
         num_layers=recipe.layers, num_heads=recipe.heads, feed_forward_proj="relu",
         dropout_rate=0.0,  # the hidden pieces are noise enough, and drawing dropout would cost a fifth of the time
@@ -140,7 +145,9 @@ class _Run:
         self.read = nn.Linear(recipe.width, recipe.width)  # from max-pooled states to the teacher's vectors
         weights = [*self.model.parameters(), *self.guess.parameters(), *self.read.parameters()]
         self.optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-        self.wordings = [tokenizer(side)["input_ids"] for side in (lessons.first, lessons.second)]
+        self.wordings = [
+            [encoding.ids for encoding in tokenizer.encode_batch(side)] for side in (lessons.first, lessons.second)
+        ]
         self.step, self.seconds, self.curve = 0, 0.0, []
         data = zlib.crc32(json.dumps([lessons.first, sorted(tokenizer.get_vocab().items())]).encode())
         self.identity = f"{recipe}, seed {seed}, data {data:x}, teacher {lessons.view is not None}"
@@ -218,9 +225,9 @@ class _Run:
         mask, second = ids != PAD, torch.tensor(rows)[:, None] >= len(texts) // 2
         start = torch.rand(ids.shape) < self.recipe.hidden / 2  # two in a row, so that none is read off its other half
         hidden = (start | start.roll(1, 1)) & mask & (ids != END) & second
-        shown = ids.masked_fill(hidden, self.tokenizer.mask_token_id)
+        shown = ids.masked_fill(hidden, self.tokenizer.token_to_id(MASK))
         with torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-            states = self.model(input_ids=shown, attention_mask=mask).last_hidden_state
+            states = self.model(shown, mask)
             guesses = self.guess(states[hidden]) @ self.model.shared.weight.T * self.recipe.width**-0.5
         states = states.float()
         return guesses.float(), ids[hidden], pool(states, mask, "max"), pool(states, mask, "mean")

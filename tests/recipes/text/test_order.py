@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 
 from minigen.corpus.synthesis.captions import split_of
 from minigen.engine.errors import MinigenError
@@ -95,14 +96,14 @@ def test_unlikeness_is_its_formula_and_zero_for_equals():
 def test_two_heads_look_for_the_words_of_order_one_behind_and_one_ahead(encoder):
     model, tokenizer = load_text_encoder("mini").model, encoder.tokenizer
     captions = ordered_captions(np.random.default_rng(0), 200, "train")
-    look_for_order(model, tokenizer, [torch.tensor(ids) for ids in tokenizer(captions)["input_ids"]])
+    look_for_order(model, tokenizer, [torch.tensor(encoding.ids) for encoding in tokenizer.encode_batch(captions)])
     layer = model.encoder.block[0].layer[0]
     attention = layer.SelfAttention
-    ids = torch.tensor(tokenizer("a dog barks then a bell rings")["input_ids"])
-    joint = int((ids == tokenizer.convert_tokens_to_ids("▁then")).nonzero()[0])
+    ids = torch.tensor(tokenizer.encode("a dog barks then a bell rings").ids)
+    joint = int((ids == tokenizer.token_to_id("▁then")).nonzero()[0])
     x = layer.layer_norm(model.shared(ids))
-    heads = [part(x).view(len(ids), attention.n_heads, -1).transpose(0, 1) for part in (attention.q, attention.k)]
-    weights = (heads[0] @ heads[1].transpose(1, 2) + attention.compute_bias(len(ids), len(ids))[0]).softmax(-1)
+    heads = [part(x).view(len(ids), model.config.num_heads, -1).transpose(0, 1) for part in (attention.q, attention.k)]
+    weights = (heads[0] @ heads[1].transpose(1, 2) + attention.bias(len(ids))[0]).softmax(-1)
     after, before = weights[0, joint + 1 : -1, joint], weights[1, :joint, joint]
     assert after.mean() > 0.5 and before.mean() > 0.5
     inner = slice(joint + 1, -1)  # the first piece has nothing behind it, the last nothing ahead
@@ -110,14 +111,9 @@ def test_two_heads_look_for_the_words_of_order_one_behind_and_one_ahead(encoder)
 
 
 def test_a_tokenizer_without_words_of_order_is_told():
-    class Nothing:
-        unk_token_id = 3
-
-        def convert_tokens_to_ids(self, word):
-            return 3
-
+    other = Tokenizer(models.WordLevel({"<unk>": 0, "dog": 1}, unk_token="<unk>"))
     with pytest.raises(MinigenError, match="none of .*then"):
-        look_for_order(None, Nothing(), [])
+        look_for_order(None, other, [])
 
 
 def test_an_interrupted_lesson_ends_where_the_whole_one_does(tmp_path, monkeypatch):

@@ -96,8 +96,7 @@ def test_lessons_are_drawn_in_their_shares_and_scenes_lie_between_their_captions
 
 
 def test_pieces_start_as_what_the_teacher_makes_of_each(teacher):
-    whole = Tokenizer(models.WordLevel({"<unk>": 0, "▁dog": 1, "dog": 2, "▁rain": 3}, unk_token="<unk>"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, unk_token="<unk>")
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "▁dog": 1, "dog": 2, "▁rain": 3}, unk_token="<unk>"))
     start = embeddings_from_teacher(tokenizer, teacher, View.of(teacher.teach(CAPTIONS), 8))
     torch.testing.assert_close(start.square().mean(1), torch.ones(4))
     assert torch.equal(start[1], start[2]) and not torch.allclose(start[1], start[3])
