@@ -1,12 +1,12 @@
-"""Evaluation: a set of clips becomes one row of numbers, and no row stands without its controls.
+"""Measurement of a set of clips: one row of numbers for each model, and one for each control.
 
     captions --generate_for--> wavs --+
     real clips of the same captions --+--> Yardstick.measure --> Measurement --> table, save_csv
-    other real clips (reference) -----+         judge: how well does it fit the caption?   tagger: which events, when?
+    other real clips (reference) -----+         CLAP model: fit to the caption      event tagger: which events, when
 
-The formulas are in `minigen.metrics`; here is decided what is compared with what, and by whom it is heard. A number is
-read between its controls: real clips and their reconstruction by the codec are what a perfect model could reach with
-these ears; noise, silence and other captions' clips are what a model reaches that does nothing.
+The formulas are in `minigen.metrics`. This module decides which sets are compared, and which models embed them. Every
+number is read between its controls. Real clips, and real clips after the codec, are what a perfect model could reach
+with this CLAP model and tagger. Noise, silence and real clips beside other captions are what chance reaches.
 """
 
 import csv
@@ -17,59 +17,67 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from minigen import metrics
 from minigen.audio import SAMPLE_RATE, fit_length, resample
 from minigen.corpus.clip import Clip
+from minigen.display.tables import padded_table
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import write_atomically
+from minigen.evaluation import bootstrap
 
 NAN = math.nan
-THRESHOLD = 0.5  # an event counts as heard from this probability on
+THRESHOLD = 0.5  # an event counts as heard if its probability is at least this
 REAL, CODEC, NOISE, SILENCE, SHUFFLED = "real clips", "codec reconstruction", "noise", "silence", "shuffled captions"
 CONTROLS = (REAL, CODEC, NOISE, SILENCE, SHUFFLED)
 
 
 class Column(NamedTuple):
-    """A column of the table: field of `Measurement`, title, which way is better, how to read it."""
+    """A column of the table.
+
+    field: of `Measurement`; better: "low", "high", or "" where neither is; reading: an explanation for readers.
+    """
 
     field: str
     title: str
-    better: str  # "low", "high" or ""
+    better: str
     reading: str
 
 
 COLUMNS = (
-    Column("clips", "n", "", "How many clips were measured."),
+    Column("clips", "n", "", "Number of clips measured."),
     Column("fad", "FAD", "low", "Fréchet distance between the tagger's features of these clips and of other real "
-           "clips. Few clips raise it: compare it within this table only, with real clips as the floor."),
-    Column("fad_infinity", "FAD inf", "low", "The same, extrapolated to infinitely many clips; noisier, and may fall "
+           "clips. It is larger for few clips: compare it within this table only. Real clips give the lowest value."),
+    Column("fad_infinity", "FAD inf", "low", "FAD extrapolated to infinitely many clips. It is noisier, and can be "
            "below 0."),
-    Column("kernel", "kernel", "low", "Kernel distance between the same features: free of the bias of small samples, "
-           "around 0 for sets that are alike."),
-    Column("kl", "KL", "low", "How far the events heard differ from those heard in the real clip of the same "
+    Column("kernel", "kernel", "low", "Kernel distance between the same features. It has no bias for few clips: about "
+           "0 for two sets of one distribution."),
+    Column("kl", "KL", "low", "Divergence of the event probabilities from those of the real clip with the same "
            "caption, in nats."),
-    Column("clap", "CLAP", "high", "Cosine between sound and caption in the judge's space, -1 to 1, with its 95% "
+    Column("clap", "CLAP", "high", "Cosine of sound and caption in the CLAP model's space, -1 to 1, with its 95% "
            "interval."),
     Column("recall", "recall", "high", "Share of the events in the captions that the tagger hears with a probability "
-           f"of at least {THRESHOLD:g}, with its 95% interval. Events that nobody asked for cost nothing here."),
-    Column("of_codec", "of codec", "high", "That recall divided by the recall on real clips that only went through the "
-           "codec: what the model loses, without what codec and tagger lose."),
-    Column("order", "order", "high", "Share of the captions with one event after another whose events are heard in "
-           "that order; 50% by chance."),
-    Column("diversity", "diversity", "", "Mean cosine distance between two of the clips: 0 where all sound the same. "
-           "Best near that of the real clips."),
+           f"of at least {THRESHOLD:g}, with its 95% interval. Additional events in the sound cost nothing."),
+    Column("of_codec", "of codec", "high", "Recall divided by the recall of real clips after the codec: what the model "
+           "loses, without the losses of codec and tagger."),
+    Column("order", "order", "high", "Share of the captions with two successive events whose events are heard in that "
+           "order; 50% by chance."),
+    Column("diversity", "diversity", "", "Mean cosine distance between two of the clips, 0 if all are the same. "
+           "Best near the value of the real clips."),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One row of the table. Not a number (nan) where a value does not apply, such as recall without known events.
+    """One row of the table; nan where a value does not apply, such as recall without known events.
 
-    matches: cosine of each clip with its caption; their mean is `clap`. found: 1.0 or 0.0 for each event asked for,
-    clip by clip; their mean is `recall`. Two models on the same captions have both in one order: see `difference`.
+    The last three fields are values of the single clips, for intervals and for `difference`:
+
+    matches: cosine of each clip with its caption; `clap` is their mean.
+    asked, found: number of events in each caption, and how many of them are heard; `recall` is their ratio.
     """
 
     name: str
@@ -82,25 +90,29 @@ class Measurement:
     recall: float
     order: float
     diversity: float
-    matches: tuple[float, ...] = ()
-    found: tuple[float, ...] = ()
+    matches: tuple[float, ...]
+    asked: tuple[int, ...]
+    found: tuple[int, ...]
 
     @cached_property
     def clap_interval(self) -> tuple[float, float]:
         """95% interval of `clap`, bootstrapped over the clips."""
-        return _interval(self.matches)
+        return _mean_interval(self.matches)
 
     @cached_property
     def recall_interval(self) -> tuple[float, float]:
-        """95% interval of `recall`, bootstrapped over the events as if those of one clip were independent."""
-        return _interval(self.found)
+        """95% interval of `recall`, bootstrapped over the clips: the events of one clip are drawn together."""
+        return bootstrap.interval(_recall_ratio(self))
 
 
 class Yardstick:
-    """What every row is measured with: the judge, the tagger, and the reference that FAD and the kernel distance use.
+    """Measures sets of clips, all with the same CLAP model, event tagger and reference clips.
 
-    judge, tagger: see `minigen.evaluation.clap`; the tagger may lack a timeline, then `order` is nan.
-    reference: real waveforms [1, 1, samples] at 16 kHz of another split than the clips that will be measured.
+    Args:
+        judge: CLAP model, see `minigen.evaluation.clap`.
+        tagger: event tagger, see `minigen.evaluation.tagger`. If it has no `timeline`, `order` is nan.
+        reference: real waveforms [1, 1, samples] at 16 kHz, of another split than the measured clips; FAD and the
+            kernel distance compare with them.
 
     Raises:
         MinigenError: fewer than two reference clips.
@@ -109,17 +121,23 @@ class Yardstick:
     def __init__(self, judge, tagger, reference: list[Tensor]):
         if len(reference) < 2:
             raise MinigenError(f"{len(reference)} reference clips. Give two or more real clips of another split.")
-        self.judge, self.tagger, self._real = judge, tagger, (None, None)
+        self.judge, self.tagger = judge, tagger
+        self._real: tuple[Tensor | None, Tensor | None] = (None, None)  # real clips, and their event probabilities
         self.reference = tagger.embed(torch.cat(list(reference)))
 
     def measure(self, name: str, wavs: Tensor, clips: list[Clip], real: Tensor) -> Measurement:
-        """Measure waveforms [n, 1, samples] at 16 kHz that answer the captions of `clips`.
+        """Measure one set of clips.
 
-        real: the true waveforms [n, 1, samples] of the same clips, for KL. Events are taken from `clips` as far as the
-        tagger knows their kinds. FAD and kernel need 2 clips, FAD inf 4: nan for fewer.
+        FAD and the kernel distance are nan for fewer than 2 clips, FAD inf for fewer than 4.
+
+        Args:
+            name: of the row.
+            wavs: waveforms for the captions of `clips`, [n, 1, samples] at 16 kHz.
+            clips: captions and events; events of a kind that the tagger does not know are left out.
+            real: true waveforms of the same clips, [n, 1, samples], for KL.
 
         Raises:
-            MinigenError: as many waveforms as clips are needed, and at least one.
+            MinigenError: different numbers of waveforms, clips and real waveforms, or none.
         """
         if not len(wavs) == len(clips) == len(real) > 0:
             raise MinigenError(
@@ -129,6 +147,7 @@ class Yardstick:
         audio, text = self.judge.embed_audio(wavs), self.judge.embed_text([clip.caption for clip in clips])
         matches = tuple(metrics.clap_score(audio[i : i + 1], text[i : i + 1]) for i in range(len(clips)))
         true, enough = self.asked(clips), min(len(wavs), len(self.reference))
+        found = true & (probs >= THRESHOLD).cpu()
         return Measurement(
             name, len(wavs),
             fad=metrics.frechet_distance(self.reference, features) if enough >= 2 else NAN,
@@ -140,25 +159,25 @@ class Yardstick:
             order=self._order(wavs, clips),
             diversity=metrics.diversity(audio) if len(wavs) >= 2 else NAN,
             matches=matches,
-            found=tuple(metrics.event_recall(probs[i : i + 1, [j]], true[i : i + 1, [j]], THRESHOLD)
-                        for i, j in true.nonzero().tolist()),
+            asked=tuple(true.sum(1).tolist()),
+            found=tuple(found.sum(1).tolist()),
         )  # fmt: skip
 
     def heard(self, wavs: Tensor) -> list[list[str]]:
-        """The kinds that the tagger hears in each clip, the surest first."""
-        order = self.tagger.probabilities(wavs).sort(dim=1, descending=True)
-        return [
-            [self.tagger.kinds[j] for p, j in zip(*row, strict=True) if p >= THRESHOLD]
-            for row in zip(order.values.tolist(), order.indices.tolist(), strict=True)
-        ]
+        """Kinds of events that the tagger hears in each clip, the most probable first."""
+        heard = []
+        for probs in self.tagger.probabilities(wavs):
+            order = probs.argsort(descending=True).tolist()
+            heard.append([self.tagger.kinds[j] for j in order if probs[j] >= THRESHOLD])
+        return heard
 
     def asked(self, clips: list[Clip]) -> Tensor:
-        """The events that truly sound: bool [n, C], columns in the order of the tagger's kinds."""
+        """Which kinds of events each clip truly has: bool [n, C], columns in the order of the tagger's kinds."""
         kinds = [{event.kind for event in clip.events} for clip in clips]
         return torch.tensor([[kind in present for kind in self.tagger.kinds] for present in kinds])
 
     def _heard_in_real(self, real: Tensor) -> Tensor:
-        """Probabilities of the real clips, kept for the next row."""
+        """Event probabilities of the real clips [n, C], computed once for all rows."""
         if self._real[0] is not real:
             self._real = (real, self.tagger.probabilities(real))
         return self._real[1]
@@ -167,14 +186,15 @@ class Yardstick:
         pairs = {i: pair for i, clip in enumerate(clips) if (pair := followed_by(clip, self.tagger.kinds))}
         if not pairs or not hasattr(self.tagger, "timeline"):
             return NAN
-        lines = self.tagger.timeline(wavs[list(pairs)])
-        first, second = ([self.tagger.kinds.index(pair[k]) for pair in pairs.values()] for k in (0, 1))
+        lines = self.tagger.timeline(wavs[list(pairs)])  # [pairs, C, F]
+        first = [self.tagger.kinds.index(kind) for kind, _ in pairs.values()]
+        second = [self.tagger.kinds.index(kind) for _, kind in pairs.values()]
         rows = torch.arange(len(pairs))
         return metrics.order_accuracy(lines[rows, first], lines[rows, second])
 
 
 def followed_by(clip: Clip, kinds: tuple[str, ...]) -> tuple[str, str] | None:
-    """The first two different kinds of a clip of which one ends before the other begins; None where there are none."""
+    """First two events of different kinds of which one ends before the other begins, as kinds; None without such."""
     events = [event for event in clip.events if event.kind in kinds]
     pairs = ((a, b) for a in events for b in events if a.offset <= b.onset and a.kind != b.kind)
     return next(((a.kind, b.kind) for a, b in pairs), None)
@@ -184,10 +204,10 @@ def generate_for(
     tta, captions: list[str], seconds: float = 4.0, guidance: float = 3.0, seed: int = 0, batch_size: int = 8,
     progress: bool = True, label: str = "generating",
 ) -> Tensor:  # fmt: skip
-    """Sound for each caption, batch by batch: float32 [n, 1, seconds * 16000] at 16 kHz.
+    """Waveforms for captions, generated in batches: float32 [n, 1, seconds * 16000] at 16 kHz.
 
-    Batch b is drawn with seed + b. The same captions in the same order therefore meet the same noise in every model:
-    models are compared clip by clip. tta: a `minigen.generate.TextToAudio`.
+    Batch b is sampled with the seed `seed` + b. Two models therefore get the same random numbers for the same captions,
+    and can be compared clip by clip. tta: a `minigen.generate.TextToAudio`.
     """
     from tqdm.auto import tqdm
 
@@ -203,16 +223,16 @@ def generate_for(
 
 @torch.no_grad()
 def control_sounds(real: Tensor, codec, seed: int = 0) -> dict[str, Tensor]:
-    """What a model is compared with, by name, each [n, 1, samples] at 16 kHz as `real` is.
+    """Waveforms of the controls by name, each [n, 1, samples] at 16 kHz like `real`.
 
-    Noise is white and as loud (rms) as the real clip. "Shuffled captions" are the real clips in another order, none in
-    its place: each stands beside the caption of another.
+    Noise is white, with the root mean square of the real clip. "Shuffled captions" are the real clips in another order:
+    each stands beside the caption of another clip.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(real.shape, generator=generator)
     order = torch.randperm(len(real), generator=generator)
     shuffled = torch.empty_like(real)
-    shuffled[order] = real[order.roll(1)]  # a cycle through all clips leaves none in its place
+    shuffled[order] = real[order.roll(1)]  # a cycle through all clips: none keeps its place
     loudness = real.square().mean(-1, keepdim=True).sqrt()
     return {
         REAL: real,
@@ -224,55 +244,51 @@ def control_sounds(real: Tensor, codec, seed: int = 0) -> dict[str, Tensor]:
 
 
 def controls(yardstick: Yardstick, clips: list[Clip], real: Tensor, codec, seed: int = 0) -> list[Measurement]:
-    """Rows of the table that a model is read between, in the order of CONTROLS; see `control_sounds`."""
+    """Rows of the controls, in the order of CONTROLS; see `control_sounds`."""
     return [yardstick.measure(name, wavs, clips, real) for name, wavs in control_sounds(real, codec, seed).items()]
 
 
 def difference(one: Measurement, other: Measurement, of: str = "found", seed: int = 0) -> tuple[float, float, float]:
-    """Mean of `one` minus `other` on the same captions, and its 95% interval: (mean, low, high).
+    """`one` minus `other` on the same captions, with its 95% interval: (difference, low, high).
 
-    of: "found" (recall) or "matches" (CLAP score). Where the interval holds 0 the two cannot be told apart.
+    The bootstrap draws clips. If the interval includes 0, these clips do not tell the two apart.
+    of: "found" for recall, "matches" for the CLAP score.
 
     Raises:
-        MinigenError: measured on other captions.
+        MinigenError: the two were measured on different captions.
     """
-    pairs = getattr(one, of), getattr(other, of)
-    if len(pairs[0]) != len(pairs[1]):
+    if len(one.matches) != len(other.matches) or one.asked != other.asked:
         raise MinigenError(f"{one.name} and {other.name} were measured on different captions. Use the same for both.")
-    values = [a - b for a, b in zip(*pairs, strict=True)]
+    if of == "found":
+        return bootstrap.paired_difference(_recall_ratio(one), _recall_ratio(other), seed)[:3]
+    values = [a - b for a, b in zip(one.matches, other.matches, strict=True)]
     mean = sum(values) / len(values) if values else NAN
-    return mean, *_interval(values, seed)
+    return mean, *_mean_interval(values, seed)
 
 
 def of_codec(row: Measurement, rows: list[Measurement]) -> float:
-    """Recall as a share of that of the codec's reconstruction among `rows`; nan where there is none to divide by."""
+    """Recall divided by the recall of the codec reconstruction among `rows`; nan without such a row."""
     base = next((other.recall for other in rows if other.name == CODEC), NAN)
     return row.recall / base if base > 0 else NAN
 
 
 def cells(rows: list[Measurement]) -> list[list[str]]:
-    """The table as text, a list for each measurement: its name, then COLUMNS."""
+    """Cells of the table as text: for each measurement its name, then COLUMNS."""
     return [[row.name, *(_cell(column.field, row, rows) for column in COLUMNS)] for row in rows]
 
 
 def table(measurements: list[Measurement]) -> str:
-    """A Markdown table, aligned so that it reads in a terminal too."""
-    lines = [["", *(column.title for column in COLUMNS)], *cells(measurements)]
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(lines[0]))]
-    rows = [
-        [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))] for line in lines
-    ]
-    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])
+    """A Markdown table whose columns also line up in a terminal."""
+    return padded_table(["", *(column.title for column in COLUMNS)], cells(measurements))
 
 
 def save_csv(path: str | Path, measurements: list[Measurement], extra: list[dict] | None = None) -> None:
-    """Write the measurements with all their digits, intervals as two columns; nan is left empty.
+    """Write the measurements with all digits. Intervals become two columns, nan an empty cell.
 
-    extra: for each row, further columns that come first, such as {"guidance": 3.0}.
+    extra: further columns for each row, placed first, such as {"guidance": 3.0}.
 
     Raises:
-        MinigenError: the place cannot be written.
+        MinigenError: the file cannot be written.
     """
     rows = []
     for i, row in enumerate(measurements):
@@ -289,13 +305,20 @@ def save_csv(path: str | Path, measurements: list[Measurement], extra: list[dict
 
 
 def _through(codec, wav: Tensor) -> Tensor:
-    place = next((weights.device for weights in codec.parameters()), wav.device)
-    there = codec.decode(codec.encode(resample(wav, SAMPLE_RATE, codec.sample_rate).to(place))).to(wav.device)
-    return fit_length(resample(there, codec.sample_rate, SAMPLE_RATE), wav.shape[-1])
+    """Waveforms after encoding and decoding, at 16 kHz and of the same length."""
+    device = next((weights.device for weights in codec.parameters()), wav.device)
+    codes = codec.encode(resample(wav, SAMPLE_RATE, codec.sample_rate).to(device))
+    decoded = codec.decode(codes).to(wav.device)
+    return fit_length(resample(decoded, codec.sample_rate, SAMPLE_RATE), wav.shape[-1])
 
 
-def _interval(values: tuple[float, ...] | list[float], seed: int = 0) -> tuple[float, float]:
+def _mean_interval(values: tuple[float, ...] | list[float], seed: int = 0) -> tuple[float, float]:
     return metrics.bootstrap_interval(values, seed) if len(values) >= 2 else (NAN, NAN)
+
+
+def _recall_ratio(row: Measurement) -> bootstrap.Ratio:
+    """Events heard and events asked for, [1, n] each, as the bootstrap takes them."""
+    return bootstrap.Ratio(np.array([row.found], float), np.array([row.asked], float))
 
 
 def _value(field: str, row: Measurement, rows: list[Measurement]) -> float:

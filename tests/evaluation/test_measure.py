@@ -3,6 +3,7 @@
 import csv
 import math
 
+import numpy as np
 import pytest
 import torch
 from standins import KINDS, BandJudge, BandTagger, WordEncoder, tiny_codec, tiny_lm
@@ -11,6 +12,7 @@ from minigen import metrics
 from minigen.corpus.clip import Clip, Event
 from minigen.engine.errors import MinigenError
 from minigen.evaluation import measure
+from minigen.evaluation.bootstrap import Ratio, interval
 from minigen.evaluation.measure import CODEC, CONTROLS, NOISE, REAL, SHUFFLED, SILENCE, Measurement, Yardstick
 from minigen.generate import TextToAudio
 
@@ -78,9 +80,9 @@ def test_every_value_of_a_row_is_the_metrics_own(scenes, yardstick):
 def test_recall_and_clap_are_the_means_of_what_their_intervals_are_drawn_from(scenes, yardstick):
     clips, real = scenes
     row = yardstick.measure("model", real.roll(1, 0), clips, real)
-    assert len(row.found) == 9 and len(row.matches) == 6
+    assert row.asked == (1, 1, 1, 2, 2, 2) and len(row.found) == len(row.matches) == 6
     assert row.recall == pytest.approx(sum(row.found) / 9) and row.clap == pytest.approx(sum(row.matches) / 6)
-    assert row.recall_interval == metrics.bootstrap_interval(row.found, 0)
+    assert row.recall_interval == interval(Ratio(np.array([row.found]), np.array([row.asked])))
     assert row.clap_interval[0] <= row.clap <= row.clap_interval[1]
 
 
@@ -159,7 +161,7 @@ def test_an_event_counts_as_heard_from_a_half_on(scenes, probability, recall):
 
     yardstick = Yardstick(BandJudge(), Unsure(), list(scenes[1].split(1)))
     row = yardstick.measure("x", scenes[1], *scenes)
-    assert row.recall == recall and row.found == (float(recall),) * 9
+    assert row.recall == recall and row.found == tuple(recall * n for n in row.asked)
     assert yardstick.heard(scenes[1][:1]) == [list(KINDS) if recall else []]
 
 
@@ -177,36 +179,51 @@ def test_what_is_heard_is_listed_with_the_surest_first(scenes, yardstick):
     assert yardstick.heard(torch.zeros(1, 1, 16000)) == [[]]
 
 
-def row(name, found=(), matches=(0.5, 0.6), **values):
+def row(name, found=(0, 0), asked=(0, 0), **values):
+    """A row whose clips have `asked` events each, of which `found` are heard."""
     numbers = dict(fad=1.0, fad_infinity=0.5, kernel=0.01, kl=1.0, clap=0.55, order=0.5, diversity=0.4)
-    recall = sum(found) / len(found) if found else math.nan
-    return Measurement(name, 2, **{**numbers, "recall": recall, **values}, matches=matches, found=found)
+    recall = sum(found) / sum(asked) if any(asked) else math.nan
+    matches = tuple(0.5 + 0.1 * i for i in range(len(asked)))
+    numbers |= dict(recall=recall, matches=matches, asked=asked, found=found)
+    return Measurement(name, len(asked), **{**numbers, **values})
+
+
+def test_events_of_one_clip_are_drawn_together():
+    """Sixteen events, heard or missed clip by clip, tell as much as four events and not as much as sixteen."""
+    correlated = row("four in one clip", found=(4, 4, 0, 0), asked=(4, 4, 4, 4))
+    assert correlated.recall_interval == row("one each", (1, 1, 0, 0), (1, 1, 1, 1)).recall_interval == (0, 1)
+    low, high = metrics.bootstrap_interval([1.0] * 8 + [0.0] * 8, 0)  # as if the events were independent
+    assert high - low < 0.6
+    other = row("other", found=(0, 4, 0, 0), asked=(4, 4, 4, 4))
+    assert measure.difference(correlated, other) == (0.25, 0, 0.75)
 
 
 def test_recall_relative_to_the_codec_divides_by_the_codecs_row():
-    rows = [row(CODEC, (1.0, 1.0, 1.0, 0.0)), row("model", (1.0, 1.0, 0.0, 0.0))]
+    rows = [row(CODEC, (1, 2), (2, 2)), row("model", (1, 1), (2, 2))]
     assert measure.of_codec(rows[1], rows) == pytest.approx(2 / 3) and measure.of_codec(rows[0], rows) == 1
     assert math.isnan(measure.of_codec(rows[1], rows[1:]))
 
 
-def test_a_difference_pairs_the_events_one_by_one():
-    one, other = row("a", (1.0, 1.0, 1.0, 0.0)), row("b", (0.0, 0.0, 1.0, 0.0))
-    mean, low, high = measure.difference(one, other)
-    assert mean == 0.5 and (low, high) == metrics.bootstrap_interval([1, 1, 0, 0], 0)
+def test_a_difference_pairs_the_clips_one_by_one():
+    one, other = row("a", (1, 1, 1, 0), (1, 1, 1, 1)), row("b", (0, 0, 1, 0), (1, 1, 1, 1))
+    assert measure.difference(one, other) == (0.5, 0, 1)
     assert measure.difference(one, one) == (0, 0, 0)
+    assert measure.difference(one, other, "matches") == (0, 0, 0)
     with pytest.raises(MinigenError, match="different captions"):
-        measure.difference(one, row("c", (1.0,)))
+        measure.difference(one, row("c", (1,), (1,)))
+    with pytest.raises(MinigenError, match="different captions"):
+        measure.difference(one, row("d", (1, 1, 1, 0), (1, 2, 1, 1)))
 
 
 def test_the_table_is_aligned_markdown(scenes):
-    lines = measure.table([row("a model", (1.0, 0.0)), row(CODEC, (1.0, 1.0))]).splitlines()
+    lines = measure.table([row("a model", (1, 0), (1, 1)), row(CODEC, (1, 1), (1, 1))]).splitlines()
     assert len({len(line) for line in lines}) == 1 and len({line.count("|") for line in lines}) == 1
     assert lines[2].split("|")[1].strip() == "a model" and "50% [0, 100]" in lines[2]
     assert lines[1].count("-:") == len(measure.COLUMNS) and all(line.isascii() for line in lines)
 
 
 def test_the_csv_keeps_all_digits_and_leaves_empty_what_does_not_apply(tmp_path):
-    measure.save_csv(tmp_path / "t.csv", [row("a", fad=1 / 3), row(CODEC, (1.0, 0.0))], [{"guidance": 1.0}] * 2)
+    measure.save_csv(tmp_path / "t.csv", [row("a", fad=1 / 3), row(CODEC, (1, 0), (1, 1))], [{"guidance": 1.0}] * 2)
     first, second = csv.DictReader((tmp_path / "t.csv").open())
     assert first["guidance"] == "1.0" and float(first["fad"]) == 1 / 3 and first["recall"] == first["recall_low"] == ""
     assert float(second["recall"]) == 0.5 and float(second["of_codec"]) == 1 and second["name"] == CODEC

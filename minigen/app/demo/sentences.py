@@ -91,7 +91,7 @@ def _recall_says(table: list[Measurement], rows: Mapping[str, Measurement]) -> s
         return "The true events of these clips are not known, so recall and order cannot be measured here."
     low, high = best.recall_interval
     text = (
-        f"Of the {len(best.found)} events that the captions ask for, the tagger hears {rows[REAL].recall:.0%} in the "
+        f"Of the {sum(best.asked)} events that the captions ask for, the tagger hears {rows[REAL].recall:.0%} in the "
     )
     text += f"real clips, {rows[CODEC].recall:.0%} after the codec, and {best.recall:.0%} "
     text += f"(95% interval {100 * low:.0f} to {100 * high:.0f}) "
@@ -106,7 +106,7 @@ def _recall_says(table: list[Measurement], rows: Mapping[str, Measurement]) -> s
 def _pair_says(what: str, one: Measurement | None, other: Measurement | None) -> str:
     if one is None or other is None:
         return ""
-    gains = [("recall", 100, " points", *difference(one, other, "found"))] if one.found else []
+    gains = [("recall", 100, " points", *difference(one, other, "found"))] if any(one.asked) else []
     gains += [("the CLAP score", 1, "", *difference(one, other, "matches"))]
     parts = [_gain(*gain) for gain in gains]
     one_run = " Each model is one training run: this compares two models, not two methods." if "regul" in what else ""

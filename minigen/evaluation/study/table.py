@@ -115,7 +115,7 @@ class Results:
     def ratio(self, measure: str, runs: list[tuple[str, float]]) -> Ratio:
         """What `paired_difference` takes: [seeds, captions] twice."""
         above, below = zip(*(self.lines[run].ratio(measure) for run in runs), strict=True)
-        return np.stack(above), np.stack(below)
+        return Ratio(np.stack(above), np.stack(below))
 
 
 def sound_metrics(results: Results) -> tuple[list[Metric], list[str]]:
@@ -293,7 +293,7 @@ def of_captions(lines: dict[str, Line]) -> str:
     shown = [metric for metric in METRICS if metric.field in RATIOS]
     table = [["", *(metric.title for metric in shown)]]
     for name, line in lines.items():
-        ratios = [tuple(part[None] for part in line.ratio(metric.field)) for metric in shown]
+        ratios = [Ratio(*(part[None] for part in line.ratio(metric.field))) for metric in shown]
         cells = zip(shown, [mean(line, metric.field) for metric in shown], map(interval, ratios), strict=True)
         table.append([name, *(_with_interval(*cell) for cell in cells)])
     return _markdown(table)

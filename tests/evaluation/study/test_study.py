@@ -22,7 +22,7 @@ from minigen.app import cli
 from minigen.corpus.clip import Clip, Event
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import exclusive, read_rows, try_lock
-from minigen.evaluation.bootstrap import Difference, paired_difference
+from minigen.evaluation.bootstrap import Difference, Ratio, paired_difference
 from minigen.evaluation.counting import count_sounds, countable, said_counts
 from minigen.evaluation.measure import Yardstick
 from minigen.evaluation.per_caption import DIGITS, Bench, Line, make_bench, mean
@@ -449,7 +449,7 @@ def test_the_bootstrap_agrees_with_one_that_writes_every_resample_out():
     from minigen.evaluation.bootstrap import _draws
 
     rng = np.random.default_rng(3)
-    one, other = ((rng.random((3, 7)), rng.integers(1, 4, (3, 7)).astype(float)) for _ in range(2))
+    one, other = (Ratio(rng.random((3, 7)), rng.integers(1, 4, (3, 7)).astype(float)) for _ in range(2))
     found = paired_difference(one, other, seed=5, resamples=200)
     np.testing.assert_allclose(found[1:3], naive(one, other, _draws(3, 7, 5, 200)))
     assert found.mean == pytest.approx(one[0].sum() / one[1].sum() - other[0].sum() / other[1].sum())
@@ -459,23 +459,24 @@ def test_the_bootstrap_agrees_with_one_that_writes_every_resample_out():
 def test_pairing_finds_a_small_difference_that_captions_of_very_different_ease_would_hide():
     rng = np.random.default_rng(0)
     ease, ones = rng.random((1, 200)).repeat(3, 0), np.ones((3, 200))
-    assert paired_difference((ease + 0.01, ones), (ease, ones)).sure
-    assert not paired_difference((ease[:, ::-1] + 0.01, ones), (ease, ones)).sure
+    assert paired_difference(Ratio(ease + 0.01, ones), Ratio(ease, ones)).sure
+    assert not paired_difference(Ratio(ease[:, ::-1] + 0.01, ones), Ratio(ease, ones)).sure
 
 
 def test_seeds_that_disagree_make_the_interval_hold_zero():
     ones = np.ones((3, 500))
     gain = np.array([[0.3], [0.3], [-0.3]]) * ones
-    found = paired_difference((gain, ones), (0 * ones, ones))
+    found = paired_difference(Ratio(gain, ones), Ratio(0 * ones, ones))
     assert not found.sure and found.mean == pytest.approx(0.1) and len(found.seeds) == 3
     assert Difference(0.1, 0.01, 0.2, ()).sure and not Difference(0.1, -0.01, 0.2, ()).sure
 
 
 def test_a_measure_that_applies_to_nothing_is_no_number_and_other_shapes_are_refused():
     zeros = np.zeros((2, 5))
-    assert np.isnan(paired_difference((zeros, zeros), (zeros, zeros)).mean)
+    nothing = Ratio(zeros, zeros)
+    assert np.isnan(paired_difference(nothing, nothing).mean)
     with pytest.raises(MinigenError, match="are no pairs"):
-        paired_difference((zeros, zeros), (zeros[:1], zeros[:1]))
+        paired_difference(nothing, Ratio(zeros[:1], zeros[:1]))
 
 
 # the table
