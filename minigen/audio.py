@@ -21,10 +21,14 @@ from torch import Tensor
 
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import write_atomically
+from minigen.engine.sound_file import count_frames, open_sound, read_frames
 
 SAMPLE_RATE = 16000
 MAX_RATE = 655_350  # Hz: what flac can say
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
+# What libsndfile reads, in the order in which one is preferred to another; and usual formats that it does not read.
+AUDIO_SUFFIXES = (".wav", ".flac", ".aiff", ".aif", ".aifc", ".w64", ".rf64", ".caf", ".au", ".snd", ".ogg", ".oga",
+                  ".opus", ".mp3", ".wave")  # fmt: skip
+FOREIGN_SUFFIXES = (".m4a", ".webm", ".mp4", ".aac", ".wma", ".mkv", ".mka", ".3gp", ".amr", ".ape", ".wv")
 WRITABLE = {".wav": "WAV", ".flac": "FLAC"}
 
 
@@ -90,9 +94,9 @@ def _check_rate(sample_rate: int, most: float = math.inf) -> None:
 
 
 def check_audio(source: str | Path | bytes) -> tuple[int, int]:
-    """Look at a recording's header alone: -> (rate in Hz, frames). Quick: no sample is decoded.
+    """Look at a recording's header: -> (rate in Hz, frames). Nothing is decoded where the header knows the length.
 
-    libsndfile quietly shortens a wav whose data ends early, so the sizes in its log of the header are compared too.
+    libsndfile shortens a wav whose data ends early without an error, so the sizes in its log are compared too.
 
     Raises:
         AudioError: missing, not audio, empty, truncated.
@@ -103,16 +107,24 @@ def check_audio(source: str | Path | bytes) -> tuple[int, int]:
     if not isinstance(source, bytes):
         _check_file(Path(source))
     try:
-        info = soundfile.info(_handle(source), verbose=True)
+        with open_sound(source) as file:
+            rate, frames, log = file.samplerate, count_frames(file), file.extra_info
     except (soundfile.LibsndfileError, OSError, TypeError) as error:
-        raise AudioError("not audio", f"{name} is not a readable sound file. Use wav, flac, ogg or mp3.") from error
-    if _ends_early(info.extra_info):
+        raise AudioError("not audio", f"{name} is not a readable sound file. {_advice(name)}") from error
+    if _ends_early(log):
         raise AudioError("truncated", f"{name} ends before the length its header promises. Fetch it again.")
-    if info.frames < 1:
+    if frames < 1:
         raise AudioError("empty", f"{name} holds no samples. Use another recording.")
-    if not 1000 <= info.samplerate <= 1_000_000:
-        raise AudioError("not audio", f"{name} claims a rate of {info.samplerate} Hz. Use 1 kHz to 1 MHz.")
-    return info.samplerate, info.frames
+    if not 1000 <= rate <= 1_000_000:
+        raise AudioError("not audio", f"{name} claims a rate of {rate} Hz. Use 1 kHz to 1 MHz.")
+    return rate, frames
+
+
+def _advice(name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    if suffix in FOREIGN_SUFFIXES:
+        return f"{suffix} needs FFmpeg: convert it with `ffmpeg -i FILE{suffix} FILE.flac`."
+    return "Use wav, flac, ogg or mp3."
 
 
 def _check_file(path: Path) -> None:
@@ -122,10 +134,6 @@ def _check_file(path: Path) -> None:
         raise AudioError("not a file", f"{path} is a folder, not a sound file. Name a file.")
     if path.stat().st_size == 0:
         raise AudioError("empty", f"{path} is an empty file. Use another recording.")
-
-
-def _handle(source: str | Path | bytes) -> bytes | io.BytesIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source)
 
 
 def _ends_early(log: str) -> bool:
@@ -139,13 +147,11 @@ def _ends_early(log: str) -> bool:
 
 
 def _read(source: str | Path | bytes, name: str, first: int, count: int):
-    """`count` frames from frame `first`: float32 [frames, channels]. An mp3's length may be an estimate: 5 % passes."""
+    """`count` frames from frame `first`: float32 [frames, channels]. A decoder may keep a few back: 5 % passes."""
     import soundfile
 
     try:
-        with soundfile.SoundFile(_handle(source)) as file:
-            file.seek(first)
-            samples = file.read(count, dtype="float32", always_2d=True)
+        samples = read_frames(source, first, count)
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError("truncated", f"{name} breaks off while it is read. Fetch it again.") from error
     if len(samples) < 0.95 * count:

@@ -9,7 +9,6 @@ way the clip is skipped, counted and listed with its reason, and the run goes on
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,9 +16,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from minigen.audio import AudioError, fit_length, load_audio
+from minigen.audio import AudioError, check_audio, fit_length, load_audio
 from minigen.corpus.clip import Clip
 from minigen.engine.files import write_atomically
+from minigen.engine.sound_file import blocks, open_sound
 
 SILENT = 1e-4  # a clip is silent whose largest sample stays below this, or whose largest distance from its mean does
 
@@ -123,11 +123,14 @@ def first_sound(source: str | bytes, seconds: float) -> float:
     import soundfile
 
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source)) as file:
-            step, spare = max(1, file.samplerate // 10), file.frames / file.samplerate - seconds
-            for number, block in enumerate(file.blocks(step, dtype="float32") if spare > 0 else ()):
+        rate, frames = check_audio(source)
+        step, latest = max(1, rate // 10), frames / rate - seconds
+        if latest <= 0:
+            return 0.0
+        with open_sound(source) as file:
+            for number, block in enumerate(blocks(file, step)):
                 if abs(block).max() >= SILENT:
-                    return min(number * step / file.samplerate, spare)
-    except (soundfile.LibsndfileError, OSError):
+                    return min(number * step / rate, latest)
+    except (soundfile.LibsndfileError, OSError, AudioError):
         pass  # load_audio says what is wrong with it
     return 0.0

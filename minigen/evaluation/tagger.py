@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from minigen.audio import SAMPLE_RATE, log_mel, resample
+from minigen.audio import SAMPLE_RATE, check_waveform, log_mel, resample
 from minigen.corpus.clip import KINDS
 from minigen.engine.errors import MinigenError, one_line
 from minigen.engine.hub import HubModel, find_model
 from minigen.engine.weights import load_official, read_config, read_tensors, write_model
 
 BATCH = 32  # clips that go through a model at once
+LOUDEST = 1.5  # largest sample of a waveform in [-1, 1]
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,16 @@ def load_tagger(name: str | Path = "mini") -> "Tagger | OfficialTagger":
 
 
 def check_wav(wav: Tensor) -> Tensor:
-    """The waveforms as float32; MinigenError unless they are [B, 1, samples] and not empty."""
-    if wav.ndim != 3 or wav.shape[1] != 1 or wav.numel() == 0:
-        raise MinigenError(f"the judge hears waveforms [B, 1, samples], not {list(wav.shape)}. Reshape them.")
+    """Waveforms [B, 1, samples] as float32.
+
+    Raises:
+        MinigenError: another shape, no samples, samples that are not finite, or samples that are not scaled to [-1, 1]:
+            whole numbers, or a peak above 1.5 (a decoder may overshoot 1 a little).
+    """
+    check_waveform(wav)
+    peak = float(wav.abs().max())
+    if peak > LOUDEST:
+        raise MinigenError(f"samples lie in [-1, 1], the largest of these is {peak:g}. Divide 16-bit samples by 32768.")
     return wav.float()
 
 

@@ -99,7 +99,7 @@ def test_a_folder_that_holds_something_else_is_no_tagger(official_clap):
 
 def test_a_waveform_of_another_shape_is_refused(official_clap):
     for wav in (torch.zeros(16000), torch.zeros(1, 2, 16000), torch.zeros(1, 1, 0)):
-        with pytest.raises(MinigenError, match="waveforms"):
+        with pytest.raises(MinigenError, match="a waveform is"):
             load_judge(official_clap).embed_audio(wav)
 
 
@@ -122,6 +122,15 @@ def test_the_taggers_frames_see_no_other_clip_and_keep_their_time():
     assert both.shape == (2, 29, 50) and tagger.timeline_rate == 12.5
     torch.testing.assert_close(tagger(mel[1:]), both[1:], atol=1e-4, rtol=0)
     torch.testing.assert_close(moved[..., 18:42], both[..., 8:32], atol=1e-4, rtol=0)  # 40 pictures are 10 frames
+
+
+@pytest.mark.parametrize("unscaled", [lambda wav: (32767 * wav).short(), lambda wav: 32767 * wav, lambda wav: 4 * wav])
+def test_samples_that_are_not_scaled_are_refused(unscaled, official_clap):
+    tagger = Tagger(TaggerConfig(kinds=("rain", "dog_bark"), channels=(4, 4, 4, 4), width=8)).eval()
+    for hear in (load_judge(official_clap).embed_audio, tagger.embed, tagger.probabilities):
+        assert hear(2 * tone()).isfinite().all()  # a decoder may overshoot 1 a little
+        with pytest.raises(MinigenError, match=r"\[-1, 1\]"):
+            hear(unscaled(tone()))
 
 
 def test_a_tagger_comes_back_from_disk(tmp_path):
