@@ -53,6 +53,9 @@ class WordEncoder:
         states = torch.nn.utils.rnn.pad_sequence([_words(caption, 8) for caption in captions], batch_first=True)
         return states, states.abs().sum(-1) > 0
 
+    def tokens(self, caption):
+        return [*caption.split(), "</s>"]
+
 
 def _words(caption, width):
     seeds = [zlib.crc32(word.lower().encode()) for word in caption.split()]

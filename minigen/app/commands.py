@@ -9,6 +9,8 @@ imports what it needs when it runs. It checks names, places and files first, so 
 model is loaded.
 """
 
+import os
+import re
 import tempfile
 import time
 from argparse import Namespace
@@ -29,11 +31,14 @@ def check_writable(path: Path, room: int = 0, is_file: bool = False) -> None:
     is_file: `path` is to be a file, not a folder.
 
     Raises:
-        MinigenError: the place cannot be written, or a folder is in the place of the file, or the reverse.
+        MinigenError: the place or the file cannot be written, or a folder is in the place of the file, or the reverse.
     """
-    if path.exists() and path.is_dir() == is_file:
+    target = Path(os.path.realpath(path))  # where a symbolic link leads
+    if target.exists() and target.is_dir() == is_file:
         raise MinigenError(f"{path} is a {'folder' if is_file else 'file'}. Name another place.")
-    folder = path.absolute().parent if is_file else path.absolute()
+    if is_file and target.exists() and not os.access(target, os.W_OK):
+        raise MinigenError(f"{path} is write-protected. Choose another file, or make it writable.")
+    folder = target.parent if is_file else target
     place = next(place for place in (folder, *folder.parents) if place.exists())
     try:
         with tempfile.TemporaryFile(dir=place) as file:
@@ -212,6 +217,7 @@ def generate(options: Namespace) -> None:
 
     torch.set_num_threads(1)  # a column of one clip is too little work for several threads
     tta = TextToAudio.from_pretrained(options.model)
+    _note_language(tta.encoder, options.caption)
     rate = tta.codec.sample_rate
     prompt = load_audio(options.prompt, rate) if options.prompt else None
     wav = tta.generate(
@@ -220,6 +226,14 @@ def generate(options: Namespace) -> None:
     )  # fmt: skip
     save_audio(options.out, wav[0], rate)
     print(f"{options.out}: {wav.shape[-1] / rate:g} s of sound, made in {time.monotonic() - STARTED:.1f} s")
+
+
+def _note_language(encoder, caption: str) -> None:
+    """Print a note if most of the caption is bytes or unknown pieces: the text is in no language that was learned."""
+    pieces = [piece for piece in encoder.tokens(caption) if piece not in ("▁", "</s>")]
+    unread = [piece for piece in pieces if re.fullmatch(r"<0x[0-9A-F]{2}>|<unk>", piece)]
+    if 2 * len(unread) > len(pieces):
+        print("note: the model learned English captions only and cannot read most of this one. Describe it in English.")
 
 
 def _check_prompt(path: str, seconds: float) -> None:

@@ -32,6 +32,7 @@ FILES = (
     "spiece.model",
 )  # every model has the first
 PICKLES = (".bin", ".pt", ".pth", ".th", ".ckpt", ".pkl")
+LFS = b"version https://git-lfs.github.com/spec/"  # how a Git LFS pointer begins
 AUDIOCRAFT = ("state_dict.bin", "compression_state_dict.bin")
 
 
@@ -116,8 +117,9 @@ def fetch(part: str, name: str, files: tuple[str, ...], complete: Callable[[Path
 
 
 def refuse_pickles(place: Path) -> None:
-    """MinigenError for a pickled file, and for a folder whose only weights are pickled."""
+    """MinigenError for a pickled file, a folder whose only weights are pickled, and weights that Git LFS left out."""
     found = [place] if place.is_file() else sorted(place.glob("*"))
+    refuse_pointers(found)
     pickles = [file for file in found if file.suffix in PICKLES]
     if pickles and not has_weights(place):
         audiocraft = pickles[0].name in AUDIOCRAFT
@@ -126,6 +128,19 @@ def refuse_pickles(place: Path) -> None:
             f"{pickles[0]} is a pickle, a program that runs when it is opened. Only safetensors are read: convert "
             f"it once, where you trust it ({how}), and name the folder with {WEIGHTS}."
         )
+
+
+def refuse_pointers(files: list[Path]) -> None:
+    """MinigenError for a weights file that is a Git LFS pointer: a few lines of text that stand for the real file."""
+    for file in files:
+        if file.suffix in (*PICKLES, ".safetensors") and file.is_file():
+            with file.open("rb") as opened:
+                beginning = opened.read(len(LFS))
+            if beginning == LFS:
+                raise MinigenError(
+                    f"{file} is a Git LFS pointer, not the weights: Git did not download them. Run `git lfs pull` in "
+                    "its repository, or download the file itself."
+                )
 
 
 class HubModel:

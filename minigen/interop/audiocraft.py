@@ -27,7 +27,7 @@ from torch import Tensor
 
 from minigen.engine.errors import MinigenError, one_line
 from minigen.engine.files import write_atomically
-from minigen.engine.hub import AUDIOCRAFT, HUB_NAME, fetch
+from minigen.engine.hub import AUDIOCRAFT, HUB_NAME, fetch, refuse_pointers
 from minigen.engine.weights import module_from_tensors, rename
 from minigen.interop.encodec import EncodecCodec
 from minigen.interop.encodec_weights import bandwidth_of, encodec_from_state
@@ -134,6 +134,7 @@ def read_pickle(path: Path) -> dict:
     Raises:
         MinigenError: no such file, or one that holds other objects.
     """
+    refuse_pointers([path])
     try:
         return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:

@@ -50,6 +50,11 @@ class HalfSilence:
     class codec:
         sample_rate = 16000
 
+    class encoder:
+        @staticmethod
+        def tokens(caption):
+            return [f"<0x{byte:02X}>" if byte > 127 else chr(byte) for byte in caption.encode()] + ["</s>"]
+
     def generate(self, *asked, **options):
         self.asked = asked
         return torch.linspace(-0.5, 0.5, round(16000 * asked[1])).view(1, 1, -1)
@@ -305,6 +310,35 @@ def test_generate_hands_every_option_on_and_writes_the_file(stand_in, capsys):
     assert torch.allclose(load_audio("out/rain.wav"), torch.linspace(-0.5, 0.5, 16000), atol=1e-4)
     assert capsys.readouterr().out.startswith("out/rain.wav: 1 s of sound")
     assert [path.name for path in Path("out").iterdir()] == ["rain.wav"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "noted"), [("雨の音", True), ("a dog barks", False), ("a café in 東京, busy", False)]
+)
+def test_a_caption_that_is_not_english_gets_a_note(caption, noted, stand_in, capsys):
+    assert cli.main(["generate", caption, "--seconds", "1"]) == 0
+    assert ("Describe it in English" in capsys.readouterr().out) == noted
+
+
+def test_a_sound_follows_a_symbolic_link_and_leaves_a_write_protected_file(stand_in, capsys, monkeypatch):
+    Path("music").mkdir()
+    Path("link.wav").symlink_to("music/rain.wav")
+    assert cli.main(["generate", "rain", "-o", "link.wav", "--seconds", "1"]) == 0
+    assert Path("link.wav").is_symlink() and load_audio("music/rain.wav").shape[-1] == 16000
+    capsys.readouterr()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as for a user without the permission
+    assert "write-protected" in refused(capsys, "generate", "rain", "-o", "link.wav")
+
+
+def test_weights_that_git_lfs_left_out_are_named_as_such(capsys):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+    Path("model").mkdir()
+    Path("model/config.json").write_text("{}")
+    Path("model/model.safetensors").write_text(pointer)
+    assert "Git LFS pointer" in refused(capsys, "generate", "rain", "--model", "model")
+    for name in ("state_dict.bin", "compression_state_dict.bin"):
+        (Path("model") / name).write_text(pointer)
+    assert "Git LFS pointer" in refused(capsys, "convert", "model", "--out", "out")
 
 
 def test_generate_replaces_a_file_only_when_it_is_done(stand_in, monkeypatch, capsys):
