@@ -1,16 +1,20 @@
 """Generation: from a caption to sound, one column of codes at a time. The whole chain meets here.
 
-    captions ─► text encoder ─► states ─► AudioLM + KV cache ─► logits with text ──┐      (`minigen.decoding`)
-                                             ▲                  logits without ────┴► guide ─► sample ─► column of codes
-                                             └──────────────────── fed back as the next input ◄──────────────┘
+    captions ─► text encoder ─► states ─► AudioLM + KV cache ─► logits of each branch ─► combine ─► sample ─► column
+                                             ▲                  (`minigen.decoding`)                            │
+                                             └──────────────────── fed back as the next input ◄─────────────────┘
     waveform [B, 1, samples] ◄── codec.decode ◄── pattern.revert ◄── all columns [B, K, S]
 
-A cell of a column is one of three things: a gap of the delay pattern, which holds the special token V; a code of the
-prompt, which is kept; or a code to draw. The heads have V outputs, so the special token is never drawn.
+`generate_guided` is the loop, for any list of guidance branches (`minigen.guidance.Branches`); `generate_codes` runs it
+for one text. A cell of a column is one of three things: a gap of the delay pattern, which holds the special token V; a
+code of the prompt, which is kept; or a code to draw. The heads have V outputs, so the special token is never drawn.
 
     prompt of 2 frames, 4 to make     p prompt   ? drawn   . the special token V
     k0  p p ? ? . .        column 2 is the first with a cell to draw: columns 0 and 1 are fed at once, then one by one
     k1  . p p ? ? .
+
+`TextToAudio` is the pipeline: a codec, a text encoder, and a generator that the folder's pipeline.json names. The
+language model is one generator (`LanguageModelGenerator`); `minigen.generators` holds the others.
 
 Sources: AudioGen (arXiv 2209.15352) for guidance, audiocraft's LMModel.generate for the order of the sampling options.
 """
@@ -24,39 +28,39 @@ import torch
 from torch import Tensor
 
 from minigen.codec import load_codec
-from minigen.decoding.torch_step import make_decoder
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import write_atomically
 from minigen.engine.hub import HubModel
-from minigen.engine.settings import MAX_GUIDANCE, MAX_SECONDS
+from minigen.engine.settings import MAX_SECONDS
 from minigen.engine.weights import read_config
-from minigen.interop.musicgen import pipeline_from_musicgen
+from minigen.guidance import Branches, Condition, text_branches
 from minigen.lm import AudioLM, find_lm
 from minigen.patterns import DelayPattern
 from minigen.text import load_text_encoder
 
-LEAST_TEMPERATURE = 1e-30  # float32 ends below it
+LEAST_TEMPERATURE = 1e-30  # dividing by less overflows float32
 UNKNOWN = -1  # marks a cell still to be drawn
 
 
 def keep_top_k(probs: Tensor, k: int) -> Tensor:
     """Keep the k most likely codes of [..., V], set the others to 0 and scale to a sum of 1.
 
-    Those as likely as the k-th stay too, as in audiocraft's sample_top_k.
+    Codes as likely as the k-th are kept too, as in audiocraft's sample_top_k.
     """
-    weakest = probs.topk(min(k, probs.shape[-1]), sorted=False).values.amin(-1, keepdim=True)
-    kept = probs * (probs >= weakest)
+    weakest = probs.topk(min(k, probs.shape[-1]), sorted=False).values.amin(-1, keepdim=True)  # [..., 1]
+    kept = probs * (probs >= weakest)  # [..., V]
     return kept / kept.sum(-1, keepdim=True)
 
 
 def keep_top_p(probs: Tensor, p: float) -> Tensor:
     """Keep the nucleus of [..., V]: the fewest most likely codes that together have a probability of at least p.
 
-    A code stays when those more likely than it do not reach p by themselves. Source: Holtzman et al., arXiv 1904.09751.
+    A code is kept if the more likely codes sum to less than p. Source: Holtzman et al., arXiv 1904.09751.
     """
-    ordered, order = probs.sort(descending=True, dim=-1)
-    before = ordered.cumsum(-1) - ordered
-    kept = torch.zeros_like(probs).scatter(-1, order, ordered * (before < max(p, 1e-9)))  # the first one always
+    ordered, order = probs.sort(descending=True, dim=-1)  # each [..., V]
+    before = ordered.cumsum(-1) - ordered  # sum of the more likely codes
+    nucleus = ordered * (before < max(p, 1e-9))  # always includes the most likely code
+    kept = torch.zeros_like(probs).scatter(-1, order, nucleus)  # back to the order of the codes
     return kept / kept.sum(-1, keepdim=True)
 
 
@@ -69,8 +73,12 @@ def sample(
 ) -> Tensor:
     """Draw one code for each row: logits [..., V] -> int64 [...], from softmax(logits / temperature).
 
-    temperature 0 takes the most likely code. Otherwise top_p, where above 0, rules; else top_k, where above 0; else
-    every code may be drawn. A generator must live on the device of the logits.
+    Args:
+        logits: [..., V].
+        temperature: 0 takes the most likely code; 1 samples from the model's distribution.
+        top_k: draw among the k most likely codes; 0: among all.
+        top_p: draw from the nucleus of probability p; 0: use top_k. It overrides top_k.
+        generator: source of randomness, on the device of the logits.
 
     Raises:
         MinigenError: a negative temperature or top_k, top_p outside [0, 1].
@@ -83,10 +91,10 @@ def sample(
         probs = keep_top_p(probs, top_p)
     elif top_k > 0:
         probs = keep_top_k(probs, top_k)
-    return torch.multinomial(probs.view(-1, probs.shape[-1]), 1, generator=generator).view(logits.shape[:-1])
+    rows = probs.view(-1, probs.shape[-1])  # [product of ..., V]: multinomial takes two dimensions
+    return torch.multinomial(rows, 1, generator=generator).view(logits.shape[:-1])
 
 
-@torch.no_grad()
 def generate_codes(
     lm: AudioLM,
     memory: Tensor | None = None,
@@ -100,125 +108,259 @@ def generate_codes(
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """Write codes [B, K, frames] (int64, 0 to V - 1) for the texts memory [B, N, M], memory_mask [B, N].
+    """Generate codes for one text per clip: int64 [B, K, frames], values 0 to V - 1.
 
-    guidance w: logits = uncond + w (cond - uncond). 0 (or memory=None) runs only the model without text, 1 only the
-    one with it, any other value both in one batch of 2B. prompt: codes [B, K, P] or [1, K, P], P < frames, to go on
-    from; they are the first P frames of the answer. Without memory, B is the prompt's, or 1. Dropout is always off.
-    The random draws of a batch come from one generator, so a clip's noise depends on the batch it is made in; at
-    temperature 0 it does not. Source: audiocraft, LMModel.generate.
+    Dropout is off. All random draws of a batch come from one generator, so a clip's noise depends on the batch that it
+    is made in; at temperature 0 it does not.
+
+    Args:
+        lm: the language model.
+        memory: text states [B, N, M]; None: no text.
+        memory_mask: bool [B, N], True = a token; None: all are.
+        frames: T, length of the clips with the prompt.
+        guidance: w in logits = uncond + w (cond - uncond). 0 (or memory=None) runs the model without text only, 1 with
+            text only, any other value both in one batch of 2B rows.
+        temperature: see `sample`.
+        top_k: see `sample`.
+        top_p: see `sample`.
+        prompt: codes [B, K, P] or [1, K, P] with P < frames, which become the first P frames of the answer. Without
+            memory, B is the prompt's, or 1.
+        generator: source of randomness on the device of the model; None: PyTorch's.
+        progress: whether to show a bar on stderr.
 
     Raises:
         MinigenError: frames below 1, a prompt that does not fit, sampling options out of range (see `sample`), shapes.
     """
-    _check_sampling(temperature, top_k, top_p)
-    if not abs(guidance) <= MAX_GUIDANCE:
-        raise MinigenError(f"guidance is {guidance}. Give a number up to {MAX_GUIDANCE:g}, such as 3.")
-    rows = len(memory) if memory is not None else len(prompt) if prompt is not None else 1
-    if not rows:
+    batch = 1
+    if memory is not None:
+        batch = len(memory)
+    elif prompt is not None:
+        batch = len(prompt)
+    if not batch:
         raise MinigenError("no texts and no prompts. Give one or more, or neither.")
-    special, pattern = lm.config.codebook_size, DelayPattern(lm.config.delays)
-    known = pattern.apply(_canvas(lm, rows, frames, prompt), fill=special)
-    sequence = torch.cat([torch.full_like(known[..., :1], special), known], dim=2)  # column s + 1 follows column s
-    if guidance == 0:
-        memory = memory_mask = None
-    branches = 1 if memory is None or guidance == 1 else 2
-    was_training, free = lm.training, known == UNKNOWN
-    first = int(free.any(0).any(0).nonzero()[0])
-    cache = lm.eval().start(branches * rows, known.shape[-1], memory, memory_mask)
-    decoder = make_decoder(lm, cache, guidance if branches == 2 else None)
+    branches = text_branches(Condition(memory, memory_mask), guidance)
+    return generate_guided(lm, branches, batch, frames, temperature, top_k, top_p, prompt, generator, progress)
+
+
+@torch.no_grad()
+def generate_guided(
+    lm: AudioLM,
+    branches: Branches,
+    batch: int,
+    frames: int = 200,
+    temperature: float = 1.0,
+    top_k: int = 250,
+    top_p: float = 0.0,
+    prompt: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Generate codes int64 [B, K, frames] under any list of conditions, such as a text and a style.
+
+    Every branch is B rows of one batch and is fed the same codes; what is drawn follows the combined logits.
+    Source: audiocraft, LMModel.generate.
+
+    Args:
+        lm: the language model.
+        branches: conditions, each with a memory of B rows or none, and the function that combines their logits.
+        batch: B, number of clips.
+        frames: as in `generate_codes`, like all arguments below.
+        temperature: see `sample`.
+        top_k: see `sample`.
+        top_p: see `sample`.
+        prompt: codes [B, K, P] or [1, K, P].
+        generator: source of randomness.
+        progress: whether to show a bar on stderr.
+
+    Raises:
+        MinigenError: memories of another batch size than B; else as `generate_codes`.
+    """
+    from minigen.decoding.torch_step import make_decoder
+
+    _check_sampling(temperature, top_k, top_p)
+    special, pattern, count = lm.config.codebook_size, DelayPattern(lm.config.delays), len(branches.conditions)
+    known = pattern.apply(_canvas(lm, batch, frames, prompt), fill=special)  # [B, K, S]
+    start = torch.full_like(known[..., :1], special)  # [B, K, 1]
+    sequence = torch.cat([start, known], dim=2)  # [B, K, 1 + S]: column s + 1 follows column s
+    free = known == UNKNOWN  # [B, K, S]
+    first = int(free.any(0).any(0).nonzero()[0])  # the first column with a cell to draw
+    if branches.batch not in (None, batch):
+        raise MinigenError(f"memories of {branches.batch} clips for a batch of {batch}. Give one row for each clip.")
+    text, was_training = branches.joined(), lm.training
     try:
+        cache = lm.eval().start(count * batch, known.shape[-1], text.memory, text.memory_mask)
+        decoder = make_decoder(lm, cache, count, branches.combine)
         if first:  # the prompt, all of its columns at once
-            lm.step(sequence[..., :first].repeat(branches, 1, 1), cache)
+            lm.step(sequence[..., :first].repeat(count, 1, 1), cache)
         for s in _bar(range(first, known.shape[-1]), progress):
-            drawn = sample(decoder.step(sequence[..., s]), temperature, top_k, top_p, generator)
+            logits = decoder.step(sequence[..., s])  # [B, K, V], combined
+            drawn = sample(logits, temperature, top_k, top_p, generator)  # [B, K]
             sequence[..., s + 1] = torch.where(free[..., s], drawn, known[..., s])
     finally:
         lm.train(was_training)
-    return pattern.revert(sequence[..., 1:])
+    return pattern.revert(sequence[..., 1:])  # [B, K, frames]
+
+
+class LanguageModelGenerator:
+    """The language model as a generator: codes one column after another (see `minigen.generators.base.Generator`)."""
+
+    name = "language_model"
+
+    def __init__(self, lm: AudioLM):
+        self.lm, self.config = lm, lm.config
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.lm.norm.weight.device
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> "LanguageModelGenerator":
+        """Load it as `AudioLM.from_pretrained`."""
+        return cls(AudioLM.from_pretrained(folder, dtype))
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Save it as `AudioLM.save_pretrained`."""
+        self.lm.save_pretrained(folder, dtype)
+
+    def generate(
+        self,
+        text: Condition,
+        frames: int,
+        guidance: float = 3.0,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
+        temperature: float = 1.0,
+        top_k: int = 250,
+        top_p: float = 0.0,
+        prompt: Tensor | None = None,
+    ) -> Tensor:
+        """Codes int64 [B, K, frames]; the options are those of `generate_codes`."""
+        return generate_codes(
+            self.lm, text.memory, text.memory_mask, frames, guidance, temperature, top_k, top_p, prompt, generator,
+            progress,
+        )  # fmt: skip
 
 
 class TextToAudio(HubModel):
-    """Codec, text encoder and language model as one: captions in, sound out.
+    """The pipeline: a text encoder, a generator and a codec. Captions in, sound out.
+
+    Attributes:
+        codec: waveform to codes and back.
+        encoder: captions to text states.
+        generator: text states to codes, see `minigen.generators.base.Generator`.
 
     Raises:
-        MinigenError: parts that do not speak the same codes or the same width.
+        MinigenError: parts made for different codes or text states.
     """
 
-    def __init__(self, codec, encoder, lm: AudioLM):
-        self.codec, self.encoder, self.lm = codec, encoder, lm
+    def __init__(self, codec, encoder, generator):
+        """generator: an `AudioLM`, or any other `Generator`."""
+        if isinstance(generator, AudioLM):
+            generator = LanguageModelGenerator(generator)
+        self.codec, self.encoder, self.generator = codec, encoder, generator
         for name, found, wanted in (
-            ("codebooks (codec)", codec.num_codebooks, lm.config.num_codebooks),
-            ("entries in a codebook (codec)", codec.codebook_size, lm.config.codebook_size),
-            ("width of the text states (encoder)", encoder.width, lm.config.memory_width),
+            ("codebooks (codec)", codec.num_codebooks, generator.config.num_codebooks),
+            ("entries in a codebook (codec)", codec.codebook_size, generator.config.codebook_size),
+            ("width of the text states (encoder)", encoder.width, generator.config.memory_width),
         ):
             if found != wanted:
-                raise MinigenError(f"{name}: {found}, but the language model was made for {wanted}. Pair what belongs.")
+                raise MinigenError(
+                    f"{name}: {found}, but the {generator.name} generator was made for {wanted}. Use the codec and the "
+                    "text encoder that it was trained with."
+                )
+
+    @property
+    def lm(self) -> AudioLM:
+        """The language model, where it is the generator or a part of it."""
+        return self.generator.lm
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, dtype: torch.dtype = torch.float32) -> "TextToAudio":
         """Load all three parts by one name.
 
-        name_or_folder: "mini" (the best shipped model), "mini-no-dropout", "mini-dropout", "mini-regularized"; an
-            official MusicGen such as "facebook/musicgen-small", by name or folder; or a folder (or hub name) with a
-            language model and pipeline.json, {"codec": name, "text": name}, where a name may be that of a folder
-            inside it.
-        dtype: of the language model's weights and the text encoder's; float16 or bfloat16 take half the memory.
+        Args:
+            name_or_folder: "mini" (the best shipped model), "mini-no-dropout", "mini-dropout", "mini-regularized"; an
+                official MusicGen such as "facebook/musicgen-small", by name or folder; or a folder (or hub name) with
+                a generator and pipeline.json, {"codec": name, "text": name, "generator": name}. A codec or text
+                encoder may be a folder inside it; without "generator" it is the language model.
+            dtype: of the generator's weights and the text encoder's; float16 and bfloat16 take half the memory.
 
         Raises:
-            MinigenError: a part that is missing, damaged or cannot be fetched; parts that do not belong together.
+            MinigenError: a part that is missing, damaged or cannot be fetched; an unknown generator; parts that do not
+                belong together.
         """
+        from minigen.generators.base import find_generator
+
         folder = find_lm(name_or_folder)
-        if "model_type" in read_config(folder):
+        if "model_type" in read_config(folder):  # a folder of transformers
+            from minigen.interop.musicgen import pipeline_from_musicgen
+
             return cls(*pipeline_from_musicgen(folder, dtype))
-        codec, text = (_inside(folder, name) for name in _part_names(folder))
+        codec, text, name = _read_pipeline(folder)
+        kind = find_generator(name, folder)
         encoder = load_text_encoder(text) if dtype == torch.float32 else load_text_encoder(text, dtype)
-        return cls(load_codec(codec), encoder, AudioLM.from_pretrained(folder, dtype))
+        return cls(load_codec(codec), encoder, kind.from_pretrained(folder, dtype))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write everything to one folder: the language model (floats in `dtype`), codec/, text/ and pipeline.json."""
-        self.lm.save_pretrained(folder, dtype)
+        """Write everything to one folder: the generator (floats in `dtype`), codec/, text/ and pipeline.json."""
+        self.generator.save_pretrained(folder, dtype)
         self.codec.save_pretrained(Path(folder) / "codec")
         self.encoder.save_pretrained(Path(folder) / "text")
-        write_atomically(Path(folder) / "pipeline.json", json.dumps({"codec": "codec", "text": "text"}) + "\n")
+        parts = {"codec": "codec", "text": "text", "generator": self.generator.name}
+        write_atomically(Path(folder) / "pipeline.json", json.dumps(parts) + "\n")
 
     def generate(
         self,
         captions: str | list[str],
         seconds: float = 4.0,
         guidance: float = 3.0,
-        temperature: float = 1.0,
-        top_k: int = 250,
-        top_p: float = 0.0,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
         prompt: Tensor | None = None,
         seed: int | None = None,
         progress: bool = False,
+        **options,
     ) -> Tensor:
-        """Sound for each caption: float32 [B, 1, samples] at codec.sample_rate, seconds rounded to whole codec frames.
+        """Generate sound for each caption: float32 [B, 1, samples] at codec.sample_rate.
 
-        prompt: a waveform [B, 1, samples] or [1, 1, samples] at that rate to go on from, shorter than the clip; its
-        part of the answer is its reconstruction by the codec. seed: the same seed and the same list of captions give
-        the same sound; in another list a caption is drawn other noise, unless temperature is 0. The rest is as in
-        generate_codes.
+        Args:
+            captions: one caption or a list of B.
+            seconds: length of the clips, rounded to whole codec frames; above 0 and at most 30.
+            guidance: strength of the text, see `minigen.guidance.guide`.
+            temperature: see `sample`. None: the generator's own; of the language model 1.0.
+            top_k: see `sample`. None: the generator's own; of the language model 250.
+            top_p: see `sample`. None: the generator's own; of the language model 0.0, which means not used.
+            prompt: waveform [B, 1, samples] or [1, 1, samples] at codec.sample_rate to continue, shorter than the clip.
+                Its part of the answer is its reconstruction by the codec.
+            seed: the same seed and list of captions give the same sound. In another list a caption gets other noise,
+                unless temperature is 0. None: another sound every time.
+            progress: whether to show a bar on stderr.
+            options: options of other generators, by name.
 
         Raises:
-            MinigenError: an empty caption, seconds outside (0, 30], a prompt that does not fit, options out of range.
+            MinigenError: an empty caption, seconds outside (0, 30], a prompt that does not fit, options that are out of
+                range or that the generator does not have.
         """
+        from minigen.generators.base import check_options
+
         captions = [captions] if isinstance(captions, str) else list(captions)
         if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
             raise MinigenError(f"captions are {captions!r}. Give one or more, each with at least a word.")
         if not 0 < seconds <= MAX_SECONDS:
             raise MinigenError(f"seconds is {seconds}. Give more than 0 and at most {MAX_SECONDS:g}.")
-        frames = max(1, round(seconds * self.codec.frame_rate))
-        codes = None if prompt is None else self._encode(prompt, frames)
-        states, mask = self.encoder(captions)
-        device = self.lm.norm.weight.device
+        options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "prompt": prompt}
+        options = {name: value for name, value in options.items() if value is not None}
+        check_options(self.generator, options)
+        frames, device = max(1, round(seconds * self.codec.frame_rate)), self.generator.device
+        if prompt is not None:
+            options["prompt"] = self._encode(prompt, frames).to(device)  # [B, K, P]
+        states, mask = self.encoder(captions)  # [B, N, M], [B, N]
+        text = Condition(states.to(device), mask.to(device))
         generator = None if seed is None else torch.Generator(device).manual_seed(int(seed))
-        codes = generate_codes(
-            self.lm, states.to(device), mask.to(device), frames, guidance, temperature, top_k, top_p,
-            None if codes is None else codes.to(device), generator, progress,
-        )  # fmt: skip
-        return self.codec.decode(codes.to(states.device))
+        codes = self.generator.generate(text, frames, guidance, generator, progress, **options)  # [B, K, T]
+        return self.codec.decode(codes.to(states.device))  # [B, 1, samples]
 
     def _encode(self, prompt: Tensor, frames: int) -> Tensor:
         """Codes of the prompt's whole frames."""
@@ -232,34 +374,36 @@ class TextToAudio(HubModel):
         return self.codec.encode(prompt[..., : whole * hop])
 
 
-def _part_names(folder: Path) -> tuple[str, str]:
-    """Names of the codec and the text encoder that a language model was trained with."""
+def _read_pipeline(folder: Path) -> tuple[str | Path, str | Path, str]:
+    """Names or folders of the codec and the text encoder, and the generator's name, as pipeline.json has them."""
+    path = folder / "pipeline.json"
     try:
-        parts = json.loads((folder / "pipeline.json").read_text("utf-8"))
-        return parts["codec"], parts["text"]
+        parts = json.loads(path.read_text("utf-8"))
+        codec, text = _inside(folder, parts["codec"]), _inside(folder, parts["text"])
+        return codec, text, parts.get("generator", LanguageModelGenerator.name)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MinigenError(
-            f"{folder / 'pipeline.json'} does not name the codec and the text encoder ({error!r}). "
+            f"{path} does not name the codec and the text encoder ({error!r}). "
             'Write {"codec": "mini", "text": "mini"} with the names that the model was trained with.'
         ) from error
 
 
 def _inside(folder: Path, name: str) -> str | Path:
-    """The folder of that name inside `folder`, where there is one; else the name."""
+    """Path of a part that lies inside `folder`; else its name."""
     return folder / name if (folder / name / "config.json").is_file() else name
 
 
-def _canvas(lm: AudioLM, rows: int, frames: int, prompt: Tensor | None) -> Tensor:
-    """Codes [rows, K, frames] before generation: the prompt, and UNKNOWN after it."""
+def _canvas(lm: AudioLM, batch: int, frames: int, prompt: Tensor | None) -> Tensor:
+    """Codes [B, K, frames] before generation: the prompt, and UNKNOWN after it."""
     if not isinstance(frames, Integral) or frames < 1:
         raise MinigenError(f"frames is {frames!r}. Give a whole number of at least 1.")
     streams, size = lm.config.num_codebooks, lm.config.codebook_size
-    codes = torch.full((rows, streams, frames), UNKNOWN, device=lm.norm.weight.device)
+    codes = torch.full((batch, streams, frames), UNKNOWN, device=lm.norm.weight.device)
     if prompt is None:
         return codes
-    if prompt.ndim != 3 or prompt.shape[1] != streams or len(prompt) not in (1, rows) or prompt.shape[2] >= frames:
+    if prompt.ndim != 3 or prompt.shape[1] != streams or len(prompt) not in (1, batch) or prompt.shape[2] >= frames:
         raise MinigenError(
-            f"prompt has shape {list(prompt.shape)}. Give [{rows}, {streams}, P], P below the {frames} frames to make."
+            f"prompt has shape {list(prompt.shape)}. Give [{batch}, {streams}, P], P below the {frames} frames to make."
         )
     if prompt.numel() and (prompt.min() < 0 or prompt.max() >= size):
         raise MinigenError(f"prompt has codes from {prompt.min()} to {prompt.max()}. Give 0 to {size - 1}.")

@@ -2,14 +2,17 @@
 
 import json
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from minigen.decoding.numba_step import NativeDecoder
 from minigen.decoding.torch_step import Decoder, FixedDecoder
 from minigen.engine.errors import MinigenError
-from minigen.generate import TextToAudio, generate_codes, keep_top_k, keep_top_p, sample
+from minigen.generate import TextToAudio, generate_codes, generate_guided, keep_top_k, keep_top_p, sample
+from minigen.guidance import Condition, guide, guide_two, style_branches, text_branches
 from minigen.lm import BEST, AudioLM, AudioLMConfig
 from minigen.patterns import DelayPattern
 
@@ -108,21 +111,30 @@ def test_top_p_rules_over_top_k_and_zero_switches_both_off():
 # Codes
 
 
-def without_cache(lm, memory, mask, frames, guidance, generator, prompt=None, **options):
-    """generate_codes as plainly as can be: the whole sequence again at every step, one branch after the other."""
-    special, delays, rows = TINY.codebook_size, TINY.delays, len(memory)
+def branches_apart(lm, texts, combine, frames, generator, prompt=None, **options):
+    """Generation as plainly as can be: the whole sequence again at every step, one branch after the other.
+
+    texts: (memory, mask) of each branch, () for one without.
+    """
+    special, delays, rows = TINY.codebook_size, TINY.delays, len(texts[0][0])
     sequence = torch.full((rows, 4, frames + max(delays) + 1), special)  # a column of V, then the delayed codes
     known = 0 if prompt is None else prompt.shape[-1]
     for s in range(known, frames + max(delays)):
         for k in range(4):
             for t in range(known):
                 sequence[:, k, 1 + t + delays[k]] = prompt[:, k, t]
-        cond, uncond = lm(sequence[..., : s + 1], memory, mask)[:, :, -1], lm(sequence[..., : s + 1])[:, :, -1]
-        drawn = sample(uncond + guidance * (cond - uncond), generator=generator, **options)
+        logits = combine(*(lm(sequence[..., : s + 1], *text)[:, :, -1] for text in texts))
+        drawn = sample(logits, generator=generator, **options)
         for k in range(4):
             if known <= s - delays[k] < frames:
                 sequence[:, k, s + 1] = drawn[:, k]
     return torch.stack([sequence[:, k, 1 + d : 1 + d + frames] for k, d in enumerate(delays)], dim=1)
+
+
+def without_cache(lm, memory, mask, frames, guidance, generator, prompt=None, **options):
+    """Two branches apart: the text, and nothing."""
+    combine = partial(guide, scale=guidance)
+    return branches_apart(lm, [(memory, mask), ()], combine, frames, generator, prompt, **options)
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
@@ -133,6 +145,54 @@ def test_the_cache_and_the_joint_batch_give_the_tokens_of_a_plain_loop(lm, guida
     codes = generate_codes(lm, memory, mask, 7, guidance, generator=seed(5), **options)
     assert codes.shape == (3, 4, 7) and codes.dtype == torch.int64
     assert torch.equal(codes, without_cache(lm, memory, mask, 7, guidance, seed(5), **options))
+
+
+def text_and_style(apart: bool):
+    """Conditions [both, style]: the style's states alone, or those of both with the text masked."""
+    memory, mask = texts()
+    style = torch.randn(3, 2, TINY.memory_width)
+    states = torch.cat([memory, style], dim=1)  # [B, 5 + 2, M]
+    both = Condition(states, torch.cat([mask, torch.ones(3, 2, dtype=torch.bool)], dim=1))
+    if apart:
+        return both, Condition(style)
+    return both, Condition(states, torch.cat([torch.zeros_like(mask), both.memory_mask[:, 5:]], dim=1))
+
+
+@pytest.mark.parametrize("kind", [Decoder, FixedDecoder, NativeDecoder])
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 0.8, "top_k": 9}])
+@pytest.mark.parametrize("apart", [True, False], ids=["style apart", "text masked"])
+@pytest.mark.parametrize("length", [0, 3])
+@torch.no_grad()
+def test_guidance_by_text_and_style_gives_the_tokens_of_three_branches_apart(
+    lm, monkeypatch, kind, options, apart, length
+):
+    monkeypatch.setattr("minigen.decoding.torch_step.make_decoder", kind)
+    both, style = text_and_style(apart)
+    prompt = torch.randint(0, 20, (3, 4, length))
+    found = generate_guided(
+        lm, style_branches(both, style, 3.0, 2.0), 3, 8, prompt=prompt, generator=seed(5), **options
+    )
+    read = [(text.memory, text.memory_mask) for text in (both, style)]
+    combine = partial(guide_two, scale=3.0, style_scale=2.0)
+    assert torch.equal(found, branches_apart(lm, [*read, ()], combine, 8, seed(5), prompt, **options))
+    plain = generate_codes(lm, *read[0], 8, 3.0, prompt=prompt, generator=seed(5), **options)
+    assert not torch.equal(found, plain)  # the style scale matters
+
+
+@torch.no_grad()
+def test_three_branches_share_a_batch_in_which_the_last_one_reads_nothing(lm, monkeypatch):
+    caches, start = [], lm.start
+    monkeypatch.setattr(lm, "start", lambda *inputs: caches.append(start(*inputs)) or caches[0])
+    generate_guided(lm, style_branches(*text_and_style(True)), 3, 2)
+    assert caches[0].rows == 9 and len(caches[0].text[0][0]) == 6
+
+
+def test_conditions_of_another_batch_are_refused_and_the_mode_is_left_as_it_was(lm):
+    with pytest.raises(MinigenError, match="memories of 3 clips for a batch of 2"):
+        generate_guided(lm.train(), text_branches(Condition(*texts())), 2)
+    with pytest.raises(MinigenError, match="memory has shape"):
+        generate_guided(lm, text_branches(Condition(torch.randn(3, 5, 9))), 3)
+    assert lm.training
 
 
 @pytest.mark.parametrize("length", [1, 3, 6])
@@ -152,7 +212,7 @@ def test_a_decoder_whose_steps_are_fixed_goes_on_from_a_prompt_as_any_other(lm, 
     memory, mask = texts()
     prompt, made = torch.randint(0, 20, (3, 4, length)), []
     for kind in (FixedDecoder, Decoder):
-        monkeypatch.setattr("minigen.generate.make_decoder", kind)
+        monkeypatch.setattr("minigen.decoding.torch_step.make_decoder", kind)
         made.append(generate_codes(lm, memory, mask, 9, temperature=0, prompt=prompt))
     assert torch.equal(*made)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from minigen.decoding.torch_step import Decoder, FixedDecoder
 from minigen.engine.errors import MinigenError
-from minigen.guidance import guide
+from minigen.guidance import guide, guide_two
 from minigen.lm import BEST, AudioLM, AudioLMConfig, shift_right
 
 TINY = AudioLMConfig(codebook_size=20, width=32, layers=2, heads=4, ffn=48, memory_width=24)
@@ -176,10 +177,24 @@ def test_guided_hidden_states_give_guided_logits(kind):
     lm = tiny_lm().double()
     sequence, memory, mask = inputs()
     plain, fast = (lm.start(6, 9, memory.double(), mask) for _ in range(2))
-    decoder = kind(lm, fast, 3.0)
+    decoder = kind(lm, fast, 2, partial(guide, scale=3.0))
     for s in range(9):
         cond, uncond = lm.step(sequence[..., s : s + 1].repeat(2, 1, 1), plain).chunk(2)
         torch.testing.assert_close(decoder.step(sequence[..., s]), guide(cond, uncond, 3.0), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [Decoder, FixedDecoder])
+@torch.no_grad()
+def test_three_branches_in_one_batch_are_three_caches_apart(kind):
+    lm = tiny_lm().double()
+    sequence, memory, mask = inputs()
+    both, style = memory.double(), torch.randn_like(memory).double()
+    caches = [lm.start(3, 9, both, mask), lm.start(3, 9, style, mask), lm.start(3, 9)]
+    joined = lm.start(9, 9, torch.cat([both, style]), mask.repeat(2, 1))
+    decoder = kind(lm, joined, 3, partial(guide_two, scale=3.0, style_scale=6.0))
+    for s in range(9):
+        expected = guide_two(*(lm.step(sequence[..., s : s + 1], cache) for cache in caches), 3.0, 6.0)
+        torch.testing.assert_close(decoder.step(sequence[..., s]), expected, atol=1e-8, rtol=1e-8)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ from minigen.engine import distributed
 from minigen.engine.files import write_atomically
 from minigen.engine.resources import fast_bf16
 from minigen.generate import generate_codes
+from minigen.guidance import guide
 from minigen.interop import lm_to_musicgen
 from minigen.lm import AudioLM, AudioLMConfig, shift_right
 from minigen.train import CrossEntropyObjective, TrainConfig, Trainer
@@ -227,7 +229,7 @@ def memory_row(lm: AudioLM, sizes: Sizes) -> Row:
     """The largest tensor that a step makes, beside the cache, which must not be copied."""
     memory = _text(lm, 1)
     cache = lm.start(2, sizes.frames, memory)
-    decoder, place = make_decoder(lm, cache, GUIDANCE), cache.both.data_ptr()
+    decoder, place = make_decoder(lm, cache, 2, partial(guide, scale=GUIDANCE)), cache.both.data_ptr()
     column = torch.zeros(1, lm.config.num_codebooks, dtype=torch.int64, device=memory.device)
     with torch.no_grad():
         largest = max(largest_new(lambda: decoder.step(column)) for _ in range(sizes.frames))

@@ -1,1 +1,1 @@
-"""Fast single steps of the language model: PyTorch and numba."""
+"""Fast single steps of the language model: with PyTorch, as a CUDA graph, and compiled with numba."""

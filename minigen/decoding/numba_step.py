@@ -1,20 +1,21 @@
-"""One column on a CPU, compiled: the steps of `minigen.decoding.torch_step` as loops of which numba makes machine code.
+"""One column on a processor, compiled: the steps of `minigen.decoding.torch_step` as loops that numba compiles.
 
-    column [B, K] ─► gather ─► x [R, D] ─► { attend to the columns ─► attend to the words ─► feed forward } × layers
-    logits [B, K, V] ◄── multiply, head by head ◄── guide ◄── norm ◄──────────────────────────────────────┘
+    column [B, K] ─► gather ─► x [R, D] ─► { attend to the columns ─► attend to the text ─► feed forward } × layers
+    logits [B, K, V] ◄── multiply, head by head ◄── combine the branches ◄── norm ◄────────────────────────┘
 
-It stands where `Decoder` stands, between the cache and the sampler, for models in float32; `make_decoder` says when it
-is taken. A column of a few rows costs the reading of the weights: `multiply` reads them
-where the model has them, at the rate of memory, and what else a layer does stays in the processor's nearest caches.
+`NativeDecoder` replaces `Decoder` for models in float32; `make_decoder` decides when. The cost of a column of a few
+rows is reading the weights: `multiply` reads them from the model's own tensors at the rate of memory, and the rest of a
+layer stays in the processor's nearest caches.
 
-numba compiles a function when it is first called with arguments of new types, and keeps the result on disk for the
-processes to come. Sizes are no part of a type: what was compiled for one model runs them all.
+numba compiles a function when it is first called with arguments of new types, and keeps the result on disk for later
+processes. Sizes are no part of a type: code compiled for one model runs all of them.
 
 Symbols: R rows of the cache, I and O inputs and outputs of a product, P = R heads, d width of a head, n columns or
-words; the rest as in `minigen.lm`.
+text tokens; the rest as in `minigen.lm`.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -23,22 +24,21 @@ from numpy import float32, ndarray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigen.guidance import guide
 from minigen.lm import AudioLM
 from minigen.transformer import KVCache, Layer
 
 compiled = njit(cache=True, fastmath=True)
-HIDDEN = -1e30  # added to the score of a word that is padding: softmax makes it 0
-EPSILON = nn.LayerNorm(1).eps  # of all norms of an AudioLM
+MASKED = -1e30  # added to the score of a padding token: softmax makes it 0
+EPSILON = nn.LayerNorm(1).eps  # of all layer norms of an AudioLM
 
 
 @compiled
 def multiply(x: ndarray, weight: ndarray, out: ndarray) -> None:
     """Write x [R, I] times weight [O, I], transposed, to out [R, O]: eight sums at once, of two rows and four outputs.
 
-    The four outputs lie a quarter of the matrix apart: the processor sees four streams of memory, each of which goes on
-    where it was, and fetches ahead in all of them; with four neighbours it reads at half that rate. Each sum becomes a
-    register of eight partial sums. Where rows or outputs do not come out even, the last one is computed again.
+    The four outputs lie a quarter of the matrix apart. The processor then sees four sequential streams of memory and
+    prefetches all of them; with four adjacent outputs it reads at half that rate. Each sum becomes a register of eight
+    partial sums. Where the numbers of rows or outputs are not even, the last one is computed again.
     """
     last_row, last, quarter = len(x) - 1, len(weight) - 1, (len(weight) + 3) // 4
     for o in range(quarter):
@@ -79,8 +79,8 @@ def add_two(x: ndarray, first: ndarray, scale: float, second: ndarray, second_sc
 def exponential(x: float) -> float:
     """e^x for x ≤ 0 as 2^k e^t, k whole, |t| ≤ ln 2 / 2: seven terms of the series, and k written into the exponent.
 
-    Unlike math.exp it is arithmetic alone, so that the compiler does eight at once. Error below 1e-6 of the value where
-    that is above 1e-6, below 4e-6 of it elsewhere.
+    Unlike math.exp it is plain arithmetic, so the compiler computes eight values at once. The relative error is below
+    1e-6 where the value is above 1e-6, and below 4e-6 elsewhere.
     """
     y = max(x * float32(1 / math.log(2)), float32(-126))
     k = np.rint(y)
@@ -108,7 +108,7 @@ def gelu(x: ndarray) -> None:
 
 @compiled
 def normalise(x: ndarray, norm: ndarray, out: ndarray) -> None:
-    """Layer norm of each row of x [R, D] to out. norm [2, D]: weight and bias."""
+    """Write the layer norm of each row of x [R, D] to out. norm [2, D]: weight and bias."""
     width = float32(x.shape[1])
     for r in range(len(x)):
         total = square = float32(0)
@@ -125,7 +125,7 @@ def normalise(x: ndarray, norm: ndarray, out: ndarray) -> None:
 @compiled
 def softmax(scores: ndarray, bias: ndarray, scale: float) -> None:
     """Turn the scores [n], scaled and with the bias added, into weights that sum to 1."""
-    highest, total = float32(2 * HIDDEN), float32(0)
+    highest, total = float32(2 * MASKED), float32(0)
     for n in range(len(scores)):
         scores[n] = scores[n] * scale + bias[n]
         highest = max(highest, scores[n])
@@ -137,11 +137,11 @@ def softmax(scores: ndarray, bias: ndarray, scale: float) -> None:
 
 
 @compiled
-def read(query, keys, values, bias, count, scores, out) -> None:
-    """Write to out [P, d] what each query [P, d] reads in the first `count` of keys and values [P, n, d].
+def attention(query, keys, values, bias, count, scores, out) -> None:
+    """Write to out [P, d] the attention of each query [P, d] over the first `count` of keys and values [P, n, d].
 
     Four queries at once, a quarter of them apart, for the reason given in `multiply`. bias [R, n] is added to the
-    scores; scores: room for four rows of n.
+    scores. scores: buffer [4, n].
     """
     last, quarter, d = len(query) - 1, (len(query) + 3) // 4, query.shape[1]
     out[:] = 0
@@ -159,11 +159,11 @@ def read(query, keys, values, bias, count, scores, out) -> None:
             scores[0, n], scores[1, n], scores[2, n], scores[3, n] = a0, a1, a2, a3
         for turn, row in enumerate((p, q, r, s)):
             softmax(scores[turn, :count], bias[row * len(bias) // len(query)], float32(1 / math.sqrt(d)))
-            if p + turn * quarter > last:  # the last one again: it must add nothing
+            if p + turn * quarter > last:  # the last query again: it must add nothing
                 scores[turn, :count] = 0
         o0, o1, o2, o3 = out[p], out[q], out[r], out[s]
         v0, v1, v2, v3 = values[p], values[q], values[r], values[s]
-        for n in range(0, count - 1, 2):  # two at a time: half the trips to memory and back for the sums
+        for n in range(0, count - 1, 2):  # two at a time: half the loads and stores of the sums
             add_two(o0, v0[n], scores[0, n], v0[n + 1], scores[0, n + 1])
             add_two(o1, v1[n], scores[1, n], v1[n + 1], scores[1, n + 1])
             add_two(o2, v2[n], scores[2, n], v2[n + 1], scores[2, n + 1])
@@ -174,86 +174,91 @@ def read(query, keys, values, bias, count, scores, out) -> None:
 
 
 @compiled
-def attend(rooms, query_weight, out_weight, keys, values, bias, count, scores) -> None:
-    """Add to x what its normed states read, for the first rows, those of the bias [R, n]. rooms: see `run`."""
-    x, normed, query, mixed = rooms[0][: len(bias)], rooms[1][: len(bias)], rooms[2][: len(bias)], rooms[3][: len(bias)]
+def add_attention(buffers, query_weight, out_weight, keys, values, bias, count, scores) -> None:
+    """Add to x the attention of its normed states, for the first rows, those of the bias [R', n].
+
+    buffers: see `layer_step`; the normed states are in the second one.
+    """
+    rows = len(bias)
+    x, normed, query, mixed = buffers[0][:rows], buffers[1][:rows], buffers[2][:rows], buffers[3][:rows]
     multiply(normed, query_weight, query)
     d = keys.shape[2]
-    read(query.reshape((-1, d)), keys, values, bias, count, scores, mixed.reshape((-1, d)))
+    attention(query.reshape((-1, d)), keys, values, bias, count, scores, mixed.reshape((-1, d)))
     multiply(mixed, out_weight, query)
     add(x.reshape(-1), query.reshape(-1), float32(1))
 
 
 @compiled
-def run(place, rooms, inner, scores, bias, words_bias, norms, q, k, v, out, cross_q, cross_out, into, back,
-        keys, values, words_keys, words_values) -> None:  # fmt: skip
-    """One layer, for the column at `place` of the cache. The first rows, those of words_bias, have a text.
+def layer_step(column, buffers, inner, scores, bias, text_bias, norms, q, k, v, out, cross_q, cross_out, ffn_in,
+               ffn_out, keys, values, text_keys, text_values) -> None:  # fmt: skip
+    """Run one layer for one column. The first rows, those of text_bias [R', N], have a text.
 
-    rooms [4, R, D]: x, changed in place, and three buffers; inner [R, ffn], scores [4, n]: two more. norms [3, 2, D].
-    keys, values [P, n, d]: the cache, written here; words_keys, words_values: the text's. The rest: weights.
+    column: its number in the cache. buffers [4, R, D]: x, changed in place, and three more; inner [R, ffn] and scores
+    [4, n]: two more. norms [3, 2, D]. keys, values [P, n, d]: the cache, written here; text_keys, text_values: the
+    text's. The rest are weights.
     """
-    x, normed, mixed = rooms[0], rooms[1], rooms[3]
+    x, normed, mixed = buffers[0], buffers[1], buffers[3]
     normalise(x, norms[0], normed)
     for weight, kept in ((k, keys), (v, values)):
         multiply(normed, weight, mixed)
         parts = mixed.reshape((-1, keys.shape[2]))
         for p in range(len(parts)):
             for i in range(keys.shape[2]):
-                kept[p, place, i] = parts[p, i]
-    attend(rooms, q, out, keys, values, bias, place + 1, scores)
-    if len(words_bias):
+                kept[p, column, i] = parts[p, i]
+    add_attention(buffers, q, out, keys, values, bias, column + 1, scores)
+    if len(text_bias):
         normalise(x, norms[1], normed)
-        attend(rooms, cross_q, cross_out, words_keys, words_values, words_bias, words_bias.shape[1], scores)
+        add_attention(buffers, cross_q, cross_out, text_keys, text_values, text_bias, text_bias.shape[1], scores)
     normalise(x, norms[2], normed)
-    multiply(normed, into, inner)
+    multiply(normed, ffn_in, inner)
     gelu(inner)
-    multiply(inner, back, mixed)
+    multiply(inner, ffn_out, mixed)
     add(x.reshape(-1), mixed.reshape(-1), float32(1))
 
 
 class NativeDecoder:
-    """As `minigen.decoding.torch_step.Decoder`, for a model in float32 on a CPU: the same arguments, the same cache.
+    """`minigen.decoding.torch_step.Decoder` for a model in float32 on a processor: the same arguments and cache.
 
-    It reads the matrices of the layers where the model has them, so leave them alone while it is in use.
+    It reads the matrices of the layers from the model's tensors, so do not change them while it is in use.
     """
 
     @torch.no_grad()
-    def __init__(self, lm: AudioLM, cache: KVCache, guidance: float | None = None):
-        """guidance: scale with which the first half of the cache's rows is guided by the second; None: no guidance."""
-        self.cache, self.guidance, config = cache, guidance, lm.config
-        self.table = torch.cat([embedding.weight for embedding in lm.embeddings])
-        self.offsets = torch.arange(config.num_codebooks) * (config.codebook_size + 1)
-        self.rooms, self.norm = torch.empty(4, cache.rows, config.width), _norms(lm.norm)[0]
+    def __init__(self, lm: AudioLM, cache: KVCache, branches: int = 1, combine: Callable[..., Tensor] | None = None):
+        """Collect arrays of the weights and allocate the buffers. Arguments as of `Decoder`."""
+        self.cache, self.branches, self.combine, config = cache, branches, combine, lm.config
+        self.table = torch.cat([embedding.weight for embedding in lm.embeddings])  # [K (V + 1), D]
+        self.offsets = torch.arange(config.num_codebooks) * (config.codebook_size + 1)  # [K]
+        self.buffers, self.norm = torch.empty(4, cache.rows, config.width), _norms(lm.norm)[0]
         self.heads = [_array(head.weight) for head in lm.heads]
-        words_bias = _words_bias(cache)
-        inner, scores = torch.empty(cache.rows, config.ffn), torch.empty(4, max(cache.steps, words_bias.shape[1]))
-        shared = (self.rooms, inner, scores, torch.zeros(cache.rows, cache.steps), words_bias)
+        text_bias = _text_bias(cache)
+        inner, scores = torch.empty(cache.rows, config.ffn), torch.empty(4, max(cache.steps, text_bias.shape[1]))
+        shared = (self.buffers, inner, scores, torch.zeros(cache.rows, cache.steps), text_bias)
         self.shared = [_array(part) for part in shared]
-        self.layers = [_own(layer, cache) for layer in lm.layers]
+        self.layers = [_layer_arrays(layer, cache) for layer in lm.layers]
 
     @torch.no_grad()
     def step(self, column: Tensor) -> Tensor:
-        """Feed the next column, int64 [B, K], into a cache that has room for it: logits [B, K, V], guided where asked.
+        """Feed the next column, int64 [B, K], to every branch: combined logits [B, K, V].
 
-        With guidance B is half of the cache's rows: both halves are fed the same column.
+        The cache must have room for one more column.
         """
-        cache, hidden, batch, rooms = self.cache, self.rooms[1], len(column), self.shared[0]
-        summed = F.embedding(column + self.offsets, self.table).sum(1) + cache.positions[cache.length]
-        self.rooms[0].view(-1, *summed.shape)[:] = summed  # both halves
-        for own in self.layers:
-            run(cache.length, *self.shared, *own)
+        cache, hidden, buffers = self.cache, self.buffers[1], self.shared[0]
+        summed = F.embedding(column + self.offsets, self.table).sum(1) + cache.positions[cache.length]  # [B, D]
+        self.buffers[0].view(-1, *summed.shape)[:] = summed  # [branches, B, D]: every branch reads the same codes
+        for arrays in self.layers:
+            layer_step(cache.length, *self.shared, *arrays)
         cache.length += 1
-        normalise(rooms[0], self.norm, rooms[1])
-        if self.guidance is not None:
-            hidden = guide(hidden[:batch], hidden[batch:], self.guidance)
-        logits = torch.empty(len(self.heads), batch, len(self.heads[0]))
+        normalise(buffers[0], self.norm, buffers[1])
+        if self.combine is not None:
+            hidden = self.combine(*hidden.chunk(self.branches))  # branches times [B, D] -> [B, D]
+        logits = torch.empty(len(self.heads), len(column), len(self.heads[0]))  # [K, B, V]
         for head, out in zip(self.heads, logits.numpy(), strict=True):
             multiply(hidden.numpy(), head, out)
-        return logits.transpose(0, 1)
+        return logits.transpose(0, 1)  # [B, K, V]
 
 
 def _array(tensor: Tensor) -> ndarray:
-    """The same memory for numba; a copy only where the numbers do not follow each other in it."""
+    """The tensor's memory as an array for numba; a copy only where the tensor is not contiguous."""
     return tensor.detach().contiguous().numpy()
 
 
@@ -262,8 +267,8 @@ def _norms(*norms: nn.LayerNorm) -> ndarray:
     return _array(torch.stack([torch.stack([norm.weight, norm.bias]) for norm in norms]))
 
 
-def _own(layer: Layer, cache: KVCache) -> list[ndarray]:
-    """What `run` is given for this layer alone, all that follows words_bias."""
+def _layer_arrays(layer: Layer, cache: KVCache) -> list[ndarray]:
+    """Arguments of `layer_step` that differ from layer to layer: all after text_bias."""
     own, cross = layer.self_attention, layer.cross_attention
     parts = (own.query, own.key, own.value, own.out, cross.query, cross.out, layer.ffn_in, layer.ffn_out)
     kept = cache.both[:, layer.index]
@@ -272,10 +277,10 @@ def _own(layer: Layer, cache: KVCache) -> list[ndarray]:
     return [norms, *(_array(part.weight) for part in parts), *(_array(part.flatten(0, 1)) for part in (*kept, *text))]
 
 
-def _words_bias(cache: KVCache) -> Tensor:
-    """What is added to the scores of the words [R, n], for the rows that have a text: HIDDEN for padding, else 0."""
+def _text_bias(cache: KVCache) -> Tensor:
+    """Bias [R', N] on the scores of the text, for the rows that have one: MASKED for padding, else 0."""
     if cache.text is None:
         return torch.zeros(0, 0)
-    rows, _, words, _ = cache.text[0][0].shape
-    bias = torch.zeros(rows, words)
-    return bias if cache.text_mask is None else bias.masked_fill_(~cache.text_mask[:, 0, 0], HIDDEN)
+    rows, _, tokens, _ = cache.text[0][0].shape
+    bias = torch.zeros(rows, tokens)
+    return bias if cache.text_mask is None else bias.masked_fill_(~cache.text_mask[:, 0, 0], MASKED)

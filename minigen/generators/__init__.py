@@ -1,1 +1,1 @@
-"""Generators beside the language model: networks that write a whole clip in a few steps."""
+"""Generators beside the language model: networks that write a whole clip in a few steps. `base` is their protocol."""

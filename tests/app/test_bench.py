@@ -1,6 +1,7 @@
 """The benchmark: every row is there, both sides do the same work, and nothing in it depends on the clock."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from minigen.app import bench
 from minigen.app.bench import Row, Sizes, alternate, beside, largest_new, run_bench
 from minigen.codec import Codec, CodecConfig
 from minigen.decoding.torch_step import Decoder
+from minigen.guidance import guide
 from minigen.lm import AudioLM, AudioLMConfig
 
 TINY = Sizes(
@@ -69,7 +71,7 @@ def test_the_ratio_is_the_median_of_the_rounds_ratios():
 def test_a_step_makes_nothing_as_large_as_the_cache_and_leaves_it_in_its_place():
     lm = AudioLM(TINY.model).eval()
     cache = lm.start(2, 400, torch.randn(1, 3, 32))
-    decoder, place = Decoder(lm, cache, 3.0), cache.both.data_ptr()
+    decoder, place = Decoder(lm, cache, 2, partial(guide, scale=3.0)), cache.both.data_ptr()
     column = torch.zeros(1, 4, dtype=torch.int64)
     with torch.no_grad():
         first, *_, last = [largest_new(lambda: decoder.step(column)) for _ in range(400)]

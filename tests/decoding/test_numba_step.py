@@ -1,5 +1,7 @@
 """The compiled column against single steps of the model: logits, cache, greedy codes, and when it is taken."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ import minigen.decoding.torch_step as decoding
 import minigen.generate as generate
 from minigen.decoding.numba_step import NativeDecoder, exponential, gelu, multiply
 from minigen.decoding.torch_step import Decoder, make_decoder
-from minigen.guidance import guide
+from minigen.guidance import guide, guide_two
 from minigen.lm import AudioLM, AudioLMConfig
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
@@ -57,11 +59,24 @@ def test_it_writes_what_single_steps_write(lm, reading, prompt):
 def test_it_guides_as_guided_logits(lm, batch):
     sequence, memory, mask = inputs(lm, batch)
     plain, fast = (lm.start(2 * batch, 9, memory, mask) for _ in range(2))
-    decoder = NativeDecoder(lm, fast, 3.0)
+    decoder = NativeDecoder(lm, fast, 2, partial(guide, scale=3.0))
     for s in range(9):
         cond, uncond = lm.step(sequence[..., s : s + 1].repeat(2, 1, 1), plain).chunk(2)
         torch.testing.assert_close(decoder.step(sequence[..., s]), guide(cond, uncond, 3.0), **CLOSE)
     torch.testing.assert_close(fast.both, plain.both, **CLOSE)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@torch.no_grad()
+def test_three_branches_are_three_caches_apart(lm, batch):
+    sequence, both, mask = inputs(lm, batch)
+    style = torch.randn_like(both)
+    caches = [lm.start(batch, 9, both, mask), lm.start(batch, 9, style, mask), lm.start(batch, 9)]
+    joined = lm.start(3 * batch, 9, torch.cat([both, style]), mask.repeat(2, 1))
+    decoder = NativeDecoder(lm, joined, 3, partial(guide_two, scale=3.0, style_scale=2.0))
+    for s in range(9):
+        expected = guide_two(*(lm.step(sequence[..., s : s + 1], cache) for cache in caches), 3.0, 2.0)
+        torch.testing.assert_close(decoder.step(sequence[..., s]), expected, **CLOSE)
 
 
 @torch.no_grad()
@@ -81,7 +96,7 @@ def test_greedy_codes_are_those_of_the_plain_decoder(lm, monkeypatch, guidance, 
     prompt = torch.randint(0, lm.config.codebook_size, (3, 4, 4)) if prompted else None
     made = []
     for kind in (Decoder, NativeDecoder):
-        monkeypatch.setattr(generate, "make_decoder", kind)
+        monkeypatch.setattr(decoding, "make_decoder", kind)
         made.append(generate.generate_codes(lm, memory, mask, 20, guidance, temperature=0, prompt=prompt))
     assert torch.equal(*made)
 
@@ -97,6 +112,16 @@ def test_it_is_taken_once_enough_columns_were_asked_for(lm, monkeypatch):
     assert type(make_decoder(lm, lm.start(1, 9))) is Decoder
     assert type(make_decoder(lm, lm.start(1, 9))).__name__ == "NativeDecoder"
     assert type(make_decoder(lm, lm.start(1, 1))).__name__ == "NativeDecoder"
+
+
+def test_what_an_earlier_process_compiled_is_found(lm, monkeypatch):
+    sequence, _, _ = inputs(lm, 1)
+    NativeDecoder(lm, lm.start(1, 9)).step(sequence[..., 0])  # compiles, and keeps the result on disk
+    monkeypatch.setattr(decoding, "LOAD", 20)
+    monkeypatch.setattr(decoding, "COMPILE", 10**9)
+    monkeypatch.setattr(decoding, "_asked_for", 0)
+    monkeypatch.delitem(decoding.sys.modules, "minigen.decoding.numba_step")
+    assert [decoding._loading_pays(19), decoding._loading_pays(1)] == [False, True]
 
 
 def test_it_is_not_taken_without_numba(lm, monkeypatch):

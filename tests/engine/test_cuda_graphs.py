@@ -151,7 +151,7 @@ def test_on_a_gpu_the_codes_are_those_of_plain_steps(monkeypatch):
     lm, memory = AudioLM(SIZES).eval().cuda(), torch.randn(3, 5, 8).cuda()
     assert type(make_decoder(lm, lm.start(2, 4))) is FixedDecoder
     found = [generate_codes(lm, memory, None, 20, 3.0, temperature=0, prompt=p) for p in (None, gpu_prompt())]
-    monkeypatch.setattr("minigen.generate.make_decoder", Decoder)
+    monkeypatch.setattr("minigen.decoding.torch_step.make_decoder", Decoder)
     plain = [generate_codes(lm, memory, None, 20, 3.0, temperature=0, prompt=p) for p in (None, gpu_prompt())]
     assert all(map(torch.equal, found, plain))
 

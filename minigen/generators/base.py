@@ -1,0 +1,103 @@
+"""The protocol of a generator, and how the pipeline finds one by name.
+
+    pipeline.json  {"codec": "mini", "text": "mini", "generator": "language_model"}
+                                                           │ find_generator
+    captions ─► text encoder ─► Condition ─► generator.generate ─► codes [B, K, T] ─► codec.decode ─► waveform
+
+A generator is any class with these members. There is no base class: generators share the layers of
+`minigen.transformer` and the guidance of `minigen.guidance`, not a way to generate. Each takes its own options, and
+`TextToAudio.generate` refuses an option that the generator at hand does not have.
+"""
+
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from minigen.engine.errors import MinigenError
+from minigen.guidance import Condition
+
+# Name in pipeline.json, and module and class. A module is imported when its generator is loaded.
+CLASSES = {
+    "language_model": ("minigen.generate", "LanguageModelGenerator"),
+}
+
+
+class Sizes(Protocol):
+    """Sizes that the codec and the text encoder must share with a generator."""
+
+    num_codebooks: int
+    codebook_size: int
+    memory_width: int
+
+
+class Generator(Protocol):
+    """A model that writes codes under a condition.
+
+    Attributes:
+        name: its name in pipeline.json and in messages.
+        config: its configuration.
+        device: of its weights; conditions and prompts are given there.
+    """
+
+    name: str
+    config: Sizes
+    device: torch.device
+
+    def generate(
+        self,
+        text: Condition,
+        frames: int,
+        guidance: float = 3.0,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """Codes int64 [B, K, frames]. A generator adds its own options by name, with defaults: temperature, steps, ...
+
+        Args:
+            text: states of B captions.
+            frames: T, length of the clips in codec frames.
+            guidance: strength of the text, see `minigen.guidance.guide`.
+            generator: source of randomness on the device of the weights; None: PyTorch's.
+            progress: whether to show a bar on stderr.
+        """
+        ...
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write config.json and model.safetensors, floats in `dtype`."""
+        ...
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> "Generator":
+        """Load what `save_pretrained` wrote, weights in `dtype`, in eval mode."""
+        ...
+
+
+def find_generator(name: str, folder: Path) -> type[Generator]:
+    """Class of the generator that the pipeline.json of a folder names.
+
+    Raises:
+        MinigenError: no generator of that name.
+    """
+    if str(name) not in CLASSES:
+        raise MinigenError(
+            f"{folder / 'pipeline.json'} names the generator {name!r}. Known generators: {', '.join(CLASSES)}."
+        )
+    module, kind = CLASSES[name]
+    return getattr(import_module(module), kind)
+
+
+def check_options(generator: Generator, options: dict) -> None:
+    """Refuse options that a generator does not have.
+
+    Raises:
+        MinigenError: one of them is none of its own options, which its `generate` takes besides those of the protocol.
+    """
+    shared = signature(Generator.generate).parameters
+    own = [name for name in signature(generator.generate).parameters if name not in shared]
+    for name in options:
+        if name not in own:
+            raise MinigenError(f"the {generator.name} generator has no option {name!r}. Its options: {', '.join(own)}.")
