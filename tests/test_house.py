@@ -73,6 +73,13 @@ def test_make_and_ci_install_what_pyproject_lists():
     assert not [path for kind in others for path in TOP.glob(kind)]
 
 
+def test_every_package_is_installed():
+    installed = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = [".".join(path.parent.relative_to(TOP).parts) for path in PACKAGE.rglob("__init__.py")]
+    assert set(found) - set(installed) == set(), "add these to [tool.setuptools] packages in pyproject.toml"
+    assert set(installed) - set(found) == {"minigen.data"}
+
+
 def workflow() -> dict:
     return yaml.safe_load((TOP / ".github/workflows/ci.yml").read_text())
 

@@ -8,6 +8,7 @@ Aside from the chain. Nothing heavy is imported at the top: it has to work in an
 """
 
 import importlib
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from minigen.engine.errors import MinigenError
-from minigen.engine.hub import DATA
+from minigen.engine.hub import DATA, INSTALLED
 
 WEIGHTS = ("codec/mini", "text/mini", "lm/mini-no-dropout", "lm/mini-dropout", "lm/mini-regularized", "judge/mini",
            "tagger/mini")  # fmt: skip
@@ -134,7 +135,7 @@ def _try_soundfile() -> str:
 def _weights(part: str, name: str) -> Finding:
     """Whether a shipped model is there and loads."""
     what, folder = f"{part} weights", DATA / part / name
-    mend = "unset MINIGEN_DATA" if "MINIGEN_DATA" in os.environ else f"git checkout -- {_short(folder)}"
+    mend = _restore(folder)
     if not (folder / "model.safetensors").is_file():
         return Finding("missing", what, f"no {_short(folder / 'model.safetensors')}", mend)
     try:
@@ -144,6 +145,19 @@ def _weights(part: str, name: str) -> Finding:
     except Exception as error:  # a damaged file may raise anything
         return Finding("broken", what, _one_line(error), mend)
     return Finding("ok", what, f"{name}, {sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f} MB")
+
+
+def _restore(folder: Path) -> str:
+    """The command that restores the shipped model in a folder."""
+    if os.environ.get("MINIGEN_DATA"):
+        return "unset MINIGEN_DATA"
+    if not INSTALLED:
+        return f"git checkout -- {_short(folder)}"
+    try:
+        source = json.loads(metadata.distribution("minigen").read_text("direct_url.json") or "{}").get("url")
+    except metadata.PackageNotFoundError:
+        source = None
+    return f"{_python_command()} -m pip install --force-reinstall --no-deps {source or 'SOURCE_OF_MINIGEN'}"
 
 
 def _load(part: str, name: str) -> None:

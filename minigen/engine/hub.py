@@ -1,11 +1,11 @@
-"""A model by its name: found on disk, fetched from the Hugging Face hub, shared with others.
+"""Models by name: found on disk, downloaded from the Hugging Face hub, uploaded to it.
 
-    "mini"                      data/<part>/mini     shipped with the project
+    "mini"                      data/<part>/mini     shipped with minigen
     "my/folder"                 that folder          written by `save_pretrained`
-    "facebook/musicgen-small"   the hub's cache, and where it is not there, the hub
+    "facebook/musicgen-small"   the hub's cache; if it is not there, the hub
 
-Every model of the chain is found here, so that a name means the same everywhere and a missing file is explained once.
-A classroom without a network is normal: what cannot be fetched is named, with the way to place it by hand.
+Every model of the chain is found here, so that a name means the same everywhere and a missing file is explained in one
+place. It works without a network: the error for a model that cannot be downloaded says how to place it by hand.
 """
 
 import os
@@ -17,49 +17,42 @@ from tempfile import TemporaryDirectory
 
 from minigen.engine.errors import MinigenError, one_line
 
-ROOT = Path(__file__).resolve().parents[2]  # the repository, where minigen is not installed as a package
-DATA = Path(os.environ.get("MINIGEN_DATA", ROOT / "data"))
+PACKAGE = Path(__file__).resolve().parents[1]
+INSTALLED = not (PACKAGE.parent / "pyproject.toml").is_file()  # as a package, not used from its repository
+ROOT = Path.cwd() if INSTALLED else PACKAGE.parent  # where build/ lies: the working folder, or the repository
+DATA = Path(os.environ.get("MINIGEN_DATA") or (PACKAGE / "data" if INSTALLED else ROOT / "data"))  # the shipped models
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # "owner/model"
 OLD_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # or one without an owner, such as "t5-small"
-FILES = (
-    "config.json",
-    WEIGHTS,
-    "*.safetensors",
-    "*.json",
-    "*.txt",
-    "spiece.model",
-)  # every model has the first
+FILES = ("config.json", WEIGHTS, "*.safetensors", "*.json", "*.txt", "spiece.model")  # of a model on the hub
 PICKLES = (".bin", ".pt", ".pth", ".th", ".ckpt", ".pkl")
 LFS = b"version https://git-lfs.github.com/spec/"  # how a Git LFS pointer begins
 AUDIOCRAFT = ("state_dict.bin", "compression_state_dict.bin")
 
 
 def find_model(part: str, name: str | Path, old_names: bool = False) -> Path:
-    """Folder of a model, with its config.json: shipped, on disk, in the hub's cache, or fetched into it.
+    """Folder of a model, with its config.json: shipped, on disk, or in the hub's cache (downloaded if necessary).
 
-    part: "codec", "text", "lm", "judge" or "tagger", for shipped names and messages. old_names: whether a name without
-    an owner, such as "t5-small", may lie on the hub.
+    Args:
+        part: "codec", "text", "lm", "judge" or "tagger"; for shipped names and for messages.
+        name: a shipped name, a folder, or a name on the hub.
+        old_names: also look on the hub for a name without an owner, such as "t5-small".
 
     Raises:
-        MinigenError: no such folder and no way to fetch it, or only pickled weights.
+        MinigenError: no such folder and it cannot be downloaded, or only pickled weights.
     """
     official = (OLD_NAME if old_names else HUB_NAME).fullmatch(str(name))
-    if (is_plain(name) and name.startswith("mini")) or Path(name).exists() or not official:
+    if (is_plain(name) and str(name).startswith("mini")) or Path(name).exists() or not official:
         refuse_pickles(Path(name))
-        folder = find_weights(part, name)
-    else:
-        folder = fetch(
-            part, str(name), FILES, lambda folder: has_weights(folder) and (folder / "config.json").is_file()
-        )
-    return folder
+        return find_weights(part, name)
+    return fetch(part, str(name), FILES, lambda folder: has_weights(folder) and (folder / "config.json").is_file())
 
 
 def find_weights(part: str, name: str | Path) -> Path:
-    """Folder of the weights called `name` for `part` ("codec", "text", "lm", "judge", "tagger").
+    """Folder of the weights `name` of a part ("codec", "text", "lm", "judge", "tagger") on this disk.
 
-    A shipped model comes before a folder of the same name, unless it is given as ./name or as a Path.
+    A shipped model takes precedence over a folder of the same name, unless that is given as ./name or as a Path.
 
     Raises:
         MinigenError: no such folder.
@@ -75,7 +68,7 @@ def find_weights(part: str, name: str | Path) -> Path:
 
 
 def is_plain(name: str | Path) -> bool:
-    """Whether this is a name without a folder in it, as shipped models have."""
+    """Whether `name` is a string without a path separator, as the names of shipped models are."""
     return isinstance(name, str) and not any(separator in name for separator in ("/", os.sep))
 
 
@@ -85,29 +78,33 @@ def shipped(part: str) -> list[str]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder holds safetensors, whole or in shards."""
+    """Whether a folder holds safetensors weights, in one file or in shards."""
     return (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
 
 
 def fetch(part: str, name: str, files: tuple[str, ...], complete: Callable[[Path], bool]) -> Path:
-    """Folder of a model of the hub: in its cache where that is `complete`, else fetched into it.
+    """Folder of a model in the hub's cache; the model is downloaded if the cache does not hold it.
 
-    files: names and patterns of what is fetched; the first is asked for to see whether the hub can be reached.
+    Args:
+        part: kind of model, for the error.
+        name: "owner/model".
+        files: names and patterns of the files to download; the first is requested to see whether the hub is reachable.
+        complete: whether a folder of the cache holds all that is needed.
 
     Raises:
         MinigenError: not in the cache, and no network, no such model or no permission.
     """
     from huggingface_hub import get_session, hf_hub_url, snapshot_download
 
-    with suppress(Exception):  # not in the cache: the client has several ways to say so
+    with suppress(Exception):  # not in the cache: the client raises several types
         folder = Path(snapshot_download(name, allow_patterns=list(files), local_files_only=True))
         if complete(folder):
             return folder
     try:
-        # One quick request first: the hub's own client retries for half a minute where there is no network.
+        # One quick request first: without a network, the hub's client retries for half a minute.
         get_session().head(hf_hub_url(name, files[0]), timeout=10, follow_redirects=True).raise_for_status()
         return Path(snapshot_download(name, allow_patterns=list(files)))
-    except Exception as error:  # no network, no such model, no permission: the advice is the same
+    except Exception as error:  # no network, no such model, no permission: same advice
         named = ", ".join(file for file in files if not file.startswith("*"))
         others = " and the other .json and .txt files" if "*.json" in files else ""
         raise MinigenError(
@@ -117,7 +114,7 @@ def fetch(part: str, name: str, files: tuple[str, ...], complete: Callable[[Path
 
 
 def refuse_pickles(place: Path) -> None:
-    """MinigenError for a pickled file, a folder whose only weights are pickled, and weights that Git LFS left out."""
+    """Raise MinigenError for a pickle, a folder with only pickled weights, and weights that Git LFS left out."""
     found = [place] if place.is_file() else sorted(place.glob("*"))
     refuse_pointers(found)
     pickles = [file for file in found if file.suffix in PICKLES]
@@ -144,15 +141,19 @@ def refuse_pointers(files: list[Path]) -> None:
 
 
 class HubModel:
-    """What `save_pretrained` writes, others can have: `push_to_hub`, as in `huggingface_hub.PyTorchModelHubMixin`."""
+    """Mixin for models with `save_pretrained`: `push_to_hub` as in `huggingface_hub.PyTorchModelHubMixin`."""
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model to a folder; each model implements this."""
+        raise NotImplementedError
 
     def push_to_hub(
         self, repo_id: str, *, commit_message: str = "Upload a minigen model", private: bool | None = None,
         token: str | None = None, branch: str | None = None, create_pr: bool | None = None,
     ) -> str:  # fmt: skip
-        """Upload the model to the hub as repo_id ("owner/model"), made where it does not exist; returns the commit.
+        """Upload the model to the hub as repo_id ("owner/model"), created if it does not exist; returns the commit.
 
-        The options are the mixin's. On another machine, `from_pretrained(repo_id)` loads it.
+        The options are those of the library's mixin. `from_pretrained(repo_id)` loads the model on another machine.
 
         Raises:
             MinigenError: not logged in, no permission, no network.
@@ -169,7 +170,7 @@ class HubModel:
                 (Path(folder) / "README.md").write_text(_card(type(self), repo))
                 options = {"commit_message": commit_message, "revision": branch, "create_pr": create_pr}
                 return api.upload_folder(repo_id=repo, folder_path=folder, **options)
-        except Exception as error:  # the client raises a dozen types for no login, no permission and no network
+        except Exception as error:  # no login, no permission, no network: a dozen types
             raise MinigenError(
                 f"cannot upload to {repo_id!r} ({one_line(error)}). Log in once with `hf auth login`, or pass token=; "
                 "save_pretrained(folder) needs no hub."
@@ -177,7 +178,7 @@ class HubModel:
 
 
 def _card(kind: type, repo: str) -> str:
-    """The hub's model card, README.md: what it is and how to load it."""
+    """README.md of the model on the hub: what the model is and how to load it."""
     return (
         "---\nlibrary_name: minigen\npipeline_tag: text-to-audio\ntags:\n- minigen\n- text-to-audio\n---\n\n"
         f"# {repo.split('/')[-1]}\n\nA `{kind.__name__}` of minigen, a small text-to-audio library.\n\n"
