@@ -315,9 +315,9 @@ class TextToAudio(HubModel):
         captions: str | list[str],
         seconds: float = 4.0,
         guidance: float = 3.0,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
+        temperature: float = 1.0,
+        top_k: int = 250,
+        top_p: float = 0.0,
         prompt: Tensor | None = None,
         seed: int | None = None,
         progress: bool = False,
@@ -329,33 +329,32 @@ class TextToAudio(HubModel):
             captions: one caption or a list of B.
             seconds: length of the clips, rounded to whole codec frames; above 0 and at most 30.
             guidance: strength of the text, see `minigen.guidance.guide`.
-            temperature: see `sample`. None: the generator's own; of the language model 1.0.
-            top_k: see `sample`. None: the generator's own; of the language model 250.
-            top_p: see `sample`. None: the generator's own; of the language model 0.0, which means not used.
+            temperature: see `sample`. Of use to generators that sample codes, like top_k and top_p.
+            top_k: see `sample`.
+            top_p: see `sample`.
             prompt: waveform [B, 1, samples] or [1, 1, samples] at codec.sample_rate to continue, shorter than the clip.
                 Its part of the answer is its reconstruction by the codec.
             seed: the same seed and list of captions give the same sound. In another list a caption gets other noise,
                 unless temperature is 0. None: another sound every time.
             progress: whether to show a bar on stderr.
-            options: options of other generators, by name.
+            options: options of the generator beyond these, by name.
 
         Raises:
             MinigenError: an empty caption, seconds outside (0, 30], a prompt that does not fit, options that are out of
                 range or that the generator does not have.
         """
-        from minigen.generators.base import check_options
+        from minigen.generators.base import choose_options
 
         captions = [captions] if isinstance(captions, str) else list(captions)
         if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
             raise MinigenError(f"captions are {captions!r}. Give one or more, each with at least a word.")
         if not 0 < seconds <= MAX_SECONDS:
             raise MinigenError(f"seconds is {seconds}. Give more than 0 and at most {MAX_SECONDS:g}.")
-        options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "prompt": prompt}
-        options = {name: value for name, value in options.items() if value is not None}
-        check_options(self.generator, options)
         frames, device = max(1, round(seconds * self.codec.frame_rate)), self.generator.device
         if prompt is not None:
             options["prompt"] = self._encode(prompt, frames).to(device)  # [B, K, P]
+        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        options = choose_options(self.generator, options, sampling)
         states, mask = self.encoder(captions)  # [B, N, M], [B, N]
         text = Condition(states.to(device), mask.to(device))
         generator = None if seed is None else torch.Generator(device).manual_seed(int(seed))

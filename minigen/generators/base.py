@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from minigen.engine.errors import MinigenError
+from minigen.generate import sample
 from minigen.guidance import Condition
 
 # Name in pipeline.json, and module and class. A module is imported when its generator is loaded.
@@ -55,7 +56,10 @@ class Generator(Protocol):
         generator: torch.Generator | None = None,
         progress: bool = False,
     ) -> Tensor:
-        """Codes int64 [B, K, frames]. A generator adds its own options by name, with defaults: temperature, steps, ...
+        """Codes int64 [B, K, frames].
+
+        A generator adds its own options, with defaults: steps, prompt (codes to continue), ... The options temperature,
+        top_k and top_p have the meaning and the defaults of `minigen.generate.sample`, where a generator has them.
 
         Args:
             text: states of B captions.
@@ -90,14 +94,24 @@ def find_generator(name: str, folder: Path) -> type[Generator]:
     return getattr(import_module(module), kind)
 
 
-def check_options(generator: Generator, options: dict) -> None:
-    """Refuse options that a generator does not have.
+def choose_options(generator: Generator, options: dict, sampling: dict) -> dict:
+    """Options to call a generator with.
+
+    Args:
+        generator: the generator.
+        options: options that were asked for by name. The generator must have all of them.
+        sampling: temperature, top_k and top_p. Where the generator has no such option, the default is left out.
 
     Raises:
-        MinigenError: one of them is none of its own options, which its `generate` takes besides those of the protocol.
+        MinigenError: an option that the generator does not have.
     """
-    shared = signature(Generator.generate).parameters
+    shared, defaults = signature(Generator.generate).parameters, signature(sample).parameters
     own = [name for name in signature(generator.generate).parameters if name not in shared]
-    for name in options:
+    chosen = dict(options)
+    for name, value in sampling.items():
+        if name in own or value != defaults[name].default:
+            chosen[name] = value
+    for name in chosen:
         if name not in own:
             raise MinigenError(f"the {generator.name} generator has no option {name!r}. Its options: {', '.join(own)}.")
+    return chosen

@@ -64,7 +64,7 @@ def test_a_folder_names_its_generator_and_the_pipeline_runs_it(folder):
 
 def test_what_is_not_given_is_left_to_the_generator(folder):
     tta = TextToAudio.from_pretrained(folder)
-    tta.generate("rain", seconds=0.2)
+    tta.generate("rain", 0.2, 3.0, 1.0, 250, 0.0)  # the command line gives the defaults of sampling
     assert tta.generator.given["steps"] == 16 and tta.generator.given["generator"] is None
 
 
@@ -111,3 +111,8 @@ def test_every_named_generator_has_the_members_of_the_protocol():
     for name in base.CLASSES:
         kind = base.find_generator(name, None)
         assert kind.name == name and members <= set(dir(kind))
+
+
+def test_options_of_sampling_reach_a_generator_that_has_them():
+    tta, given = TextToAudio(tiny_codec(), WordEncoder(), tiny_lm(1)), {"temperature": 1.0, "top_k": 5, "top_p": 0.0}
+    assert base.choose_options(tta.generator, {}, given) == given
