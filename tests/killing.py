@@ -25,6 +25,7 @@ from test_train import SIZES, Words, tokens
 
 from minigen.codec import CodecConfig
 from minigen.corpus import build_corpus, read_corpus, tokenize
+from minigen.engine import loop
 from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint
 from minigen.evaluation.tagger import Tagger, TaggerConfig
 from minigen.lm import AudioLM
@@ -87,7 +88,7 @@ def train_codec_tiny(folder: Path, kills: int) -> None:
 
 def train_tagger_tiny(folder: Path, kills: int) -> None:
     """The loop of the tagger's and the judge's recipe, with dropout; saved after every step."""
-    judge.SAVE_EVERY = 0.0
+    loop.SAVE_MINUTES = 0.0
     torch.manual_seed(0)
     tagger, chance = Tagger(TaggerConfig(channels=(2, 2, 2, 2), width=4)), torch.Generator().manual_seed(1)
     pictures = torch.randn(16, 100, 64, generator=chance)

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
+from minigen.engine import loop
 from minigen.engine.errors import MinigenError
 from minigen.engine.hub import find_model
 from minigen.recipes.text.paraphrase import (
@@ -296,20 +297,20 @@ def test_training_lowers_both_losses(tmp_path):
 def test_an_interrupted_training_ends_where_the_whole_one_does(tmp_path, monkeypatch):
     from minigen.recipes.text import train as text
 
-    def stop(run, done):
+    def stop(run, share):
         if run.step == 4:
-            run.save(tmp_path / "two" / "checkpoint.safetensors")
             raise KeyboardInterrupt
-        return one_step(run, done)
+        return one_step(run, share)
 
+    monkeypatch.setattr(loop, "SAVE_MINUTES", 0.0)
     train_text(tmp_path / "one", steps=8, recipe=TINY, progress=False)
-    one_step = text._Run.one_step
-    monkeypatch.setattr(text._Run, "one_step", stop)
+    one_step = text.TextTraining.one_step
+    monkeypatch.setattr(text.TextTraining, "one_step", stop)
     with pytest.raises(KeyboardInterrupt):
         train_text(tmp_path / "two", steps=8, recipe=TINY, progress=False)
-    with pytest.raises(MinigenError, match="another run"):
+    with pytest.raises(MinigenError, match="other settings"):
         train_text(tmp_path / "two", steps=8, seed=1, recipe=TINY, progress=False)
-    monkeypatch.setattr(text._Run, "one_step", one_step)
+    monkeypatch.setattr(text.TextTraining, "one_step", one_step)
     train_text(tmp_path / "two", steps=8, recipe=TINY, progress=False)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]

@@ -61,10 +61,10 @@ def train_judge(options: Namespace) -> None:
     out = options.out or WEIGHTS / options.part / "mini"
     check_writable(out)
     from minigen.recipes.judge import train as judge
-    from minigen.recipes.judge.data import class_files
+    from minigen.recipes.judge.data import training_recordings
 
     if options.real:
-        class_files(options.real, judge.Training().test_fold)  # reports a wrong folder before clips are made
+        training_recordings(options.real, judge.Training().test_fold)  # reports a wrong folder before clips are made
     if options.part == "tagger":
         judge.train_tagger(out, options.real, replace(judge.Training(), **_given(options)), start=options.start)
     else:

@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from minigen.corpus.clip import KINDS
+from minigen.engine import loop
 from minigen.engine.errors import MinigenError
 from minigen.evaluation.clap import Tagger, TaggerConfig, linear_softmax, load_judge, load_tagger
 
@@ -162,11 +163,11 @@ def test_frame_labels_mark_the_frames_an_event_touches():
 
 
 def test_mixing_adds_powers_and_unites_labels():
-    from minigen.recipes.judge.data import Luck, _mix
+    from minigen.recipes.judge.data import PerClipRandom, _mix
 
     batch = batch_of()
     batch.pictures[:] = 0.1 * torch.arange(6.0)[:, None, None]
-    mixed = _mix(batch, Luck(6, torch.Generator().manual_seed(0)), 1.0)
+    mixed = _mix(batch, PerClipRandom(6, torch.Generator().manual_seed(0)), 1.0)
     added = 10 ** mixed.pictures[:, 0, 0] - 10 ** batch.pictures[:, 0, 0]
     softer = 10 * (added.log10() - batch.pictures[:, 0, 0].roll(1))
     assert softer.min() > -8.1 and softer.max() < 0.1 and softer.std() > 1
@@ -175,11 +176,11 @@ def test_mixing_adds_powers_and_unites_labels():
 
 
 def test_turning_moves_labels_with_the_sound():
-    from minigen.recipes.judge.data import Luck, _turn
+    from minigen.recipes.judge.data import PerClipRandom, _turn
 
     batch = batch_of()
     batch.pictures[:] = batch.frames.any(1).float().repeat_interleave(4, 1)[..., None]
-    turned = _turn(batch, Luck(6, torch.Generator().manual_seed(3)))
+    turned = _turn(batch, PerClipRandom(6, torch.Generator().manual_seed(3)))
     assert not torch.equal(turned.frames, batch.frames)
     assert torch.equal(turned.pictures[..., 0], turned.frames.any(1).float().repeat_interleave(4, 1))
 
@@ -247,19 +248,21 @@ def test_recordings_know_their_kind_and_their_fold(tiny_recordings):
     assert all(wav.shape == (1, 1, 64000) and not timed for wav, _, timed in train)
     with pytest.raises(MinigenError, match="named after a kind"):
         recordings(tiny_recordings / "001 - Dog bark", "4")
+    for path in tiny_recordings.glob("*/1-*"):
+        path.unlink()
+    with pytest.raises(MinigenError, match="of the test fold 4"):
+        recordings(tiny_recordings, "4")
 
 
-def stop_after(steps):
-    """An accident in the middle of a training."""
+def stop_after(steps, loss):
+    """An accident in the middle of a training: a loss that is computed `steps` times."""
+    calls = []
 
-    from minigen.recipes.judge.train import _Run
-
-    original = _Run.step
-
-    def stumble(self, *args):
-        if len(self.curve) == steps:
+    def stumble(*args):
+        if len(calls) == steps:
             raise KeyboardInterrupt
-        return original(self, *args)
+        calls.append(args)
+        return loss(*args)
 
     return stumble
 
@@ -270,8 +273,8 @@ def test_the_taggers_recipe_learns_and_goes_on_where_it_stopped(tmp_path, tiny_r
     training = recipe.Training(clips=24, batch=8, steps=16, test_clips=4)
     whole = recipe.train_tagger(tmp_path / "whole", tiny_recordings, training, progress=False)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(recipe, "SAVE_EVERY", 0.0)
-        patch.setattr(recipe._Run, "step", stop_after(9))
+        patch.setattr(loop, "SAVE_MINUTES", 0.0)
+        patch.setattr(recipe, "tagger_loss", stop_after(9, recipe.tagger_loss))
         recipe.train_tagger(tmp_path / "halves", tiny_recordings, training, progress=False)
     assert recipe.train_tagger(tmp_path / "halves", tiny_recordings, training, progress=False) == whole
     card = (tmp_path / "whole" / "card.md").read_text()

@@ -1,10 +1,10 @@
-"""The card of the built-in corpus: one picture a kind, real beside synthesised, and what a listener makes of them.
+"""Card of the built-in corpus: spectrograms of real and synthesised sounds, and a classifier's confusion matrix.
 
-    recordings --train_listener--> confusion table  ─┐
-    recordings, `alone` --mel_db--> one PNG a kind   ├─► card.md
+    recordings --train_listener--> confusion matrix ─┐
+    recordings, `alone` --mel_db--> one PNG per kind ├─► card.md
     captions, AudioCaps' captions --> shared words  ─┘
 
-Pictures of recordings name their authors; the recordings themselves are not part of the card.
+Each picture of recordings names their authors. The recordings themselves are not part of the card.
 """
 
 import re
@@ -32,23 +32,28 @@ from minigen.recipes.corpus.real_listener import (
     read_recordings,
     train_listener,
 )
+from minigen.recipes.esc10 import CITATION
 from minigen.recipes.judge.data import SECONDS
 
-REAL, MADE = 2, 3  # sounds of each sort in a picture
-COLOURS = 48  # of a picture's palette: half the bytes, and nothing to be seen
-LICENCE = """The real recordings are of ESC-10 (K. J. Piczak, "ESC: Dataset for environmental sound classification",
-2015, doi 10.1145/2733373.2806390), licensed CC BY 3.0 as a whole; its clips come from freesound.org under CC0 or CC BY,
-by the authors named under each picture. Only their spectrograms are shown here."""
+REAL, MADE = 2, 3  # real and synthesised sounds in a picture
+COLOURS = 48  # in the palette of a picture: half the bytes, without a visible difference
+LICENCE = f"""The real recordings are from {CITATION}, licensed CC BY 3.0 as a whole. Its clips come from
+freesound.org under CC0 or CC BY, by the authors named under each picture. Only their spectrograms are shown here."""
 
 
 def make_card(
     folder: str | Path, real: str | Path | None = None, audiocaps: str | Path | None = None, clips: int = 40,
     seed: int = 10, progress: bool = True,
 ) -> dict[str, float]:  # fmt: skip
-    """Write card.md and one PNG a kind to `folder`; returns the figures.
+    """Write card.md and one PNG per kind to `folder`; returns the figures.
 
-    real: folder of class folders of recordings (ESC-10), whose listener names `clips` synthesised clips of each kind it
-    knows, drawn with `seed`. audiocaps: folder with AudioCaps' train.csv, whose vocabulary is compared.
+    Args:
+        folder (str or Path): output folder.
+        real (str or Path): folder of class folders of recordings (ESC-10), for the classifier.
+        audiocaps (str or Path): folder with AudioCaps' train.csv, whose vocabulary is compared.
+        clips (int): number of synthesised clips of each kind that are classified.
+        seed (int): seed of these clips.
+        progress (bool): show a progress bar.
 
     Raises:
         MinigenError: `real` has no class folder named after a kind, or all its recordings are of one fold.
@@ -71,29 +76,30 @@ def _head() -> str:
     return f"""# corpus
 
 Made by `minigen corpus-card`. The built-in corpus is synthesised by minigen from a seed, at any size; this page shows
-what it sounds like, {len(KINDS)} kinds of event in all. Pictures are log-mel spectrograms: seconds across, kHz up,
-brighter is louder (the colours span 70 dB), each sound at the same peak.
+its {len(KINDS)} kinds of event. Pictures are log-mel spectrograms: seconds on the x axis, kHz on the y axis, brighter
+is louder (the colours span 70 dB), all sounds at the same peak.
 """
 
 
 def _listened(recordings: Recordings, clips: int, seed: int) -> tuple[dict[str, float], list[str]]:
-    """The listener's figures, and the lines of the card that tell them."""
+    """Figures of the classifier, and their lines of the card."""
     folds = fold_accuracies(recordings)
     table = confusion(train_listener(recordings), clips, seed)
     share = table.diagonal() / table.sum(1)
     figures = {
-        "real recordings of an unheard fold named rightly": sum(folds.values()) / len(folds),
-        "synthesised clips named rightly": float(table.diagonal().sum() / table.sum()),
-        "the same, weakest kind": float(share.min()),
+        "accuracy on real recordings of a held-out fold": sum(folds.values()) / len(folds),
+        "accuracy on synthesised clips": float(table.diagonal().sum() / table.sum()),
+        "accuracy on synthesised clips, worst kind": float(share.min()),
     }
     told = ", ".join(f"fold {fold}: {value:.3f}" for fold, value in folds.items())
     lines = [
-        "## What a listener makes of them who knows only real recordings", "",
-        f"`minigen.recipes.corpus.real_listener`, trained on {len(recordings.labels)} real recordings and on nothing "
-        f"synthesised. On real recordings of a fold it has not heard ({told}); on {clips} synthesised clips of "
-        f"each kind, alone, at the levels, distances and in the rooms of the corpus (seed {seed}):", "",
+        "## A classifier that was trained on real recordings only", "",
+        f"`minigen.recipes.corpus.real_listener`, trained on {len(recordings.labels)} real recordings and on no "
+        f"synthesised sound. Measured on real recordings of a held-out fold ({told}), and on {clips} synthesised clips "
+        f"of each kind, one event each, with the levels, distances and rooms of the corpus (seed {seed}):", "",
         "| figure | value |", "|---|---|", *(f"| {name} | {value:.4f} |" for name, value in figures.items()), "",
-        "| synthesised, called | " + " | ".join(recordings.kinds) + " |", "|---" * (len(recordings.kinds) + 1) + "|",
+        "| synthesised, classified as | " + " | ".join(recordings.kinds) + " |",
+        "|---" * (len(recordings.kinds) + 1) + "|",
         *(f"| **{kind}** | " + " | ".join(map(str, row.tolist())) + " |"
           for kind, row in zip(recordings.kinds, table, strict=True)), "",
     ]  # fmt: skip
@@ -101,7 +107,7 @@ def _listened(recordings: Recordings, clips: int, seed: int) -> tuple[dict[str, 
 
 
 def _captions(figures: dict, audiocaps: str | Path | None, seed: int) -> list[str]:
-    """Lines about the captions: how many wordings, and how many of their words AudioCaps knows."""
+    """Lines about the captions: number of wordings, and share of their words that occur in AudioCaps."""
     written = [describe_clip(seed, "train", i, SECONDS)[1] for i in range(2000)]
     fewest = min(len(_wordings(alone_scene(kind, seed), seed)) for kind in KINDS)
     lines = ["## Captions", "", f"One scene with one event has at least {fewest} wordings, whatever its kind.", ""]
@@ -111,19 +117,19 @@ def _captions(figures: dict, audiocaps: str | Path | None, seed: int) -> list[st
         share = figures["words of captions that AudioCaps uses"] = float(np.mean([word in known for word in said]))
         strange = ", ".join(sorted(set(said) - known)) or "none"
         lines[2] += (
-            f" Of the words of {len(written)} captions, each counted once a caption, {share:.1%} occur in AudioCaps' "
-            f"training captions; those that do not: {strange}."
+            f" Of the words of {len(written)} captions, counted once per caption, {share:.1%} occur in AudioCaps' "
+            f"training captions. Words that do not: {strange}."
         )
     return [*lines, "Some of them:", "", *(f"- {text}" for text in written[:8]), ""]
 
 
 def words_of(text: str) -> set[str]:
-    """The words of a text, in small letters."""
+    """The words of a text, in lower case."""
     return set(re.findall(r"[a-z]+(?:-[a-z]+)*", text.lower()))
 
 
 def alone_scene(kind: str, seed: int) -> Scene:
-    """The first scene that holds this kind alone."""
+    """The first scene that holds one event of this kind."""
     return alone(kind, 0, seed)[0]
 
 
@@ -132,7 +138,7 @@ def _wordings(scene: Scene, seed: int) -> list[str]:
 
 
 def _entry(folder: Path, kind: str, recordings: Recordings | None, seed: int) -> list[str]:
-    """Draw the picture of a kind; the lines that show it, with the authors of the recordings."""
+    """Write the picture of a kind; returns its lines of the card, with the authors of the recordings."""
     paths = _examples(kind, recordings) if recordings else []
     samples = int(SECONDS * SAMPLE_RATE)
     real = [fit_length(load_audio(path), samples) for path in paths]
@@ -151,7 +157,7 @@ def _examples(kind: str, recordings: Recordings) -> list[Path]:
 
 
 def _credit(path: Path) -> str:
-    """The line of the data's own README about this recording: its title, author and licence."""
+    """Title, author and licence of a recording, from the README of the data; the file name where it is not listed."""
     readme = path.parent.parent / "README.md"
     listed = readme.read_text("utf-8") if readme.is_file() else ""
     found = re.search(
@@ -161,7 +167,7 @@ def _credit(path: Path) -> str:
 
 
 def kind_png(real: Sequence[Tensor], made: Sequence[Tensor]) -> bytes:
-    """Spectrograms side by side, each at the same peak: real ones, then synthesised ones; PNG with a small palette."""
+    """PNG with a small palette: spectrograms side by side at the same peak, real ones first, then synthesised ones."""
     from matplotlib.figure import Figure
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""What may be said of a sound: captions for the judge to learn from, their opposites, their pieces."""
+"""Captions for the training of the judge: wordings of a clip, captions of the opposite order, and the tokenizer."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ WORDINGS = 8  # captions of a scene to choose from
 
 
 def train_tokenizer(captions: list[str], vocabulary: int = 2048):
-    """RoBERTa's kind of tokenizer, byte-level BPE (arXiv 1508.07909), learnt from captions: no text is beyond it."""
+    """Train a byte-level BPE tokenizer (arXiv 1508.07909) as RoBERTa's on captions; it can encode any text."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -32,7 +32,7 @@ def train_tokenizer(captions: list[str], vocabulary: int = 2048):
 
 
 def wordings(seed: int, index: int) -> tuple[list[str], list[str]]:
-    """Captions of a training clip, and of the same clip in the opposite order (none where nothing follows)."""
+    """Captions of a training clip, and captions of the opposite order (none unless one event follows another)."""
     scene, text, _ = describe_clip(seed, "train", index, SECONDS)
     rng = np.random.default_rng([seed, index])
     right = [text, *(c for c in paraphrases(scene, rng, WORDINGS) if split_of(c) == "train")]
@@ -40,7 +40,7 @@ def wordings(seed: int, index: int) -> tuple[list[str], list[str]]:
 
 
 def opposite(scene: Scene) -> Scene:
-    """The scene with its first foreground event last."""
+    """The scene with its first and its last foreground event exchanged."""
     first, last = scene.foreground[0], scene.foreground[-1]
     swapped = {first: replace(first, onset=last.onset, offset=last.offset),
                last: replace(last, onset=first.onset, offset=first.offset)}  # fmt: skip
@@ -49,6 +49,6 @@ def opposite(scene: Scene) -> Scene:
 
 
 def plain_wordings(kind: str) -> list[str]:
-    """Captions of a recording of which only the kind is known: the kind's clauses and nouns, without any adjective."""
+    """Captions of a recording whose kind alone is known: the kind's clauses and nouns, without adjectives."""
     clauses = (clause.replace("{}", "").split("|") for clause in PHRASES[kind].clauses)
     return [f"{subject} {verb}" for subject, verb, _ in clauses] + [n.replace("{}", "") for n in PHRASES[kind].nouns]

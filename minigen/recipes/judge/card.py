@@ -1,4 +1,4 @@
-"""How well the tagger and the judge hear, on clips they were not trained on, and the card that says so."""
+"""Measurements of the tagger and the judge on held-out clips, and their model cards."""
 
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from minigen.engine.checkpoint import CHECKPOINT
 from minigen.engine.files import write_atomically
 from minigen.evaluation.clap import Judge, Tagger
 from minigen.metrics import average_precision, event_recall, order_accuracy
+from minigen.recipes.esc10 import CITATION
 from minigen.recipes.judge.captions import opposite
 from minigen.recipes.judge.data import SECONDS, corpus_clip, frame_labels
 
 
 def held_out(seed: int, clips: int) -> tuple[Tensor, list[Scene], list[str]]:
-    """The first test clips of the corpus of this seed: waveforms [n, 1, 4 s], scenes, captions.
+    """The first test clips of the corpus with this seed: waveforms [n, 1, 4 s], scenes, captions.
 
     Every other clip holds a pair of kinds that never sounds together in training.
     """
@@ -72,7 +73,7 @@ def judge_figures(judge: Judge, seed: int, clips: int, real: list[tuple]) -> dic
 
 
 def retrieval_ranks(similarity: Tensor) -> Tensor:
-    """How many clips lie closer to each caption than its own: [captions, clips] with pairs on the diagonal -> [n]."""
+    """Number of clips that are closer to a caption than its own clip: [n, n], pairs on the diagonal -> int64 [n]."""
     return (similarity > similarity.diagonal()[:, None]).sum(1)
 
 
@@ -90,9 +91,9 @@ def _accuracy(scores: Tensor, real: list[tuple], kinds: list[str]) -> float:
     return float((scores.argmax(1) == true).float().mean())
 
 
-LICENCE = """The corpus is synthesised by minigen itself. ESC-10 (K. J. Piczak, "ESC: Dataset for environmental sound
-classification", 2015, doi 10.1145/2733373.2806390) is licensed CC BY 3.0 as a whole; its clips come from freesound.org
-under CC0 or CC BY, and its README names the author of each. No recording is part of the weights' folder."""
+LICENCE = f"""The corpus is synthesised by minigen itself. {CITATION} is licensed CC BY 3.0 as a whole; its clips come
+from freesound.org under CC0 or CC BY, and its README names the author of each. The folder of the weights contains no
+recording."""
 
 
 def finish(
@@ -102,17 +103,17 @@ def finish(
     figures = {name: round(value, 4) for name, value in figures.items()}
     falls = ", ".join(f"{part.mean():.3f}" for part in np.array_split(np.asarray(curve), 10) if len(part))
     hours = (training.clips + real) * SECONDS / 3600
-    heard = f" and {real} real recordings (ESC-10; fold {training.test_fold} is kept for the test)" if real else ""
+    recordings = f" and {real} real recordings (ESC-10; fold {training.test_fold} is kept for the test)" if real else ""
     tested = f" and on the recordings of fold {training.test_fold}" if real else ""
     text = [
         f"# {part}/mini", "",
         f"Made by `minigen.recipes.judge.train.train_{part}`: {len(curve)} steps of {training.batch} clips in "
         f"{minutes:.1f} minutes on {torch.get_num_threads()} processor core(s).", "",
-        f"Data: {training.clips} clips of the built-in corpus (seed {training.seed}, split train){heard}, {hours:.1f} "
-        "hours in all. No output of a codec or of a language model.", "",
+        f"Data: {training.clips} clips of the built-in corpus (seed {training.seed}, split train){recordings}, "
+        f"{hours:.1f} hours in all. No output of a codec or of a language model was used.", "",
         LICENCE if real else "The corpus is synthesised by minigen itself.", "",
         f"Training: `{training}`", "", f"Loss, mean of each tenth of the steps: {falls}", "",
-        f"Figures on {training.test_clips} held-out corpus clips (seed {training.seed}, split test; every other one "
+        f"Figures on {training.test_clips} held-out corpus clips (seed {training.seed}, split test; every second one "
         f"has a pair of kinds that never sounds together in training){tested}:", "",
         "| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in figures.items()), "",
         *([note, ""] if note else []),

@@ -1,17 +1,15 @@
-"""How the tagger and the judge are made: two trainings on the built-in corpus and, where given, real recordings.
+"""Training of the tagger and the judge (the CLAP model) on the built-in corpus and, if given, real recordings.
 
-    train_tagger: pictures --Tagger--> events in every frame               loss = clip BCE + frame BCE
-    train_judge:  pictures --ears, Transformer--> a,   captions --> t      loss = -log softmax(scale a . t), both ways
+    train_tagger   spectrograms --Tagger--> events in every frame                       loss = clip BCE + frame BCE
+    train_judge    spectrograms --tagger's layers, Transformer--> a,   captions --> t   loss = -log softmax(scale a · t)
 
-The judge starts with the ears of the tagger, and keeps what they know: the tagger's loss is added to its own. So that
-it listens for order, each "A followed by B" meets its opposite, "B followed by A", among the captions it must not be
-taken for. Neither model ever hears the output of a codec or of a language model.
+The judge starts with the tagger's layers and keeps what they have learnt: the tagger's loss is added to its own. To
+make it sensitive to order, each caption "A followed by B" has its opposite, "B followed by A", among its negatives.
+Neither model is trained on the output of a codec or of a language model.
 """
 
-import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
 from tqdm.auto import tqdm
 
-from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from minigen.engine.files import remove_stale_parts
+from minigen.engine.checkpoint import CHECKPOINT
+from minigen.engine.loop import Loop
 from minigen.engine.resources import Requirements, announce, fast_bf16, recipe_requirements
 from minigen.evaluation.clap import Judge, JudgeConfig, Tagger, TaggerConfig, linear_softmax, load_judge, load_tagger
+from minigen.optim import recipe_rate, set_rate
 from minigen.recipes.judge.captions import plain_wordings, train_tokenizer, wordings
 from minigen.recipes.judge.card import finish, judge_figures, tagger_figures
 from minigen.recipes.judge.data import (
@@ -38,23 +37,24 @@ from minigen.recipes.judge.data import (
 
 TAGGER_AUGMENTATION = Augmentation(gain=(-1.5, 0.6), noise=(-5, -1), floor=-5, mix=0.3, turn=True)
 JUDGE_AUGMENTATION = Augmentation(gain=(-0.1, 0.1), noise=(-5, -1), floor=-5)
-SAVE_EVERY = 60.0  # seconds between checkpoints
-REAL_SHARE = 0.12  # of every batch, where there are real recordings
-PICTURE = 2 * 200 * 64 + 29 * 51  # bytes of a clip as `Examples` holds it: float16 picture, labels
-NOTHING = 5  # clips of plain noise or silence that a batch of the tagger holds besides: steady noise is no rain
+REAL_SHARE = 0.12  # share of real recordings in every batch, where there are any
+CLIP_BYTES = 2 * 200 * 64 + 29 * 51  # memory of a clip in `Examples`: float16 spectrogram, labels
+NOISE_CLIPS = 5  # clips of noise or silence added to every batch of the tagger: steady noise is not rain
 
-WHY_NOT_HTSAT = """Why not CLAP's own HTSAT: a ClapModel with a small HTSAT (48 channels, 3 stages, 1.5 M parameters;
-110 clips a second forward and backward on one core) had, after 319 steps of 64 clips, a mean average precision of 0.19
-for the events of the clips, and found 7 % of 100 clips by their caption: too slow for a quarter of an hour on one core.
-The tagger's convolutions reach 0.95 after 2000 steps of 32 clips, so the judge hears with them. Official models in
-ClapModel's format load by name."""
+WHY_NOT_HTSAT = """The audio encoder is not CLAP's HTSAT. A ClapModel with a small HTSAT (48 channels, 3 stages, 1.5 M
+parameters) processes 110 clips per second forward and backward on one core. After 319 steps of 64 clips it had a mean
+average precision of 0.19 for the events of the clips, and found 7 % of 100 clips by their caption: too slow for a
+quarter of an hour on one core. The tagger's convolutions reach 0.95 after 2000 steps of 32 clips, so the judge uses
+them. Official models in ClapModel's format load by name."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training. clips: of the corpus; minutes: of training proper, which the learning rate follows; steps: stop
-    after so many whatever the time, for runs that repeat exactly; test_clips: of the corpus, and test_fold: of the real
-    recordings, are only measured on.
+    """Settings of one training.
+
+    clips: number of corpus clips. minutes: length of the training; the learning rate follows it. steps: number of steps
+    instead of minutes, for runs that repeat exactly. test_clips: corpus clips that are only measured on. test_fold:
+    fold of the real recordings that is only measured on.
     """
 
     clips: int = 8000
@@ -76,9 +76,17 @@ def train_tagger(
 ) -> dict[str, float]:  # fmt: skip
     """Train an event classifier and write config.json, model.safetensors (float16) and card.md to `folder`.
 
-    real: a folder of class folders of recordings (ESC-10). start: a tagger whose weights to begin with (random ones
-    otherwise). A run that was interrupted goes on from its last checkpoint when it is started again. Returns the
-    figures of the card.
+    A run that was interrupted goes on from its last checkpoint when it is started again.
+
+    Args:
+        folder (str or Path): output folder.
+        real (str or Path): folder of class folders of recordings (ESC-10).
+        training (Training): settings, the defaults where None.
+        progress (bool): show progress bars.
+        start (str or Path): tagger whose weights to start from; random weights where None.
+
+    Returns:
+        The figures of the card.
 
     Raises:
         MinigenError: `real` has no class folder named after a kind, or there is no tagger `start`.
@@ -89,11 +97,11 @@ def train_tagger(
     if start:
         tagger.load_state_dict(load_tagger(start).state_dict())
     announce(_requirements("training the tagger", tagger, training, folder), progress)
-    data, nothing = _Data(training, real, progress), plain_noise(training.seed)
+    data, noise = _Data(training, real, progress), plain_noise(training.seed)
 
     def loss(rng: torch.Generator) -> Tensor:
-        empty = nothing.rows(torch.randint(len(nothing), (NOTHING,), generator=rng))
-        batch = augment(join(data.examples.rows(data.draw(rng)), empty), TAGGER_AUGMENTATION, rng)
+        without_event = noise.rows(torch.randint(len(noise), (NOISE_CLIPS,), generator=rng))
+        batch = augment(join(data.examples.rows(data.draw(rng)), without_event), TAGGER_AUGMENTATION, rng)
         return tagger_loss(tagger(batch.pictures.transpose(1, 2)), batch)
 
     minutes, curve = fit(tagger, loss, training, Path(folder) / CHECKPOINT, progress)
@@ -104,12 +112,12 @@ def train_tagger(
 
 
 def tagger_loss(logits: Tensor, batch: Examples) -> Tensor:
-    """Binary cross-entropy of the clips (linear softmax over frames) and of the frames where their labels are known.
+    """Binary cross-entropy of the clips (linear softmax over frames), plus that of the frames of timed clips.
 
-    logits: [B, C, T].
+    logits: [B, C, T]. Returns a scalar.
     """
     logits = logits.float()
-    frames = logits.sigmoid()
+    frames = logits.sigmoid()  # [B, C, T]
     clip = binary_cross_entropy(linear_softmax(frames).clamp(1e-6, 1 - 1e-6), batch.labels.float())
     each = binary_cross_entropy_with_logits(logits, batch.frames.float(), reduction="none").mean((1, 2))
     return clip + (each * batch.timed).sum() / batch.timed.sum().clamp(min=1)
@@ -124,8 +132,17 @@ def train_judge(
 ) -> dict[str, float]:
     """Train a judge and write config.json, model.safetensors (float16), its tokenizer and card.md to `folder`.
 
-    real: a folder of class folders of recordings (ESC-10). tagger: whose ears the judge starts with (`load_tagger`). A
-    run that was interrupted goes on from its last checkpoint when it is started again. Returns the figures of the card.
+    A run that was interrupted goes on from its last checkpoint when it is started again.
+
+    Args:
+        folder (str or Path): output folder.
+        real (str or Path): folder of class folders of recordings (ESC-10).
+        training (Training): settings.
+        progress (bool): show progress bars.
+        tagger (str or Path): tagger whose layers the judge starts with (`load_tagger`).
+
+    Returns:
+        The figures of the card.
 
     Raises:
         MinigenError: no such tagger, or `real` has no class folder named after a kind.
@@ -152,22 +169,26 @@ def train_judge(
 
 def _requirements(what: str, model: nn.Module, training: Training, folder: str | Path) -> Requirements:
     parameters = sum(weight.numel() for weight in model.parameters())
-    return recipe_requirements(what, parameters, PICTURE * training.clips, training.minutes, folder)
+    return recipe_requirements(what, parameters, CLIP_BYTES * training.clips, training.minutes, folder)
 
 
 def _draw_texts(choices: list[tuple[list[str], list[str]]], rng: torch.Generator) -> list[str]:
-    """One caption for each sound, then one opposite for each that has any."""
-    luck = torch.rand(len(choices), generator=rng).tolist()
-    right, wrong = zip(*choices, strict=True)
-    return [words[int(u * len(words))] for u, words in zip(luck * 2, right + wrong, strict=True) if words]
+    """One caption for each sound, then one opposite caption for each sound that has any."""
+    numbers = torch.rand(len(choices), generator=rng).tolist()
+    captions, opposites = [], []
+    for number, (right, wrong) in zip(numbers, choices, strict=True):
+        captions.append(right[int(number * len(right))])
+        if wrong:
+            opposites.append(wrong[int(number * len(wrong))])
+    return captions + opposites
 
 
 def judge_loss(judge: Judge, batch: Examples, texts: list[str]) -> Tensor:
-    """Contrastive loss of B sounds with their captions, beside the tagger's loss of the judge's ears.
+    """Contrastive loss of B sounds and their captions, plus the tagger's loss of the judge's audio layers.
 
         loss = mean of CE(s a . t, i) over sounds i  +  mean of CE(s t . a, i) over captions i  +  tagger_loss
 
-    texts: B captions in the order of the sounds, then any number that fit none of them.
+    texts: B captions in the order of the sounds, then any number of captions that fit none of them.
     Source: CLAP (arXiv 2211.06687), section 3; opposites as negatives: "CompA" (arXiv 2310.08753).
     """
     features, own = judge.ears.hidden(batch.pictures.transpose(1, 2)), torch.arange(len(batch))
@@ -178,7 +199,7 @@ def judge_loss(judge: Judge, batch: Examples, texts: list[str]) -> Tensor:
 
 
 class _Data:
-    """Corpus clips, then real recordings, as pictures; `test` are the recordings of the test fold."""
+    """Examples of corpus clips, then of real recordings. test: the recordings of the test fold."""
 
     def __init__(self, training: Training, real: str | Path | None, progress: bool):
         self.training, self.kinds = training, []
@@ -190,7 +211,7 @@ class _Data:
             self.kinds = [events[0].kind for _, events, _ in train]
 
     def draw(self, rng: torch.Generator) -> Tensor:
-        """Numbers of the examples of one batch; `REAL_SHARE` of them are recordings, where there are any."""
+        """Numbers of the examples of one batch; a share of `REAL_SHARE` are recordings, where there are any."""
         clips, real = self.training.clips, round(REAL_SHARE * self.training.batch) if self.kinds else 0
         corpus = torch.randint(clips, (self.training.batch - real,), generator=rng)
         return torch.cat([corpus, torch.randint(clips, max(len(self), clips + 1), (real,), generator=rng)])
@@ -202,58 +223,39 @@ class _Data:
 def fit(
     model: nn.Module, loss: Callable[[torch.Generator], Tensor], training: Training, checkpoint: Path, progress: bool
 ) -> tuple[float, list[float]]:
-    """AdamW on `loss(generator)` until the time is over: -> (minutes of training, loss of every step).
+    """Minimise `loss(generator)` with AdamW until the budget is spent.
 
-    The learning rate rises over the first 5 % and then falls along a cosine. Each step's chance depends on the seed and
-    its number alone, so a run that goes on from its checkpoint draws what it would have drawn.
+    The random numbers of a step depend on the seed and its number alone, so a resumed run draws the same ones.
+
+    Returns:
+        Minutes of training, and the loss of every step.
     """
-    run = _Run(model, torch.optim.AdamW(model.parameters(), training.learning_rate, (0.9, 0.98), weight_decay=0.02))
-    run.load(checkpoint)
+    optimizer = torch.optim.AdamW(model.parameters(), training.learning_rate, (0.9, 0.98), weight_decay=0.02)
+    curve = []
+
+    def state() -> dict:
+        return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "curve": curve}
+
+    loop = Loop(checkpoint, str(training), state, training.steps, training.minutes, progress=progress)
+    if saved := loop.resume():
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        curve += saved["curve"]
     model.train()
-    before, saved = run.seconds - time.monotonic(), run.seconds
-    with tqdm(total=100, disable=not progress, unit="%", desc="training") as bar:
-        while (done := len(run.curve) / training.steps if training.steps else run.seconds / 60 / training.minutes) < 1:
-            rate = training.learning_rate * min(1, (done + 0.002) / 0.05) * (0.5 + 0.5 * math.cos(math.pi * done))
-            run.step(loss, rate, training.seed)
-            run.seconds = before + time.monotonic()
-            bar.update(int(100 * done) - bar.n)
-            bar.set_postfix_str(f"loss {run.curve[-1]:.3f}")
-            if run.seconds - saved > SAVE_EVERY:
-                saved = run.seconds
-                run.save(checkpoint)
-    return run.seconds / 60, run.curve
+    for share in loop:
+        set_rate(optimizer, training.learning_rate * recipe_rate(share))
+        curve.append(_update(model, optimizer, loss, seed=training.seed * 1_000_003 + loop.step))
+        loop.show(f"loss {curve[-1]:.3f}")
+    return loop.seconds / 60, curve
 
 
-@dataclass
-class _Run:
-    """What a checkpoint holds."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    seconds: float = 0.0
-    curve: list[float] = field(default_factory=list)
-
-    def step(self, loss: Callable[[torch.Generator], Tensor], rate: float, seed: int) -> None:
-        chance = torch.Generator().manual_seed(seed * 1_000_003 + len(self.curve))
-        torch.manual_seed(seed * 1_000_003 + len(self.curve))  # dropout
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
-            value = loss(chance)
-        value.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.curve.append(round(value.item(), 4))
-
-    def save(self, path: Path) -> None:
-        parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        save_checkpoint(path, {"seconds": self.seconds, "curve": self.curve, **parts})
-
-    def load(self, path: Path) -> None:
-        remove_stale_parts(path.parent)
-        if path.is_file():
-            saved = load_checkpoint(path)
-            self.seconds, self.curve = saved["seconds"], saved["curve"]
-            self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+def _update(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, seed: int) -> float:
+    """One step of the optimiser; returns the loss."""
+    torch.manual_seed(seed)  # for dropout
+    optimizer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
+        value = loss(torch.Generator().manual_seed(seed))
+    value.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return round(value.item(), 4)

@@ -1,18 +1,16 @@
-"""How the "mini" text encoder learnt which sound comes first: `minigen train-text --start NAME`.
+"""Second training of the "mini" text encoder, which adds order: `minigen train-text --start NAME`.
 
-    caption --T5 encoder--> states --+--> first, second or neither? for each piece                 (`order.py`)
-                                     +--> max- and mean-pooled: as alike as they were at the start
+    caption --T5 encoder--> states --+--> for each piece: does it sound first, second, or neither?   (`order_labels.py`)
+                                     +--> max- and mean-pooled: similarities stay as they were
 
-Likeness alone teaches no order: "X, then Y" and "Y, then X" are alike. Nor did this question alone. T5 does not scale
-its scores (arXiv 1910.10683, section 2.1), and after the first training they lie tens apart, so that each piece listens
-to one other whatever the distance: the position bias has nothing to say, and no gradient reaches it. Two heads of the
-first layer are therefore set by hand to look for the words of order, one behind and one ahead (`look_for_order`). What
-they see is then in every state, and the question is learnt in minutes.
+Training on similarity alone teaches no order: "X, then Y" and "Y, then X" are similar. This loss alone did not teach it
+either. T5 does not scale its attention scores (arXiv 1910.10683, section 2.1), and after the first training they lie
+tens apart. Each piece then attends to one other piece at any distance, the position bias has no influence, and no
+gradient reaches it. Therefore two heads of the first layer are set by hand to look for the words of order, one backward
+and one forward (`look_for_order`). Every state then contains what they see, and the order is learnt in minutes.
 """
 
 import copy
-import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +18,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from minigen.corpus.synthesis.captions import paraphrases, split_of
 from minigen.corpus.synthesis.scenes import sample_scene
-from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from minigen.engine.checkpoint import CHECKPOINT
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import remove_stale_parts
+from minigen.engine.loop import Loop
 from minigen.engine.resources import announce, recipe_requirements
+from minigen.optim import cosine, set_rate
 from minigen.recipes.text.card import order_card
 from minigen.recipes.text.order_labels import UNASKED, label, order_accuracy, ordered_captions
 from minigen.recipes.text.paraphrase import read_captions
@@ -36,19 +34,19 @@ from minigen.recipes.text.tokenizer import PAD
 from minigen.regularizer import pool, similarity_matrix
 from minigen.text import TextEncoder, load_text_encoder
 
-SIGNS = {"▁then": 1.0, "▁followed": 1.0, "▁before": 1.0, "▁after": -1.0}  # what stands before sounds first, or second
-SAVE_EVERY = 30.0  # seconds between checkpoints
+# Words of order, as pieces. 1: what stands before the word sounds first; -1: it sounds second.
+SIGNS = {"▁then": 1.0, "▁followed": 1.0, "▁before": 1.0, "▁after": -1.0}
 
 
 @dataclass(frozen=True)
 class OrderRecipe:
-    """Captions and rates. ordered, others: captions in a step that name an order, and of all kinds."""
+    """Data and rates. ordered, others: captions per step that name an order, and of all kinds."""
 
-    scenes: int = 1500  # captions of the corpus that name an order, to learn from; twice as many of all kinds
-    real: int = 6000  # captions of AudioCaps, where they are at hand
+    scenes: int = 1500  # captions of the corpus that name an order, to train on; twice as many of all kinds
+    real: int = 6000  # captions of AudioCaps, where a folder is given
     ordered: int = 32
     others: int = 48
-    learning_rate: float = 5e-4  # a tenth for the pieces' vectors, tenfold for the question's layer
+    learning_rate: float = 5e-4  # a tenth for the pieces' vectors, tenfold for the output layer
     measured: int = 300  # scenes of the corpus to measure on
 
 
@@ -62,10 +60,13 @@ def teach_order(
     recipe: OrderRecipe | None = None,
     steps: int | None = None,
 ) -> dict[str, float]:
-    """Go on from an encoder until its states tell the order, and write it with its card to `folder`.
+    """Train an encoder until its states tell the order, and write it with its card to `folder`.
 
-    The arguments are those of `train_text`; a run that was interrupted goes on.
-    Returns the figures of the card: areas, and shares of pieces whose place a linear probe reads, before and after.
+    start: name or folder of the encoder. The other arguments are those of `train_text`; an interrupted run goes on.
+
+    Returns:
+        The figures of the card: areas under the ROC curve, and shares of pieces whose order a linear probe reads from
+        their states, before and after.
 
     Raises:
         MinigenError: no such encoder, or its tokenizer has none of the words of order as one piece.
@@ -73,13 +74,10 @@ def teach_order(
     recipe, folder = recipe or OrderRecipe(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     before, encoder = load_text_encoder(start), load_text_encoder(start)
-    run = _Run(encoder, recipe, seed, audiocaps)
+    run = OrderTraining(encoder, recipe, seed, audiocaps)
     parameters = sum(weight.numel() for weight in encoder.model.parameters())
-    announce(
-        recipe_requirements("teaching order", parameters, 0, minutes, folder),
-        progress,
-    )
-    run.train(folder / CHECKPOINT, 60 * minutes, steps, progress)
+    announce(recipe_requirements("teaching order", parameters, 0, minutes, folder), progress)
+    run.train(folder / CHECKPOINT, minutes, steps, progress)
     TextEncoder(copy.deepcopy(encoder.model).half(), encoder.tokenizer).save_pretrained(folder)
     taught, sets = load_text_encoder(folder), held_out(audiocaps, seed, recipe.measured)
     figures = measure(taught, sets)
@@ -89,8 +87,8 @@ def teach_order(
     return figures
 
 
-class _Run:
-    """One training: encoder, the question's layer, optimiser, captions with the places of their pieces."""
+class OrderTraining:
+    """An encoder that learns order: model, output layer, optimiser, and captions with the order of their pieces."""
 
     def __init__(self, encoder: TextEncoder, recipe: OrderRecipe, seed: int, audiocaps: str | Path | None):
         self.model, self.tokenizer, self.recipe, self.seed = encoder.model, encoder.tokenizer, recipe, seed
@@ -109,45 +107,38 @@ class _Run:
         self.identity = f"{recipe}, seed {seed}, {len(real)} real captions"
 
     def _lessons(self, captions: list[str]) -> list[tuple[Tensor, Tensor]]:
-        """Pieces and their places, int64 [N] each."""
+        """Pieces and their order (FIRST, SECOND, NEITHER, UNASKED), int64 [N] each."""
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(captions)]
         return [(torch.tensor(i), torch.tensor(p)) for i, p in zip(ids, label(self.tokenizer, captions), strict=True)]
 
     def _groups(self) -> list[dict]:
-        """The optimiser's groups, each with its share of the learning rate."""
+        """Parameter groups of the optimiser, each with its share of the learning rate."""
         vectors = [self.model.shared.weight]
         rest = [weight for weight in self.model.parameters() if weight is not self.model.shared.weight]
         shares = ((vectors, 0.1), (rest, 1.0), (list(self.ask.parameters()), 10.0))
         return [{"params": weights, "share": share} for weights, share in shares]
 
-    def train(self, checkpoint: Path, seconds: float, steps: int | None, progress: bool) -> None:
-        """Step until the time (or the number of steps) is over; a checkpoint twice a minute."""
-        remove_stale_parts(checkpoint.parent)
-        if checkpoint.is_file():
-            self._load(checkpoint)
-        before, saved = self.seconds - time.monotonic(), self.seconds
-        with tqdm(total=100, disable=not progress, unit="%", desc="order") as bar:
-            while (done := self.step / steps if steps else self.seconds / seconds) < 1:
-                self.curve.append(self.one_step(done))
-                self.seconds = before + time.monotonic()
-                bar.update(int(100 * done) - bar.n)
-                bar.set_postfix_str("question {:.2f}, unlikeness {:.3f}, right {:.2f}".format(*self.curve[-1]))
-                if self.seconds - saved > SAVE_EVERY:
-                    saved = self.seconds
-                    self._save(checkpoint)
+    def train(self, checkpoint: Path, minutes: float, steps: int | None, progress: bool) -> None:
+        """Train until the budget is spent; an interrupted training goes on from `checkpoint`."""
+        loop = Loop(checkpoint, self.identity, self.state, steps, minutes, "order", progress=progress)
+        if saved := loop.resume():
+            self.load(saved)
+        for share in loop:
+            self.curve.append(self.one_step(share))
+            loop.show("order {:.2f}, change {:.3f}, right {:.2f}".format(*self.curve[-1]))
+        self.seconds = loop.seconds
         self.model.requires_grad_(False)
 
-    def one_step(self, done: float) -> tuple[float, float, float]:
-        """One update at `done` (0 to 1) of the way: the two losses, and the share of pieces placed rightly."""
-        rate = self.recipe.learning_rate * min(1, (self.step + 1) / 20) * (0.55 + 0.45 * math.cos(math.pi * done))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["share"]
+    def one_step(self, share: float) -> tuple[float, float, float]:
+        """One update after `share` (0 to 1) of the budget: both losses, and the share of pieces placed rightly."""
+        rate = self.recipe.learning_rate * min(1, (self.step + 1) / 20) * cosine(share, floor=0.1)
+        set_rate(self.optimizer, rate)
         ids, places = self._draw()
         mask = ids != PAD
-        states = self.model(ids, mask)
+        states = self.model(ids, mask)  # [batch, N, D]
         with torch.no_grad():
             old = self.old(ids, mask)
-        answers = self.ask(states).flatten(0, 1)
+        answers = self.ask(states).flatten(0, 1)  # [batch N, 3]
         question = F.cross_entropy(answers, places.flatten(), ignore_index=UNASKED)
         unlike = sum(unlikeness(pool(states, mask, how), pool(old, mask, how)) for how in ("max", "mean"))
         self.optimizer.zero_grad()
@@ -160,7 +151,7 @@ class _Run:
         return round(question.item(), 4), round(unlike.item(), 4), round(right.item(), 4)
 
     def _draw(self) -> tuple[Tensor, Tensor]:
-        """Pieces and places of this step's captions, [batch, N] each; chance belongs to the step."""
+        """Pieces of this step's captions and their order, [batch, N] each; they depend on (seed, step) alone."""
         rng, drawn = np.random.default_rng([self.seed, 5, self.step]), []
         for lessons, count in ((self.ordered, self.recipe.ordered), (self.others, self.recipe.others)):
             drawn += [lessons[i] for i in rng.integers(len(lessons), size=count)]
@@ -168,34 +159,32 @@ class _Run:
         padded = nn.utils.rnn.pad_sequence
         return padded(ids, True, PAD), padded(places, True, UNASKED)
 
-    def _save(self, path: Path) -> None:
+    def state(self) -> dict:
+        """Everything that the next step depends on, for a checkpoint."""
         parts = {name: getattr(self, name).state_dict() for name in ("model", "ask", "optimizer")}
-        save_checkpoint(
-            path, parts | {"of": self.identity, "step": self.step, "seconds": self.seconds, "curve": self.curve}
-        )
+        return {"curve": self.curve, **parts}
 
-    def _load(self, path: Path) -> None:
-        saved = load_checkpoint(path)
-        if saved["of"] != self.identity:
-            raise MinigenError(f"{path} is from another run ({saved['of']}). Delete it, or name another folder.")
+    def load(self, saved: dict) -> None:
+        """Go on from a checkpoint."""
         for name in ("model", "ask", "optimizer"):
             getattr(self, name).load_state_dict(saved[name])
-        self.step, self.seconds, self.curve = saved["step"], saved["seconds"], saved["curve"]
+        self.step, self.curve = saved["step"], saved["curve"]
 
 
 def _wording(rng: np.random.Generator) -> str:
     """A caption of the corpus in a wording of the training split."""
-    while not (words := [c for c in paraphrases(sample_scene(rng), rng, 6) if split_of(c) == "train"]):
-        pass
-    return words[0]
+    while True:
+        wordings = [text for text in paraphrases(sample_scene(rng), rng, 6) if split_of(text) == "train"]
+        if wordings:
+            return wordings[0]
 
 
 def unlikeness(rows: Tensor, old: Tensor) -> Tensor:
-    """How far pooled states [B, D] are from what they were.
+    """Change of pooled states [B, D] against those of the model before this training.
 
         10 · mean over pairs of (s - t)²  +  mean over rows of 1 - cos(new, old)
 
-    s and t are the cosines of two rows, now and then. Returns a scalar, 0 where nothing changed.
+    s and t are the cosines of two rows, now and before. Returns a scalar, 0 where nothing changed.
     """
     kept = F.mse_loss(similarity_matrix(rows), similarity_matrix(old))
     return 10 * kept + 1 - F.cosine_similarity(rows, old).mean()
@@ -203,17 +192,18 @@ def unlikeness(rows: Tensor, old: Tensor) -> Tensor:
 
 @torch.no_grad()
 def look_for_order(model, tokenizer, texts: list[Tensor]) -> None:
-    """Set the first layer's heads 0 and 1 to look for the words of order, behind and ahead of each piece.
+    """Set heads 0 and 1 of the first layer so that they attend to the words of order before and after each piece.
 
         q · k = 10 at a word of order, about 0 elsewhere;  value = the word's sign;  output = value · 8 · unit vector
 
-    Queries and keys are read from the pieces' own vectors by least squares, each piece counting as often as it stands
-    in `texts`. The bias shuts the other direction off.
+    Queries, keys and values are linear functions of the pieces' vectors, fitted by least squares; each piece counts as
+    often as it occurs in `texts`. The position bias switches the other direction off.
 
     Raises:
-        MinigenError: the tokenizer cuts all those words into parts.
+        MinigenError: the tokenizer splits all those words into several pieces.
     """
-    signs = {i: sign for word, sign in SIGNS.items() if (i := tokenizer.token_to_id(word)) is not None}
+    ids = {word: tokenizer.token_to_id(word) for word in SIGNS}
+    signs = {ids[word]: sign for word, sign in SIGNS.items() if ids[word] is not None}
     if not signs:
         raise MinigenError(f"the tokenizer has none of {', '.join(SIGNS)} as one piece. Start from another encoder.")
     layer = model.encoder.block[0].layer[0]
@@ -230,14 +220,14 @@ def look_for_order(model, tokenizer, texts: list[Tensor]) -> None:
         rows = slice(head * model.config.d_kv, (head + 1) * model.config.d_kv)
         shut[:, head] -= 8
         behind[0, head] -= 8  # distance 0: the piece itself
-        attention.q.weight[rows] *= 0.02  # what it looked for before
+        attention.q.weight[rows] *= 0.02  # the head's former query
         attention.q.weight[rows.start], attention.k.weight[rows.start] = 4 * constant, 2.5 * key
         attention.v.weight[rows.start] = value
         attention.o.weight[:, rows.start] = 8 * F.normalize(torch.randn(len(constant), generator=generator), dim=0)
 
 
 def _read(vectors: Tensor, often: Tensor, target: Tensor, ridge: float = 1e-2) -> Tensor:
-    """The w of the least weighted square of vectors @ w - target, [D]."""
+    """Weighted ridge regression: the w [D] that minimises the weighted square of vectors @ w - target."""
     weighted = vectors * often[:, None]
     square = weighted.T @ vectors
     edge = ridge * square.trace() / len(square) * torch.eye(len(square))

@@ -155,7 +155,7 @@ def test_the_card_shows_every_kind_and_names_the_authors(folder, tmp_path, monke
     card = (tmp_path / "card/card.md").read_text()
     assert re.findall(r"!\[(\w+)\]\(\1\.png\)", card) == ["dog_bark", "siren"]
     assert '1-0-A.wav from "a dog (loud)" by A. Name (CC-BY)' in card and "CC BY 3.0" in card
-    assert f"| synthesised clips named rightly | {figures['synthesised clips named rightly']:.4f} |" in card
+    assert f"| accuracy on synthesised clips | {figures['accuracy on synthesised clips']:.4f} |" in card
     assert {path.name for path in (tmp_path / "card").iterdir()} == {"card.md", "dog_bark.png", "siren.png"}
 
 
@@ -172,7 +172,7 @@ def test_words_that_audiocaps_never_uses_are_told(tmp_path, monkeypatch):
         "audiocap_id,youtube_id,start_time,caption\n1,x,0,A dog barks while rain falls\n"
     )
     figures = corpus_card.make_card(tmp_path / "card", audiocaps=tmp_path, progress=False)
-    told = (tmp_path / "card/card.md").read_text().split("those that do not: ")[1].split(".\n")[0].split(", ")
+    told = (tmp_path / "card/card.md").read_text().split("Words that do not: ")[1].split(".\n")[0].split(", ")
     assert 0.05 < figures["words of captions that AudioCaps uses"] < 0.6
     assert "siren" in told and "dog" not in told
 

@@ -6,6 +6,7 @@ import torch
 from tokenizers import Tokenizer, models
 
 from minigen.corpus.synthesis.captions import split_of
+from minigen.engine import loop
 from minigen.engine.errors import MinigenError
 from minigen.recipes.text.order import OrderRecipe, look_for_order, teach_order, unlikeness
 from minigen.recipes.text.order_labels import (
@@ -120,10 +121,10 @@ def test_an_interrupted_lesson_ends_where_the_whole_one_does(tmp_path, monkeypat
     from minigen.recipes.text import order as order_lessons
 
     recipe = OrderRecipe(scenes=30, ordered=4, others=4, measured=8)
-    monkeypatch.setattr(order_lessons, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(loop, "SAVE_MINUTES", 0.0)
     monkeypatch.setattr(order_lessons, "order_accuracy", lambda *_: 0.5)
     whole = teach_order(tmp_path / "whole", recipe=recipe, steps=3, progress=False)
-    step, seen = order_lessons._Run.one_step, []
+    step, seen = order_lessons.OrderTraining.one_step, []
 
     def stop_at_two(run, done):
         if run.step == 2 and not seen:
@@ -131,10 +132,10 @@ def test_an_interrupted_lesson_ends_where_the_whole_one_does(tmp_path, monkeypat
             raise KeyboardInterrupt
         return step(run, done)
 
-    monkeypatch.setattr(order_lessons._Run, "one_step", stop_at_two)
+    monkeypatch.setattr(order_lessons.OrderTraining, "one_step", stop_at_two)
     with pytest.raises(KeyboardInterrupt):
         teach_order(tmp_path / "broken", recipe=recipe, steps=3, progress=False)
-    with pytest.raises(MinigenError, match="is from another run"):
+    with pytest.raises(MinigenError, match="other settings"):
         teach_order(tmp_path / "broken", recipe=recipe, seed=1, steps=3, progress=False)
     teach_order(tmp_path / "broken", recipe=recipe, steps=3, progress=False)
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken"))
