@@ -1,9 +1,9 @@
-"""Vector quantisation: a vector becomes the number of its nearest entry; what is left over goes to the next codebook.
+"""Residual vector quantisation: each codebook replaces a vector by its nearest entry, the next one codes the residual.
 
     x -> nearest of e_0 -> c_0,   r_1 = x - e_0[c_0]   -> nearest of e_1 -> c_1,   r_2 = r_1 - e_1[c_1]   -> ...
 
-The heart of the codec (`codec.py`). EnCodec's quantiser (Défossez et al., arXiv 2210.13438, section 3.2), weight for
-weight; codebooks learnt by moving averages as in VQ-VAE (arXiv 1711.00937, appendix A.1).
+It is the centre of the codec (`codec.py`). It is EnCodec's quantiser (Défossez et al., arXiv 2210.13438, section 3.2),
+with the same weights; the codebooks are learnt as moving averages, as in VQ-VAE (arXiv 1711.00937, appendix A.1).
 
     B batch, K codebooks, T codec frames, V codebook size, D latent width
 """
@@ -14,18 +14,18 @@ from torch.nn import functional as F
 
 from minigen.engine.errors import MinigenError
 
-ROWS = 8192  # vectors compared with all entries at once: distances of more would fill gigabytes
+ROWS = 8192  # vectors compared with all entries at once; the distances of many more would fill gigabytes
 
 
 class VectorQuantizer(nn.Module):
     """One codebook: a vector becomes the index of its nearest entry.
 
-    Learning, as in EnCodec: each entry is the moving average of the vectors that chose it (no gradient), it starts from
-    k-means, and an entry that hardly anyone chooses is replaced by a vector of the current batch.
+    Learning, as in EnCodec: each entry starts from k-means and becomes the moving average of the vectors nearest to it,
+    without a gradient. An entry that is rarely chosen is replaced by a vector of the current batch.
     """
 
     codebook: Tensor  # [V, D]
-    counts: Tensor  # [V] moving average of how many vectors chose each entry
+    counts: Tensor  # [V] moving average of the number of vectors that chose each entry
     sums: Tensor  # [V, D] moving average of their sums
 
     def __init__(self, size: int, width: int, decay: float = 0.99, dead_below: float = 0.1):
@@ -37,9 +37,9 @@ class VectorQuantizer(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Nearest entries: [..., D] -> int64 [...], argmin over v of ||x - e_v||²."""
-        flat = x.reshape(-1, x.shape[-1]).float()
+        flat = x.reshape(-1, x.shape[-1]).float()  # [n, D]
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would choose other entries
-            square = self.codebook.square().sum(1)  # + ||x||², the same for every entry
+            square = self.codebook.square().sum(1)  # [V]; ||x||² is left out, it is the same for every entry
             nearest = [(square - 2 * rows @ self.codebook.T).argmin(1) for rows in flat.split(ROWS)]
         return torch.cat(nearest).view(x.shape[:-1])
 
@@ -48,13 +48,13 @@ class VectorQuantizer(nn.Module):
         return F.embedding(codes, self.codebook)
 
     def settle(self) -> None:
-        """Make the codebook as it is (loaded, say) the average that learning goes on from."""
+        """Start the moving averages at the current codebook, for example after loading it."""
         self.counts.fill_(1.0)
         self.sums.copy_(self.codebook)
 
     @torch.no_grad()
     def start(self, x: Tensor, generator: torch.Generator, rounds: int = 15) -> None:
-        """Begin the codebook with k-means on vectors [n, D], n at least V."""
+        """Initialise the codebook with k-means on vectors [n, D], n at least V."""
         if len(x) < len(self.codebook):
             raise MinigenError(f"k-means needs at least {len(self.codebook)} vectors, got {len(x)}. Give more audio.")
         order = torch.randperm(len(x), generator=generator)[: len(self.codebook)]
@@ -66,7 +66,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor, codes: Tensor, generator: torch.Generator) -> None:
-        """One step of learning from vectors [n, D] and the codes [n] that they chose."""
+        """One update of the moving averages from vectors [n, D] and their codes [n]."""
         counts, sums = self._tally(x, codes)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
@@ -83,14 +83,14 @@ class VectorQuantizer(nn.Module):
 
 
 class ResidualVectorQuantizer(nn.Module):
-    """K codebooks in a row, each quantising what the ones before left over.
+    """K codebooks in sequence; each quantises the residual of the ones before.
 
         r_0 = x,   c_k = nearest(r_k),   r_{k+1} = r_k - e_k[c_k],   x ≈ Σ_k e_k[c_k]
 
-    Gradients: the output is passed straight through to x, once for the sum, and every stage's commitment loss
-    ||r_k - sg(e_k)||² reaches x, because the residual subtracts the *detached* entry. EnCodec as published subtracts
-    the straight-through value, which cancels that gradient for all stages but the first (encodec issue 25; audiocraft
-    mends it).
+    Gradients: the gradient of the output passes straight through to x. The commitment loss ||r_k - sg(e_k)||² of every
+    stage also reaches x, because the residual subtracts the *detached* entry. The published EnCodec subtracts the
+    straight-through value, which cancels that gradient for all stages but the first (encodec issue 25, fixed in
+    audiocraft).
     """
 
     def __init__(self, num_codebooks: int = 4, codebook_size: int = 1024, width: int = 128):
@@ -99,7 +99,7 @@ class ResidualVectorQuantizer(nn.Module):
         self.stages = nn.ModuleList(VectorQuantizer(codebook_size, width) for _ in range(num_codebooks))
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantise latents [B, T, D]; with a generator the codebooks also learn from them (training).
+        """Quantise latents [B, T, D]; with a generator (in training) the codebooks are updated, too.
 
         Returns:
             quantised [B, T, D] (straight through), codes int64 [B, K, T], commitment loss (scalar, mean over stages).
@@ -120,19 +120,19 @@ class ResidualVectorQuantizer(nn.Module):
         return self(x)[1]
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes int64 [B, K', T] -> latents [B, T, D]; fewer codebooks than K give a coarser sum."""
+        """Codes int64 [B, K', T] -> sum of entries [B, T, D]; fewer codebooks than K give a coarser sum."""
         return sum(stage.decode(index) for stage, index in zip(self.stages, codes.unbind(1), strict=False))
 
     @torch.no_grad()
     def start(self, x: Tensor, generator: torch.Generator) -> None:
-        """Begin all codebooks with k-means, stage by stage on the residuals of vectors [n, D]."""
+        """Initialise all codebooks with k-means, stage by stage on the residuals of vectors [n, D]."""
         for stage in self.stages:
             stage.start(x, generator)
             x = x - stage.decode(stage.encode(x))
 
 
 def check_codes(codes: Tensor, most: int, size: int) -> None:
-    """MinigenError unless codes are whole [B, K, T], not empty, K at most `most`, each from 0 to size - 1."""
+    """Raise a MinigenError unless codes are integers [B, K, T], not empty, K at most `most`, each in 0..size-1."""
     if codes.ndim != 3 or codes.numel() == 0 or codes.shape[1] > most:
         raise MinigenError(f"codes are [B, K, T] with up to {most} codebooks, got {list(codes.shape)}.")
     if codes.dtype == torch.bool or codes.is_floating_point():

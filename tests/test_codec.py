@@ -1,6 +1,7 @@
-"""The codec: nearest entries, residual stages and their gradients, the spectrum, agreement with the official ones."""
+"""The codec: nearest entries, residual stages, restoring, the spectrum, agreement with the official ones."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from minigen.codec import (
     Spectrum,
     VectorQuantizer,
     load_codec,
+    lock_to_peaks,
     white_noise,
 )
 from minigen.engine.errors import MinigenError
@@ -23,6 +25,7 @@ TINY = CodecConfig(
     hop=80, parts=2, n_fft=160, long_window=256, short_window=64, short_bands=4, width=16, blocks=1, latent=8,
     num_codebooks=3, codebook_size=16,
 )  # fmt: skip
+RESTORING = replace(TINY, restorer=True, restore_blocks=1, restore_reach=2, lock_phases=True)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -258,6 +261,36 @@ def test_the_endless_noise_has_a_beginning_that_does_not_depend_on_its_length():
     assert not torch.equal(white_noise(40000)[:16000], white_noise(40000)[16000:32000])
 
 
+# --- phases locked to the peaks of the spectrum
+
+
+def test_every_bin_takes_the_phase_of_the_peak_near_it():
+    rng = generator(3)
+    size, steps = torch.rand(2, 7, 15, generator=rng), torch.randn(2, 7, 15, generator=rng)
+    found = lock_to_peaks(size, steps)
+    for b in range(2):
+        phase = [0.0] * 15
+        for t in range(7):
+            loud = size[b, t].tolist()
+            climb = [max(range(max(0, i - 2), min(15, i + 3)), key=loud.__getitem__) for i in range(15)]
+            moved = [phase[i] + float(steps[b, t, i]) for i in range(15)]
+            phase = [moved[climb[climb[i]]] for i in range(15)]
+            assert torch.allclose(found[b, t], torch.tensor(phase), atol=1e-5)
+
+
+def test_a_line_with_wrong_turns_beside_its_peak_does_not_flutter():
+    codec, locking = (Codec(CodecConfig(width=16, blocks=1, lock_phases=lock)) for lock in (False, True))
+    materials = silent_materials(codec, 200)
+    _, _, tone, turn, _ = materials
+    for b, size, error in ((39, 80.0, 0.2), (40, 160.0, 0.0), (41, 80.0, -0.3)):  # 1000 Hz, radians per frame
+        tone[..., b], turn[..., b] = size, error
+    still = torch.zeros(1, 200)
+    levels = [one.sound(materials, torch.zeros(1, 32000), still)[0, 0, 1600:-1600].unfold(0, 160, 160).std(1)
+              for one in (codec, locking)]  # fmt: skip
+    flutter = [float(level.std() / level.mean()) for level in levels]
+    assert flutter[0] > 0.2 and flutter[1] < 0.02
+
+
 # --- the codec
 
 
@@ -281,27 +314,89 @@ def test_a_batch_is_encoded_as_one_at_a_time():
     assert torch.allclose(codec.decode(codes)[1:2], codec.decode(codes[1:2]), atol=1e-6)
 
 
-def test_training_reaches_every_parameter():
-    codec = Codec(TINY)
+def test_decoding_is_synthesis_of_restored_latents():
+    codec = noisy_restorer()
+    codes = codec.encode(0.3 * torch.randn(2, 1, 800))
+    assert torch.equal(codec.decode(codes), codec.synthesize(codec.restore(codes)).clamp(-1, 1))
+    q = codec.quantizer.decode(codes)
+    assert torch.equal(codec.restore(codes), codec.restorer(q)) and not torch.allclose(codec.restore(codes), q)
+
+
+def test_a_codec_without_a_restorer_decodes_the_sums_of_its_entries():
+    codec = Codec(TINY).eval()
+    codes = codec.encode(0.3 * torch.randn(2, 1, 800))
+    assert torch.equal(codec.restore(codes), codec.quantizer.decode(codes))
+
+
+def test_a_restorer_leaves_the_codes_and_the_latents_as_they_are():
+    torch.manual_seed(0)
+    plain, restoring, wav = Codec(TINY).eval(), noisy_restorer(), 0.3 * torch.randn(2, 1, 800)
+    restoring.load_state_dict(plain.state_dict(), strict=False)
+    assert torch.equal(restoring.encode(wav), plain.encode(wav))
+    assert torch.equal(restoring.latents(wav), plain.latents(wav))
+
+
+def test_an_untrained_restorer_changes_nothing():
+    codec = Codec(RESTORING).eval()
+    codes = codec.encode(0.3 * torch.randn(1, 1, 800))
+    assert torch.equal(codec.restore(codes), codec.quantizer.decode(codes))
+
+
+def test_fewer_codebooks_are_not_restored():
+    codec = noisy_restorer()
+    codes = codec.encode(0.3 * torch.randn(1, 1, 800))[:, :2]
+    assert torch.equal(codec.restore(codes), codec.quantizer.decode(codes))
+
+
+def test_a_restored_frame_depends_on_the_frames_on_both_sides():
+    codec, q = noisy_restorer(), torch.randn(1, 30, 8, requires_grad=True)
+    codec.restorer(q)[0, 15].sum().backward()
+    reached = q.grad[0].abs().sum(1) > 0
+    assert reached.nonzero().flatten().tolist() == list(range(12, 19))  # the convolution of one block: 3 frames
+
+
+def noisy_restorer() -> Codec:
+    codec = Codec(RESTORING).eval()
+    for weight in (codec.restorer.linear.weight, codec.restorer.to_latent.weight):
+        torch.nn.init.normal_(weight, std=0.1)
+    return codec
+
+
+@pytest.mark.parametrize("config", [TINY, RESTORING])
+def test_training_reaches_every_parameter(config):
+    codec = Codec(config)
     quantized, _, commitment = codec.quantizer(codec.latents(0.3 * torch.randn(2, 1, 800)), generator())
+    if codec.restorer is not None:
+        torch.nn.init.normal_(codec.restorer.to_latent.weight)  # zeros pass no gradient on
+        quantized = codec.restorer(quantized)
     materials = codec.materials(quantized)
     sound = codec.sound(materials, torch.randn(2, 800), torch.randn(2, 20))
     (sound.square().mean() + materials[3].square().mean() + commitment).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in codec.parameters())
 
 
-def test_a_saved_codec_is_the_same_codec(tmp_path):
-    codec, wav = Codec(TINY).eval(), 0.3 * torch.randn(1, 1, 800)
+@pytest.mark.parametrize("config", [TINY, RESTORING])
+def test_a_saved_codec_is_the_same_codec(tmp_path, config):
+    codec, wav = Codec(config).eval(), 0.3 * torch.randn(1, 1, 800)
     codec.save_pretrained(tmp_path)
     loaded = load_codec(tmp_path)
-    assert loaded.config == TINY
+    assert loaded.config == config
     loaded.save_pretrained(tmp_path / "again")
     again = load_codec(tmp_path / "again")
     assert torch.equal(loaded.encode(wav), again.encode(wav))
     assert torch.equal(loaded.decode(loaded.encode(wav)), again.decode(loaded.encode(wav)))
 
 
-@pytest.mark.parametrize("change", [{"width": 32}, {"depth": 3}])
+def test_a_config_from_before_restorers_is_a_codec_without_one(tmp_path):
+    Codec(TINY).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    added = ("restorer", "restore_blocks", "restore_reach", "lock_phases")
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in added}))
+    codec = load_codec(tmp_path)
+    assert codec.restorer is None and not codec.config.lock_phases
+
+
+@pytest.mark.parametrize("change", [{"width": 32}, {"depth": 3}, {"restorer": True}])
 def test_weights_that_do_not_fit_give_one_clear_line(tmp_path, change):
     Codec(TINY).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

@@ -1,9 +1,9 @@
-"""The codec's card: what it was made from, and how good it is beside Opus on the same clips.
+"""The card of the codec: its data, its settings, and its figures beside those of Opus on the same clips.
 
     held-out clips --codec, opusenc--> decoded --> mel distance, grain, perplexity of the codebooks, times real time
 
-Opus (RFC 6716) is the codec of calls on the web; it is run where opusenc and opusdec (Debian's opus-tools) are
-installed, and left out where not.
+Opus (RFC 6716) is the codec of calls on the web. It is measured where opusenc and opusdec (Debian's opus-tools) are
+installed.
 """
 
 import shutil
@@ -34,7 +34,7 @@ def to_peak(wav: Tensor) -> Tensor:
 
 
 def through(codec) -> Callable[[Tensor], Tensor]:
-    """What a codec makes of a waveform [1, 1, samples]."""
+    """Function that encodes and decodes a waveform [1, 1, samples] with a codec."""
     return lambda wav: codec.decode(codec.encode(wav))[..., : wav.shape[-1]]
 
 
@@ -44,7 +44,7 @@ def has_opus() -> bool:
 
 
 def through_opus(kbps: int) -> Callable[[Tensor], Tensor]:
-    """What Opus at a constant bit rate makes of a 16 kHz waveform [1, 1, samples]."""
+    """Function that encodes and decodes a 16 kHz waveform [1, 1, samples] with Opus at a constant bit rate."""
 
     def run(wav: Tensor) -> Tensor:
         with tempfile.TemporaryDirectory() as folder:
@@ -109,12 +109,12 @@ def grain_table(codec, kinds: dict[str, Wavs]) -> list[str]:
 
 
 def lines_of(codec, wavs: Wavs) -> float:
-    """`frame_lines` of what a codec makes of clips, mean over the clips."""
+    """`frame_lines` of clips decoded by a codec, mean over the clips."""
     return float(np.mean([frame_lines(through(codec)(to_peak(wav)), codec.frame_rate) for wav in wavs]))
 
 
 def named_rightly(codec, folder: str | Path, fold: int = 4) -> tuple[float, float]:
-    """Share of a fold's recordings that a listener to the other folds names rightly: as they are, and after a codec."""
+    """Accuracy on a fold of a classifier trained on the other folds: for the recordings, and after the codec."""
     recordings = read_recordings(folder)
     listener = train_listener(recordings.rows(recordings.folds != fold))
     held = recordings.rows(recordings.folds == fold)
@@ -132,7 +132,7 @@ def kbps(codec) -> float:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the card's figures are measured on: sets of held-out clips by name, recordings by kind, and their folder."""
+    """Held-out clips for the figures of the card: sets by name, recordings by kind, and the folder of recordings."""
 
     sets: dict[str, Wavs]
     kinds: dict[str, Wavs] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class HeldOut:
 
 
 def write_card(folder: Path, codec, recipe, state: dict, data: str, start: str, tested: HeldOut | None) -> None:
-    """Write card.md: the data in a sentence, the figures on held-out clips, the settings, the losses in training."""
+    """Write card.md: the data, the figures on held-out clips, the settings and the losses in training."""
     settings = {**asdict(codec.config), **asdict(recipe), "started from": start or "random weights"}
     settings |= {"parameters": f"{sum(p.numel() for p in codec.parameters()):,}", "steps taken": state["step"]}
     settings |= {"minutes taken": f"{state['minutes']:.1f}"}
@@ -174,13 +174,14 @@ def _figures(codec, tested: HeldOut | None) -> list[str]:
 def _named(codec, folder: str | Path) -> str:
     real, decoded = named_rightly(codec, folder)
     return (
-        f"A listener who knows only the real recordings of the other folds (`minigen/recipes/corpus/real_listener.py`) "
-        f"names {real:.3f} of fold 4 rightly, and {decoded:.3f} after the codec."
+        f"A classifier trained on the real recordings of the other folds (`minigen/recipes/corpus/real_listener.py`) "
+        f"names {real:.3f} of fold 4 correctly, and {decoded:.3f} after the codec."
     )
 
 
 def _curve(curve: list[dict]) -> list[str]:
     rows = curve[:: max(1, len(curve) // 24)]
-    columns = ("step", "minutes", "mel", "spectral", "grain", "size", "turn", "critic", "match")
+    columns = ("step", "minutes", "mel", "spectral", "grain", "texture", "size", "turn", "latent", "discriminator",
+               "match")  # fmt: skip
     cells = [[str(row.get(name, "")) for name in columns] for row in rows]
     return [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *cells)]

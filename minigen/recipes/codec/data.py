@@ -1,4 +1,4 @@
-"""What the codec hears while it learns: random crops of the corpus and of real recordings.
+"""Training data of the codec: random crops of the corpus and of real recordings.
 
 sources, held as 16-bit samples --draw, change speed, mix, level--> [batch, 1, crop]
 """
@@ -36,7 +36,7 @@ class Recordings:
         return len(self.files)
 
     def by_kind(self) -> dict[str, list[Tensor]]:
-        """Class folder, without its number -> all its waveforms; silent and damaged recordings are passed over."""
+        """Class folder, without its number -> all its waveforms; silent and damaged recordings are left out."""
         kinds = {}
         for index, path in enumerate(self.files):
             with suppress(AudioError):
@@ -51,10 +51,10 @@ class Recordings:
 class Crops:
     """Random crops from sources held in memory as 16-bit samples, each source equally often.
 
-    skipped: how many clips were passed over, by reason: silent, damaged, or shorter than a crop and a quarter.
+    skipped: number of clips left out, by reason: silent, damaged, or shorter than 1.25 crops.
 
     Raises:
-        MinigenError: a source of which nothing is left.
+        MinigenError: no clip of a source is usable.
     """
 
     def __init__(self, sources: list, crop: int, progress: bool):
@@ -67,7 +67,7 @@ class Crops:
             print(f"clips passed over: {told}", flush=True)
 
     def _hold(self, source, progress: bool) -> list[Tensor]:
-        """What can be used of a source, int16 [samples] each."""
+        """The usable clips of a source, int16 [samples] each."""
         held = []
         for index in tqdm(range(len(source)), desc="loading", disable=not progress):
             try:
@@ -82,10 +82,10 @@ class Crops:
         return held
 
     def whole(self, count: int, seed: int) -> Iterator[Tensor]:
-        """`count` whole clips of each source in turn, [1, 1, samples]: what `codec_fit.py` learns from.
+        """`count` whole clips of each source in turn, [1, 1, samples], for the fit in closed form (`fit.py`).
 
-        From the second round on they are faster or slower by up to 18 %; every other one is raised to a peak of 0.56
-        to 1 (the figures are measured at 1), the rest stay as loud as they are.
+        From the second round on their speed changes by up to 18 %. Every second clip is scaled to a peak of 0.56 to 1,
+        because the figures are measured at 1; the others keep their level.
         """
         for i in range(count):
             rng = np.random.default_rng([seed, i])
@@ -98,9 +98,9 @@ class Crops:
                 yield wav
 
     def batch(self, size: int, rng: np.random.Generator) -> Tensor:
-        """[size, 1, crop]: half of them faster or slower by up to a quarter, a third mixed with the one before.
+        """A batch [size, 1, crop]: half of the clips change speed by up to 25 %, a third are mixed with another clip.
 
-        Levels are random (peak 0.1 to 1), since the codec must not expect one.
+        Levels are random (peak 0.1 to 1), so that the codec works at any level.
         """
         rows = torch.stack([self._one(self.sources[i % len(self.sources)], rng) for i in range(size)])
         mixed = torch.from_numpy(rng.uniform(0.1, 1, size) * (rng.uniform(size=size) < 1 / 3)).float()[:, None]

@@ -1,37 +1,39 @@
-"""What the codec knows before any step of training: its encoder, codebooks and outline, by linear algebra alone.
+"""The parts of the codec that need no gradient: encoder, codebooks, restorer's linear part and outline, in closed form.
 
-    features --principal components--> latents --k-means, stage by stage--> codes --look-up--> sums of entries
-                                                       three frames of sums --least squares--> log |S| of the middle one
+    features --principal components--> latents z --k-means, stage by stage--> codes --look-up--> sums of entries q
+                                                        nine frames of q --ridge regression--> z of the middle frame
+                                                        three frames of z --least squares--> log |S| of the middle one
 
-No gradient reaches the codes, and none is needed: the components keep nearly all of the features' variance, pitch with
-it, and residual k-means is how EnCodec's codebooks begin (arXiv 2210.13438, section 3.2). Minutes on one core; what is
-left for training is to draw a sound from the codes (`codec.py`).
+The codes need no gradient: the principal components keep nearly all of the variance of the features, and pitch with it,
+and EnCodec's codebooks start from residual k-means, too (arXiv 2210.13438, section 3.2). The fit takes minutes on one
+core. Training then learns to make sound from the codes (`train.py`).
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigen.codec import Codec
+from minigen.codec import Codec, CodecConfig
 from minigen.engine.errors import MinigenError
 from minigen.quantizer import VectorQuantizer
 
-SILENCE = 1e-4  # least magnitude that the outline aims at
+SILENCE = 1e-4  # least magnitude in the outline's target
 ROUNDS = 15  # of k-means
-RIDGE = 1e-3  # of the mean diagonal: two columns that always agree share their weight
+RIDGE = 1e-3  # relative to the mean diagonal of the normal equations
 
 
 @torch.no_grad()
 def fit_codec(codec: Codec, clips: Callable[[], Iterable[Tensor]], generator: torch.Generator, vectors: int) -> None:
-    """Set encoder, codebooks and outline of a codec from sounds, in three passes over them.
+    """Set encoder, codebooks, restorer (where the codec has one) and outline from sounds, one pass over them for each.
 
     Args:
-        codec: changed in place; its decoder's blocks are left as they are.
+        codec: changed in place, but for the blocks of decoder and restorer.
         clips: starts a pass: waveforms [1, 1, samples], the same in every pass.
-        generator: chooses the vectors of the k-means and where its entries begin.
-        vectors: how many latents the k-means sees at most.
+        generator: chooses the vectors of the k-means and its first entries.
+        vectors: number of latents that the k-means uses at most.
 
     Raises:
         MinigenError: fewer frames than a codebook has entries.
@@ -43,11 +45,37 @@ def fit_codec(codec: Codec, clips: Callable[[], Iterable[Tensor]], generator: to
     for stage in codec.quantizer.stages:
         _set_codebook(stage, left, generator)
         left = left - stage.decode(stage.encode(left))
+    if codec.restorer is not None:
+        fit_restorer(codec, clips())
     _set_outline(codec, clips())
 
 
+def add_restorer(codec: Codec) -> Codec:
+    """A codec with the same weights and codes, and with locked phases and a restorer that changes nothing yet."""
+    settings = asdict(codec.config) | {"restorer": True, "lock_phases": True}
+    extended = Codec(CodecConfig(**settings)).to(codec.encoder.weight.device)
+    extended.load_state_dict(codec.state_dict(), strict=False)  # strict: its weights are missing here
+    return extended.train(codec.training)
+
+
+@torch.no_grad()
+def fit_restorer(codec: Codec, clips: Iterable[Tensor]) -> None:
+    """Ridge regression of z - q on the frames of q around, q the sums of entries: sets the restorer's linear part."""
+    width, kernel = codec.config.latent, codec.restorer.linear.kernel_size[0]
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for wav in clips:
+            z = codec.latents(wav)
+            q = codec.quantizer.decode(codec.quantizer.encode(z))[0]
+            yield _neighbours(q, kernel), z[0] - q
+
+    weight = _least_squares(pairs())
+    codec.restorer.linear.weight.copy_(weight[:-1].T.reshape(-1, width, kernel))
+    codec.restorer.linear.bias.copy_(weight[-1])
+
+
 def _set_encoder(codec: Codec, features: Iterable[Tensor]) -> None:
-    """Rows of the weight: the directions in which features [T, F] vary most; the bias moves their mean to 0."""
+    """Principal components of features [T, F] as rows of the weight, first the largest; the bias removes the mean."""
     count, total, square = 0, 0.0, 0.0
     for x in features:
         x = x.double()
@@ -62,10 +90,10 @@ def _set_encoder(codec: Codec, features: Iterable[Tensor]) -> None:
 
 
 def _set_codebook(stage: VectorQuantizer, x: Tensor, generator: torch.Generator) -> None:
-    """k-means on vectors [n, D], evener than the plain one of `VectorQuantizer.start`.
+    """Weighted k-means on vectors [n, D]: it uses the entries more evenly than `VectorQuantizer.start`.
 
-    A vector counts with one over its squared distance (plus a tenth of the median) in the mean of those that chose an
-    entry, so that a few odd ones far out do not own the codebook; idle entries move into crowds until the last rounds.
+    The weight of a vector is one over its squared distance from its entry (plus a tenth of the median distance), so
+    that outliers do not take many entries. Rarely used entries move to crowded places until the last rounds.
     """
     stage.codebook.copy_(x[torch.randperm(len(x), generator=generator)[: len(stage.codebook)]])
     for left in reversed(range(ROUNDS)):
@@ -82,7 +110,7 @@ def _set_codebook(stage: VectorQuantizer, x: Tensor, generator: torch.Generator)
 
 
 def _move_idle(stage: VectorQuantizer, x: Tensor, codes: Tensor, generator: torch.Generator) -> None:
-    """Put entries with less than 0.15 of the mean number of vectors where others have more than the mean."""
+    """Move entries with less than 0.15 of the mean number of vectors to vectors of entries with more than the mean."""
     counts = torch.bincount(codes, minlength=len(stage.codebook)).float()
     idle, crowded = counts < 0.15 * counts.mean(), counts > counts.mean()
     if idle.any() and crowded.any():
@@ -91,23 +119,36 @@ def _move_idle(stage: VectorQuantizer, x: Tensor, codes: Tensor, generator: torc
 
 
 def _set_outline(codec: Codec, clips: Iterable[Tensor]) -> None:
-    """Least squares: A W = B with A = Σ zᵀz and B = Σ zᵀ log |S| over frames, z three frames of latents and a 1."""
+    """Least squares from three frames of latents, as they are restored from the codes, to log |S| of the middle one."""
     width, kernel = codec.config.latent, codec.outline.kernel_size[0]
-    a = b = 0.0
-    for wav in clips:
-        z, target = (x.double() for x in _pair(codec, wav, kernel))
-        a, b = a + z.T @ z, b + z.T @ target
-    ridge = RIDGE * a.trace() / len(a) * torch.eye(len(a)).to(a)
-    weight = torch.linalg.solve(a + ridge, b).float()
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for wav in clips:
+            latents = codec.restore(codec.encode(wav))[0]  # [T, D]
+            whole = F.pad(wav[:, 0], (0, -wav.shape[-1] % codec.config.hop))
+            target = codec.spectrum(whole)[0].abs().clamp(min=SILENCE).log()  # [T · parts, bins]
+            yield _neighbours(latents, kernel), target.view(len(latents), -1)
+
+    weight = _least_squares(pairs())
     codec.outline.weight.copy_(weight[:-1].T.reshape(-1, width, kernel))
     codec.outline.bias.copy_(weight[-1])
 
 
-def _pair(codec: Codec, wav: Tensor, kernel: int) -> Iterator[Tensor]:
-    """Of a waveform [1, 1, samples]: z [T, D · kernel + 1], and log |S| of the codec frames [T, parts · bins]."""
-    latents = codec.quantizer.decode(codec.encode(wav))[0]
+def _neighbours(x: Tensor, kernel: int) -> Tensor:
+    """Each frame of x [T, D] with the frames around it, and a 1 for the bias: [T, D · kernel + 1]."""
     edge = kernel // 2
-    near = F.pad(latents, (0, 0, edge, edge)).unfold(0, kernel, 1).flatten(1)
-    yield torch.cat([near, near.new_ones(len(near), 1)], 1)
-    whole = F.pad(wav[:, 0], (0, -wav.shape[-1] % codec.config.hop))
-    yield codec.spectrum(whole)[0].abs().clamp(min=SILENCE).log().view(len(latents), -1)
+    near = F.pad(x, (0, 0, edge, edge)).unfold(0, kernel, 1).flatten(1)
+    return torch.cat([near, near.new_ones(len(near), 1)], 1)
+
+
+def _least_squares(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """W of the ridge regression y ≈ x W over all pairs x [n, a], y [n, b]: float32 [a, b].
+
+    (Σ xᵀx + ridge I) W = Σ xᵀy
+    """
+    square = product = 0.0
+    for x, y in pairs:
+        x, y = x.double(), y.double()
+        square, product = square + x.T @ x, product + x.T @ y
+    ridge = RIDGE * square.trace() / len(square) * torch.eye(len(square)).to(square)
+    return torch.linalg.solve(square + ridge, product).float()

@@ -1,14 +1,15 @@
-"""How far a decoded sound is from the original: what the codec learns by, and what its card reports.
+"""Distances between an original and a decoded sound: the losses of the codec and the figures of its card.
 
-    mel_distance      |log mel(x) - log mel(y)|                how loud every band is, over five windows
-    spectral_distance ||X|^.3 - |Y|^.3|                        single lines, which mel bands blur
-    grain_distance    |std of the grain of x - that of y|      texture: noise decoded as a smooth surface is no noise
-    size_distance     |log |X| - log size|                     the decoder's magnitudes before they sound
-    turn_distance     1 - cos(turn of x - turn of y)           the frequency of a line, finer than a bin
+    mel_distance      |log mel(x) - log mel(y)|              level of each band, with several windows
+    spectral distance ||X|^.3 - |Y|^.3|                      single lines, which mel bands blur
+    grain distance    |std of the grain of x - that of y|    roughness of the spectrogram
+    texture_distance  |statistics of x - those of y|         level, modulation and contrast of the bands over seconds
+    size_distance     |log |X| - log size|                   the decoder's magnitudes before the synthesis
+    turn_distance     1 - cos(turn of x - turn of y)         frequency of a line, finer than a bin
 
-Only the first two compare bin with bin. Grain is compared as a statistic, since no codec of 2 kb/s can say where each
-grain lies. Sources: EnCodec (arXiv 2210.13438, section 3.4); moments of subbands as texture: McDermott and Simoncelli
-(Neuron 71, 2011); phase from frame to frame: APNet (2305.07952).
+The mel and the spectral distance compare bin with bin. Grain and texture are compared as statistics, because a codec of
+2 kb/s cannot transmit where each grain of a noise lies. Sources: EnCodec (arXiv 2210.13438, section 3.4); statistics of
+bands as texture: McDermott and Simoncelli (Neuron 71, 2011); phase from frame to frame: APNet (arXiv 2305.07952).
 """
 
 from functools import lru_cache
@@ -18,6 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SCALES = ((128, 10), (256, 20), (512, 40), (1024, 80), (2048, 128))  # STFT window in samples, mel bands
+LONG = (4096, 160)  # one more for training only: it separates the harmonics of an engine, 4 Hz per bin
+TEXTURES = ((1024, 320, 64), (512, 160, 48), (2048, 320, 96))  # STFT window and hop in samples, mel bands
+SPEEDS = (0.4, 1.4, 3, 6, 12, 18, 25, 50)  # Hz, edges of the ranges of modulation
 FLOOR = 1e-10  # of power: magnitudes are clamped at 1e-5
 
 
@@ -50,16 +54,16 @@ def mel_distance(x: Tensor, y: Tensor, rate: int = 16000, scales: tuple = SCALES
 
 
 def grain(power: Tensor) -> tuple[Tensor, Tensor]:
-    """The spectrogram's grain: log10 magnitude less its 5 × 5 local mean, and that mean; [B, bins, frames] each."""
+    """Grain of a spectrogram: log10 magnitude minus its 5 × 5 local mean, and that mean; [B, bins, frames] each."""
     size = power.clamp(min=FLOOR).log10() / 2
     mean = F.avg_pool2d(size[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
     return size - mean, mean
 
 
 def window_distances(x: Tensor, y: Tensor, window: int, bands: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mel, spectral and grain distance of waveforms [B, 1, samples] for one window, from one pair of transforms.
+    """Mel, spectral and grain distance of waveforms [B, 1, samples] for one window, from one STFT of each.
 
-    Grain: standard deviation over patches of 9 × 9 bins and frames, compared where the original is above -4.
+    Grain: its standard deviation over patches of 9 × 9 bins and frames, compared where the original is above -4.
     """
     both = power(torch.cat([x, y]), window)
     a, b = log_mel_of(both, window, bands, 16000).chunk(2)
@@ -72,12 +76,53 @@ def window_distances(x: Tensor, y: Tensor, window: int, bands: int) -> tuple[Ten
     return (a - b).abs().mean(), (u - v).abs().mean(), texture
 
 
+def texture_distance(x: Tensor, y: Tensor, window: int, hop: int, bands: int) -> Tensor:
+    """Distance between the statistics of log10 mel power of waveforms [B, 1, samples] over the whole crop.
+
+        mean |Δ mean| + 2 mean |Δ deviation| + mean |Δ modulation| / 2 + 5 mean |Δ contrast|
+
+    Mean and deviation over time of each band; modulation: log10 power of the fluctuation of each four bands, in ranges
+    of speed (an engine's level is steady, a noise of the same spectrum fluctuates); contrast: root mean square
+    difference from the mean of three neighbouring bands (harmonics). Levels are relative to the loudest frame of x and
+    clamped at -5. The weights bring the four to about the same size.
+    """
+    spectra = torch.stft(
+        torch.cat([x, y])[:, 0], window, hop, window=torch.hann_window(window, device=x.device), return_complex=True
+    )
+    levels = (spectra.real.square() + spectra.imag.square()).transpose(1, 2) @ _mel(window, bands, 16000).to(x)
+    levels = levels.clamp(min=1e-5).log10()  # [2 B, frames, bands]
+    loudest = (10 ** levels[: len(x)]).sum(2).log10().amax(1)  # [B]
+    levels = levels - torch.cat([loudest, loudest])[:, None, None]
+    levels = F.softplus(8 * (levels + 5)) / 8 - 5  # a smooth clamp
+    contrast = levels[:, :, 1:-1] - levels.unfold(2, 3, 1).mean(3)  # [2 B, frames, bands - 2]
+    parts = (
+        (1.0, levels.mean(1)),
+        (2.0, (levels.var(1) + 1e-4).sqrt()),
+        (0.5, _modulation(levels.unflatten(2, (-1, 4)).mean(3), 16000 / hop)),
+        (5.0, (contrast.square().mean(1) + 1e-5).sqrt()),
+    )
+    return sum(weight * (part[: len(x)] - part[len(x) :]).abs().mean() for weight, part in parts)
+
+
+def _modulation(levels: Tensor, rate: float) -> Tensor:
+    """log10 power of the fluctuation of levels [n, frames, bands] in ranges of speed: [n, ranges, bands].
+
+    rate: frames per second. Ranges above rate / 2, or too narrow for so few frames, are left out.
+    """
+    frames = levels.shape[1]
+    power = torch.fft.rfft(levels - levels.mean(1, keepdim=True), dim=1).abs().square() / frames
+    hertz = torch.arange(power.shape[1], device=levels.device) * rate / frames
+    ranges = [(hertz >= low) & (hertz < high) for low, high in zip(SPEEDS, SPEEDS[1:], strict=False)]
+    means = [power[:, inside].mean(1) for inside in ranges if inside.any()]
+    return torch.stack(means, 1).clamp(min=1e-4).log10()
+
+
 def size_distance(spectrum: Tensor, size: Tensor) -> Tensor:
-    """How wrong the named magnitudes are, before any of them sounds: bin by bin, phases left aside.
+    """Distance of the decoder's magnitudes from those of the original, bin by bin and without phases.
 
         mean |log10 |S| - log10 size| / 2  +  mean ||S|^0.3 - size^0.3| / 2
 
-    What teaches the codes a pitch: harmonics stand in the bins long before the phases make lines of them.
+    It teaches pitch early in the training: the magnitudes show harmonics before the phases are good enough for lines.
     spectrum: complex [B, F, bins] of the original; size: [B, F, bins].
     """
     true, size = spectrum.abs().clamp(min=1e-3), size.clamp(min=1e-3)
@@ -85,9 +130,9 @@ def size_distance(spectrum: Tensor, size: Tensor) -> Tensor:
 
 
 def turn_distance(spectrum: Tensor, turn: Tensor, advance: Tensor) -> Tensor:
-    """How wrong the named turns are: mean of 1 - cos(true - named), weighted by |S|^0.6 of the original.
+    """Distance of the decoder's turns from the true ones: mean of 1 - cos(true - turn), weighted by |S|^0.6.
 
-    The true turn of a bin is the phase it gains from one frame to the next, beyond that of its own frequency.
+    The true turn of a bin is its phase advance from one frame to the next beyond that of the bin's own frequency.
     spectrum: complex [B, F, bins] of the original; turn: radians [B, F, bins]; advance: [bins].
     """
     gained = (spectrum[:, 1:] * spectrum[:, :-1].conj()).angle() - advance
@@ -98,7 +143,7 @@ def turn_distance(spectrum: Tensor, turn: Tensor, advance: Tensor) -> Tensor:
 def roughness_ratio(original: Tensor, decoded: Tensor) -> float:
     """Standard deviation of the decoded clip's grain over the original's, where the original's local mean is above -3.
 
-    Window 512, hop 128. 1 is a spectrogram as grainy as the original's, 0.6 one that looks ironed.
+    Window 512, hop 128. At 1 the spectrogram is as grainy as the original's; at 0.6 it is visibly too smooth.
     """
     fine, mean = grain(power(original, 512))
     loud = mean > -3
@@ -106,10 +151,10 @@ def roughness_ratio(original: Tensor, decoded: Tensor) -> float:
 
 
 def frame_lines(wav: Tensor, frame_rate: float, rate: int = 16000) -> float:
-    """How far lines at multiples of the frame rate stand above what lies between them, in dB; [1, 1, samples].
+    """Level of the lines at multiples of the frame rate above the level between them, in dB; wav [1, 1, samples].
 
-    A decoder that says the same frame again and again makes a period of it: noise then hums. Power spectrum in windows
-    of a second (bins of 1 Hz), mean over the lines from 100 Hz on; what was recorded shows 0, within a few tenths.
+    A decoder that repeats equal frames makes noise hum at the frame rate. Measured in power spectra of windows of one
+    second (bins of 1 Hz), mean over the lines from 100 Hz on. Recordings have 0, within a few tenths.
     """
     level = power(wav, rate).mean(2)[0].log10() * 10
     lines = (torch.arange(100 / frame_rate, 0.49 * rate / frame_rate) * frame_rate).round().long()

@@ -1,10 +1,15 @@
-"""How the compact codec was trained: `minigen train-codec`.
+"""Training of the compact codec: `minigen train-codec`.
 
-    first     encoder, codebooks, outline     principal components, k-means, least squares (`codec_fit.py`)
-    then      decoder                         steps against distances (`codec_losses.py`) and a critic (`critic.py`)
+    first     encoder, codebooks, linear part of the restorer, outline     in closed form (`fit.py`)
+    then      restorer and decoder     steps on distances (`losses.py`) and against a discriminator (`discriminator.py`)
 
-The codes are final before the first step: language models may be trained on them while the decoder still improves. The
-critic adds what an average of likely sounds lacks: grain, lines. Source: EnCodec (arXiv 2210.13438, section 3.4).
+    codes --restore--> latents --+
+                                 +--decoder--> sound, compared with the original
+    latents, not quantised ------+
+
+The codes are final before the first step, so language models can be trained on them while the decoder still improves.
+Part of each batch is decoded from latents that were never quantised: generators of latents use the same decoder.
+Source of the adversarial losses: EnCodec (arXiv 2210.13438, section 3.4).
 """
 
 import math
@@ -26,12 +31,21 @@ from minigen.engine.files import remove_stale_parts
 from minigen.engine.resources import Requirements, announce, fast_bf16, recipe_requirements
 from minigen.recipes.codec.card import HeldOut, write_card
 from minigen.recipes.codec.data import Crops
-from minigen.recipes.codec.discriminator import WINDOWS, Critic
-from minigen.recipes.codec.fit import fit_codec
-from minigen.recipes.codec.losses import SCALES, mel_distance, size_distance, turn_distance, window_distances
+from minigen.recipes.codec.discriminator import WINDOWS, Discriminator
+from minigen.recipes.codec.fit import add_restorer, fit_codec, fit_restorer
+from minigen.recipes.codec.losses import (
+    LONG,
+    SCALES,
+    TEXTURES,
+    mel_distance,
+    size_distance,
+    texture_distance,
+    turn_distance,
+    window_distances,
+)
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
-PARTS = ("codec", "averaged", "critic", "optimizer", "critic_optimizer")
+PARTS = ("codec", "averaged", "discriminator", "optimizer", "discriminator_optimizer")
 
 
 @dataclass(frozen=True)
@@ -40,16 +54,19 @@ class CodecRecipe:
 
     minutes: float = 120.0  # of steps; the learning rate follows it
     steps: int | None = None  # instead of minutes: the same on every machine
-    batch_size: int = 8
-    crop: int = 16000  # samples
-    learning_rate: float = 5e-4  # of decoder and critic; falls to 0 as half a cosine
+    batch_size: int = 6
+    unquantised: float = 0.34  # share of each batch that is decoded from latents without quantisation
+    crop: int = 30720  # samples; texture needs about two seconds
+    learning_rate: float = 5e-4  # of decoder and discriminator; falls to 0 as half a cosine
     clips: int = 700  # of each source, for the fit
     vectors: int = 170_000  # for its k-means
     spectral: float = 4.0
     grain: float = 1.5
+    texture: float = 0.3
     size: float = 1.0
     turn: float = 0.5
-    critic: float = 0.05
+    latent: float = 0.5  # squared distance of restored latents from those before quantisation
+    adversarial: float = 0.05
     match: float = 0.5
     seed: int = 0
 
@@ -63,17 +80,18 @@ def train_codec(
     start: str | Path | None = None,
     progress: bool = True,
 ) -> Codec:
-    """Make the compact codec and write it, with its card, to `folder`; an interrupted run goes on.
+    """Train the compact codec and write it, with its card, to `folder`; an interrupted run continues.
 
     From the fit on, `folder` holds a codec whose codes are final.
 
     Args:
-        folder: where config.json, model.safetensors and card.md go; the checkpoint lies beside them until the end.
+        folder: folder for config.json, model.safetensors and card.md, and for the checkpoint until the end.
         sources: sounds of equal weight by name, each with a length and `load(index)` -> waveform [1, 1, samples].
         recipe: budget and optimisers.
-        config: sizes of the codec.
-        tested: held-out clips for the card's figures.
-        start: name or folder of a codec to go on from: its codes stay, so that language models of it stay valid.
+        config: sizes of the codec; by default those of the shipped one, with a restorer and locked phases.
+        tested: held-out clips for the figures in the card.
+        start: name or folder of a codec to start from. Its codes stay, so its language models stay valid; it gets a
+            restorer if it has none.
         progress: show a bar.
     """
     run = _Run(Path(folder), recipe or CodecRecipe(), Codec.from_pretrained(start) if start else None, config)
@@ -87,7 +105,7 @@ def train_codec(
         bar.set_postfix_str(run.told())
     bar.close()
     run.averaged.cpu().eval().save_pretrained(folder)
-    codec = Codec.from_pretrained(folder)  # the figures are those of the rounded weights
+    codec = Codec.from_pretrained(folder)  # the card measures the weights as stored, in float16
     data = "; ".join(f"{name} ({len(source)} clips)" for name, source in sources.items())
     write_card(Path(folder), codec, run.recipe, run.state, data, str(start or ""), tested)
     run.checkpoint.unlink(missing_ok=True)
@@ -95,15 +113,15 @@ def train_codec(
 
 
 def _requirements(run: "_Run", sources: dict) -> Requirements:
-    """Weights of codec, average and critic; clips held as 16-bit samples, of 5 s each as ESC-10's are."""
-    models = (run.codec, run.averaged, run.critic)
+    """Memory and time: weights of codec, average and discriminator; clips of 5 s, as ESC-10's, as 16-bit samples."""
+    models = (run.codec, run.averaged, run.discriminator)
     parameters = sum(weight.numel() for model in models for weight in model.parameters())
     held = 2 * 5 * run.codec.sample_rate * sum(map(len, sources.values()))
     return recipe_requirements("training the codec", parameters, held, run.recipe.minutes, run.folder)
 
 
 class _Run:
-    """One training: codec, critic, their optimisers, and where the run stands."""
+    """State of a training: codec, its moving average, discriminator, optimisers, steps taken and curve."""
 
     crops: Crops
 
@@ -112,37 +130,46 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.folder, self.recipe, self.checkpoint = folder, recipe, folder / CHECKPOINT
         self.device, self.fitted = device(), codec is not None
-        self.codec = (codec or Codec(config)).to(self.device).train()
+        self.restorer_fitted = codec is not None and codec.restorer is not None
+        if codec is None:
+            codec = Codec(config or CodecConfig(restorer=True, lock_phases=True))
+        elif not self.restorer_fitted:
+            codec = add_restorer(codec)
+        self.codec = codec.to(self.device).train()
         self.codec.encoder.requires_grad_(False)
-        self.critic = Critic().to(self.device)
+        self.discriminator = Discriminator().to(self.device)
         self.averaged = deepcopy(self.codec)
         rates = {"betas": (0.8, 0.99), "weight_decay": 0.01}
         learns = [weight for weight in self.codec.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(learns, lr=recipe.learning_rate, **rates)
-        self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), lr=recipe.learning_rate, **rates)
+        self.discriminator_optimizer = torch.optim.AdamW(
+            self.discriminator.parameters(), lr=recipe.learning_rate, **rates
+        )
         self.state = {"step": 0, "minutes": 0.0, "curve": []}
         self.saved, self.sums = time.monotonic(), {}
 
     def begin(self, progress: bool) -> None:
-        """Go on from the checkpoint, if there is one; else fit what needs no steps."""
+        """Continue from the checkpoint if there is one; otherwise fit the parts that have a closed form."""
         remove_stale_parts(self.folder)
         if self.checkpoint.exists():
             self._resume()
-        elif not self.fitted:
+        elif not self.restorer_fitted:
             self._fit(progress)
 
     @torch.no_grad()
     def _fit(self, progress: bool) -> None:
-        """Fit, and round as it will be stored: the codes are those of the stored weights from here on."""
+        """Fit the parts that have a closed form, and round them as in the file: from here on the codes are final."""
         chance = torch.Generator().manual_seed(self.recipe.seed)
-        passes = iter(("principal components", "k-means", "least squares"))
 
         def clips():
             whole = self.crops.whole(self.recipe.clips, self.recipe.seed)
-            bar = tqdm(whole, next(passes), self.recipe.clips * len(self.crops.sources), disable=not progress)
+            bar = tqdm(whole, "fit", self.recipe.clips * len(self.crops.sources), disable=not progress)
             return (wav.to(self.device) for wav in bar)
 
-        fit_codec(self.codec, clips, chance, self.recipe.vectors)
+        if self.fitted:
+            fit_restorer(self.codec, clips())
+        else:
+            fit_codec(self.codec, clips, chance, self.recipe.vectors)
         self.codec.save_pretrained(self.folder)
         rounded = Codec.from_pretrained(self.folder).to(self.device).state_dict()
         self.codec.load_state_dict(rounded)
@@ -151,7 +178,7 @@ class _Run:
 
     @property
     def share(self) -> float:
-        """How much of the budget is used, 0 to 1."""
+        """Share of the budget that is used, 0 to 1."""
         state, recipe = self.state, self.recipe
         return state["step"] / recipe.steps if recipe.steps else state["minutes"] / recipe.minutes
 
@@ -174,43 +201,53 @@ class _Run:
             self.save()
 
     def _draw(self) -> None:
-        """Chance that belongs to the step: a resumed run draws what it would have drawn."""
+        """Seed the random numbers of the step, so that a resumed run draws the same ones."""
         self.rng = np.random.default_rng([self.recipe.seed, self.state["step"]])
         self.chance = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.state["step"])
 
     def told(self) -> str:
-        """What the progress bar says."""
+        """Text of the progress bar."""
         last = self.state["curve"][-1] if self.state["curve"] else {}
         told = (f"{name} {value:.3f}" for name, value in last.items() if name not in ("step", "minutes"))
         return ", ".join([f"step {self.state['step']}", *told])
 
     def _learn(self, wav: Tensor) -> dict[str, Tensor]:
+        """One step on crops [B, 1, samples]: discriminator, then codec. Returns the parts of the loss."""
         codec, recipe, which = self.codec, self.recipe, int(self.rng.integers(len(WINDOWS)))
-        quantised = codec.quantizer.decode(codec.encode(wav))
+        with torch.no_grad():
+            latents = codec.latents(wav)  # [B, T, D]
+            codes = codec.quantizer.encode(latents)
+        coded = len(wav) - round(recipe.unquantised * len(wav))  # clips that are decoded from their codes
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_bf16()):
-            materials = codec.materials(quantised)
+            restored = codec.restore(codes[:coded])
+            materials = codec.materials(torch.cat([restored, latents[coded:]]))
         loss, told, decoded = self._distances(wav, materials)
-        blame = self.critic.blame(wav, decoded, which)
-        self._update(self.critic_optimizer, self.critic, blame)
-        mark, match = self.critic.please(wav, decoded, which)
-        self._update(self.optimizer, codec, loss + recipe.critic * mark + recipe.match * match)
-        return told | {"critic": blame.detach(), "match": match.detach()}
+        latent = (restored - latents[:coded]).square().mean()
+        blame = self.discriminator.discriminator_loss(wav, decoded, which)
+        self._update(self.discriminator_optimizer, self.discriminator, blame)
+        adversarial, match = self.discriminator.generator_loss(wav, decoded, which)
+        loss = loss + recipe.latent * latent + recipe.adversarial * adversarial + recipe.match * match
+        self._update(self.optimizer, codec, loss)
+        return told | {"latent": latent.detach(), "discriminator": blame.detach(), "match": match.detach()}
 
     def _distances(self, wav: Tensor, materials: tuple) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Loss, its parts, and the sound: mel over three of the five windows, spectral and grain over one of them."""
+        """Loss, its parts, the sound; random windows: three for mel, one for spectral and grain, one for texture."""
         recipe, codec, (click, _, tone, turn, hiss) = self.recipe, self.codec, materials
+        scales = [scale for scale in (*SCALES, LONG) if scale[0] <= wav.shape[-1]]
         noise = torch.randn(wav.shape[0], turn.shape[1] * codec.spectrum.step, generator=self.chance).to(wav)
         walk = torch.randn(turn.shape[:2], generator=self.chance).to(wav)
         decoded = codec.sound(materials, noise, walk)[..., : wav.shape[-1]]
-        one = int(self.rng.integers(1, len(SCALES)))
-        others = [SCALES[i] for i in self.rng.permutation([i for i in range(5) if i != one])[:2]]
-        mel, spectral, grain = window_distances(wav, decoded, *SCALES[one])
+        one = int(self.rng.integers(1, len(scales)))
+        others = [scales[i] for i in self.rng.permutation([i for i in range(len(scales)) if i != one])[:2]]
+        mel, spectral, grain = window_distances(wav, decoded, *scales[one])
         mel = (mel + 2 * mel_distance(wav, decoded, scales=tuple(others))) / 3
+        texture = texture_distance(wav, decoded, *TEXTURES[int(self.rng.integers(len(TEXTURES)))])
         true = codec.spectrum(wav[:, 0])
         size = size_distance(true, (click.square() + tone.square() + hiss.square()).sqrt())
         turns = turn_distance(true, turn, codec.advance)
-        loss = mel + recipe.spectral * spectral + recipe.grain * grain + recipe.size * size + recipe.turn * turns
-        told = {"mel": mel, "spectral": spectral, "grain": grain, "size": size, "turn": turns}
+        loss = mel + recipe.spectral * spectral + recipe.grain * grain + recipe.texture * texture
+        loss = loss + recipe.size * size + recipe.turn * turns
+        told = {"mel": mel, "spectral": spectral, "grain": grain, "texture": texture, "size": size, "turn": turns}
         return loss, {name: value.detach() for name, value in told.items()}, decoded
 
     def _update(self, optimizer: torch.optim.Optimizer, model: nn.Module, loss: Tensor) -> None:
@@ -232,7 +269,7 @@ class _Run:
             mine.lerp_(theirs, 1 - keep)
 
     def save(self) -> None:
-        """Write all that the run needs to go on."""
+        """Write the checkpoint."""
         self.saved = time.monotonic()
         parts = {name: getattr(self, name).state_dict() for name in PARTS}
         save_checkpoint(self.checkpoint, parts | {"state": self.state})

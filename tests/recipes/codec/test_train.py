@@ -11,20 +11,23 @@ from minigen.engine.errors import MinigenError
 from minigen.quantizer import VectorQuantizer
 from minigen.recipes.codec.card import HeldOut, distances, has_opus, through, through_opus, times_real_time
 from minigen.recipes.codec.data import Crops, Recordings
-from minigen.recipes.codec.discriminator import WINDOWS, Critic
-from minigen.recipes.codec.fit import _set_codebook, fit_codec
+from minigen.recipes.codec.discriminator import WINDOWS, Discriminator
+from minigen.recipes.codec.fit import _set_codebook, add_restorer, fit_codec, fit_restorer
 from minigen.recipes.codec.losses import (
+    TEXTURES,
     frame_lines,
     mel_distance,
     perplexities,
     roughness_ratio,
     size_distance,
+    texture_distance,
     turn_distance,
     window_distances,
 )
 from minigen.recipes.codec.train import CodecRecipe, _Run, train_codec
 
 TINY = CodecConfig(width=32, blocks=1, latent=8, num_codebooks=2, codebook_size=16)
+RESTORING = replace(TINY, restorer=True, restore_blocks=1, restore_reach=2, lock_phases=True)
 
 
 class Tones:
@@ -85,6 +88,24 @@ def test_the_turn_of_a_tone_is_its_distance_from_the_bin_in_hertz(hertz):
     assert turn_distance(spectrum[:, inside], turn[:, inside] + 1.0, codec.advance) > 0.4  # 1 - cos 1 = 0.46
 
 
+def test_texture_tells_a_steady_engine_from_a_fluttering_one_and_not_one_noise_from_another():
+    t = torch.arange(32000) / 16000
+    engine = sum(torch.sin(2 * torch.pi * 110 * k * t + k * k) for k in range(1, 60))[None, None] / 60
+    flutter = engine * (1 + 0.6 * torch.sin(2 * torch.pi * 8 * t))
+    for scale in TEXTURES:
+        same = texture_distance(engine + 0.1 * long_noise(0), engine + 0.1 * long_noise(1), *scale)
+        changed = texture_distance(engine + 0.1 * long_noise(0), flutter + 0.1 * long_noise(1), *scale)
+        assert texture_distance(engine, engine, *scale) == 0 and changed > 2 * same
+
+
+def test_the_texture_of_a_very_short_crop_is_a_number():
+    assert all(torch.isfinite(texture_distance(noise(0)[..., :1600], noise(1)[..., :1600], *s)) for s in TEXTURES)
+
+
+def long_noise(seed: int) -> torch.Tensor:
+    return torch.cat([noise(seed), noise(seed + 10)], 2)
+
+
 def test_sizes_are_compared_bin_by_bin_whatever_their_phases():
     spectrum = torch.polar(torch.tensor([[[1.0, 0.1, 10.0]]]), torch.tensor([[[0.3, 2.0, -1.0]]]))
     assert size_distance(spectrum, spectrum.abs()) == 0
@@ -104,22 +125,22 @@ def test_perplexity_counts_the_entries_in_use():
     assert perplexities(codes, 16) == pytest.approx([1, 1 / 16, 4 / 16])
 
 
-# --- the critic
+# --- the discriminator
 
 
-def test_the_critic_learns_to_tell_noise_from_tones_and_then_blames_the_tones():
+def test_the_discriminator_learns_to_tell_noise_from_tones():
     torch.manual_seed(0)
-    critic, which = Critic(), WINDOWS.index(512)
-    optimizer = torch.optim.Adam(critic.parameters(), 3e-3)
+    model, which = Discriminator(), WINDOWS.index(512)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     real = torch.cat([noise(s)[..., :12000] for s in range(4)])
     made = torch.cat([Tones().load(i) for i in range(4)])
-    first = critic.blame(real, made, which)
+    first = model.discriminator_loss(real, made, which)
     for _ in range(30):
         optimizer.zero_grad()
-        critic.blame(real, made, which).backward()
+        model.discriminator_loss(real, made, which).backward()
         optimizer.step()
-    assert critic.blame(real, made, which) < 0.2 * first
-    (fine, near), (bad, far) = critic.please(real, real, which), critic.please(real, made, which)
+    assert model.discriminator_loss(real, made, which) < 0.2 * first
+    (fine, near), (bad, far) = (model.generator_loss(real, sound, which) for sound in (real, made))
     assert near == 0 and far > 0.2 and bad > fine
 
 
@@ -150,21 +171,22 @@ def test_the_recipe_learns_and_writes_codec_and_card(trained):
     assert not (folder / "checkpoint.safetensors").exists()
 
 
-def _run(folder, recipe=RECIPE) -> _Run:
-    run = _Run(folder, recipe, None, TINY)
+def _run(folder, recipe=RECIPE, config=TINY) -> _Run:
+    run = _Run(folder, recipe, None, config)
     run.crops = Crops([Tones()], recipe.crop, False)
     run.begin(False)
     return run
 
 
-def test_steps_change_the_decoder_alone(tmp_path):
-    run = _run(tmp_path)
+@pytest.mark.parametrize("config, parts", [(TINY, set()), (RESTORING, {"restorer"})])
+def test_steps_change_decoder_and_restorer_alone(tmp_path, config, parts):
+    run = _run(tmp_path, config=config)
     before = {name: value.clone() for name, value in run.codec.state_dict().items()}
     for _ in range(3):
         run.step(0.4)
     after = run.codec.state_dict()
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"from_latent", "decoder", "leave", "outline"}
+    assert changed == {"from_latent", "decoder", "leave", "outline"} | parts
 
 
 def test_codes_are_final_from_the_fit_on(tmp_path):
@@ -180,11 +202,21 @@ def test_codes_are_final_from_the_fit_on(tmp_path):
     assert torch.equal(onward.averaged.encode(wav), codes)
 
 
+def test_a_codec_that_is_trained_further_gets_a_restorer_and_keeps_its_codes(tmp_path):
+    wavs = [Tones().load(i) for i in range(20)]
+    _run(tmp_path / "first")
+    before = [load_codec(tmp_path / "first").encode(wav) for wav in wavs]
+    recipe = replace(RECIPE, steps=5)
+    after = train_codec(tmp_path / "second", {"tones": Tones()}, recipe, start=tmp_path / "first", progress=False)
+    assert after.config.restorer and after.config.lock_phases
+    assert all(torch.equal(after.encode(wav), codes) for wav, codes in zip(wavs, before, strict=True))
+
+
 def test_a_broken_run_ends_with_the_weights_of_one_that_was_not(tmp_path):
     recipe = replace(RECIPE, steps=6, batch_size=4)
 
     def run(folder, breaks: bool) -> dict:
-        while (now := _run(folder, recipe)).share < 1:
+        while (now := _run(folder, recipe, RESTORING)).share < 1:
             now.step(now.share)
             while not breaks and now.share < 1:
                 now.step(now.share)
@@ -224,6 +256,40 @@ def test_the_outline_is_loudest_where_the_tone_is(clip):
     latents = codec.quantizer.decode(codec.encode(wav))
     outline = codec._parts(codec.outline(latents.transpose(1, 2)).transpose(1, 2), 1)[0][0]
     assert abs(int(outline.mean(0).argmax()) - (200 + 100 * clip) / 25) <= 1  # bins of 25 Hz
+
+
+def test_the_linear_restorer_is_a_ridge_regression_on_the_frames_around():
+    codec = add_restorer(fitted())
+    clips = list(Crops([Tones()], 4800, False).whole(40, 1))
+    fit_restorer(codec, clips)
+    reach, rows, wanted = codec.config.restore_reach, [], []
+    for wav in clips:
+        z = codec.latents(wav)[0]
+        q = codec.quantizer.decode(codec.encode(wav))[0]
+        for t in range(len(q)):
+            near = [q[u] if 0 <= u < len(q) else torch.zeros_like(q[0]) for u in range(t - reach, t + reach + 1)]
+            rows.append(torch.cat([*near, torch.ones(1)]))
+            wanted.append(z[t] - q[t])
+    x, y = torch.stack(rows).double(), torch.stack(wanted).double()
+    ridge = 1e-3 * (x.T @ x).trace() / x.shape[1] * torch.eye(x.shape[1])
+    weight = torch.linalg.solve(x.T @ x + ridge, x.T @ y).float()  # its rows run over frames, then latents
+    found = codec.restorer.linear.weight.permute(2, 1, 0).flatten(0, 1)
+    assert torch.allclose(found, weight[:-1], atol=1e-3)
+    assert torch.allclose(codec.restorer.linear.bias, weight[-1], atol=1e-3)
+
+
+@torch.no_grad()
+def test_restored_latents_of_other_clips_are_nearer_to_the_true_ones():
+    codec = add_restorer(fitted())
+    fit_restorer(codec, Crops([Tones()], 4800, False).whole(40, 1))
+    wavs = [Tones().load(i)[..., 1000:] + 0.01 * noise(50 + i)[..., :11000] for i in range(0, 24, 3)]
+    errors = []
+    for wav in wavs:
+        z, codes = codec.latents(wav), codec.encode(wav)
+        found = (codec.quantizer.decode(codes), codec.restore(codes))
+        errors.append([(z - latents).square().mean().item() for latents in found])
+    before, after = torch.tensor(errors).mean(0)
+    assert after < 0.95 * before
 
 
 def test_the_fits_k_means_does_not_give_its_entries_to_a_few_odd_vectors():
@@ -285,6 +351,14 @@ def test_what_the_training_needs_is_said_first(tmp_path, capsys, monkeypatch):
 
 def test_the_times_of_real_time_are_seconds_of_sound_a_second():
     assert times_real_time(Codec(TINY).eval(), [noise()] * 3) > 5
+
+
+def test_restoring_keeps_most_of_the_speed():
+    """66 times real time without it, at least 40 with it: the ratio of the two does not depend on the machine."""
+    torch.manual_seed(0)
+    plain, wavs = Codec().eval(), [torch.randn(1, 1, 64000) * 0.1] * 5
+    ratios = sorted(times_real_time(add_restorer(plain), wavs) / times_real_time(plain, wavs) for _ in range(3))
+    assert ratios[1] > 40 / 66
 
 
 @pytest.mark.skipif(not has_opus(), reason="opusenc and opusdec (Debian: opus-tools) are not installed")
