@@ -337,7 +337,7 @@ class Trainer:
 
     def _check_finite(self, what: str, value: Tensor) -> None:
         if not torch.isfinite(value):
-            raise NotFinite(f"the {what} of step {self.step} is {value.item()}.")
+            raise NotFinite(f"the {what} of step {self.step} is {value.item()}. Train at a lower learning rate.")
 
     @contextmanager
     def _dropout_seed(self) -> Iterator[None]:
@@ -456,6 +456,5 @@ def _explain(error: NotFinite, rows: np.ndarray, tokens: TokenSet, checkpoint: P
     kept = f"The last good checkpoint is {checkpoint}" if checkpoint.exists() else "There is no checkpoint yet"
     return (
         f"{error} Its batch holds clips {', '.join(map(str, rows[:32]))} of the tokens, the first one "
-        f"{tokens.captions[rows[0]][:60]!r}. {kept}. Look at these clips, or train into another folder at a lower "
-        f"learning rate."
+        f"{tokens.captions[rows[0]][:60]!r}. {kept}. Look at these clips, or train into another folder."
     )

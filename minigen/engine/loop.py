@@ -7,14 +7,17 @@
         loop.show("loss 3.21")
 
 The body of the `for` is one step. After it the loop counts the step, moves the bar, and writes a checkpoint when the
-last one is `save_minutes` old, and after the last step. A checkpoint holds `state()`, which the training defines, and
-the step, the seconds and the identity, which the loop adds. A training whose steps depend on `state()` and on (seed,
-step) alone ends, killed at any moment and started again, with the same weights bit for bit. Among several processes the
-first one writes.
+last one is `save_minutes` old, after the last step, and after the step in which Ctrl-C was pressed. A checkpoint holds
+`state()`, which the training defines, and the step, the seconds and the identity, which the loop adds. A training whose
+steps depend on `state()` and on (seed, step) alone ends, killed at any moment and started again, with the same weights
+bit for bit. Among several processes the first one writes.
 """
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -98,15 +101,17 @@ class Loop:
     def __iter__(self) -> Iterator[float]:
         saved = time.monotonic()
         self._began = saved - self.seconds
-        with tqdm(initial=self._done(), **self._bar_options) as self._bar:
+        with self._interrupts_wait(), tqdm(initial=self._done(), **self._bar_options) as self._bar:
             while (share := self.share) < 1:
                 yield share
                 self.step += 1
                 self.seconds = self.elapsed()
                 self._bar.update(self._done() - self._bar.n)
-                if self.share >= 1 or time.monotonic() - saved > 60 * self.save_minutes:
+                if self.share >= 1 or self._interrupted or time.monotonic() - saved > 60 * self.save_minutes:
                     self.save()
                     saved = time.monotonic()
+                if self._interrupted:
+                    raise KeyboardInterrupt
 
     def show(self, text: str) -> None:
         """Show figures of the current step behind the progress bar."""
@@ -121,6 +126,28 @@ class Loop:
         if distributed.is_first():
             own = {"identity": self.identity, "step": self.step, "seconds": self.seconds}
             save_checkpoint(self.checkpoint, {**self.state(), **own})
+
+    @contextmanager
+    def _interrupts_wait(self) -> Iterator[None]:
+        """Let the first Ctrl-C wait until the step is finished and saved; a second one stops at once.
+
+        Several processes, which finish each step together, and threads, which get no signals, stop as they always do.
+        """
+        self._interrupted = False
+        usual = signal.getsignal(signal.SIGINT)
+        if distributed.count() > 1 or threading.current_thread() is not threading.main_thread() or not callable(usual):
+            yield
+            return
+
+        def wait(*_) -> None:
+            self._interrupted = True
+            signal.signal(signal.SIGINT, usual)
+
+        signal.signal(signal.SIGINT, wait)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, usual)
 
     def _done(self) -> int:
         """Position of the bar: finished steps, or per cent of the minutes."""
