@@ -34,8 +34,13 @@ import torch
 from torch import Tensor
 
 from minigen.engine.errors import MinigenError
+from minigen.generators.denoiser import Denoiser, DenoiserConfig
+from minigen.loss import heads_cross_entropy
+from minigen.optim import TrainConfig
+from minigen.text import TextEncoder
 
 WINDOW = 5  # frames to either side that the finer stages see
+SHORTEST = 50  # frames of the shortest crop in training: one second
 FIRST_STAGE = 0.4  # share of the steps that codebook 0 takes in the order "stages"; the others share the rest
 
 
@@ -238,3 +243,86 @@ def _least_sure(confidence: Tensor, counts: Tensor, span: int) -> Tensor:
         confidence = torch.where(confidence.isinf(), confidence, best[:, : confidence.shape[1]])
     places = confidence.argsort(dim=1, stable=True).argsort(dim=1)
     return (places < counts[:, None]) & ~confidence.isinf()
+
+
+# training
+
+
+class MaskedObjective:
+    """Cross-entropy of hidden cells, as an objective of `minigen.train`.
+
+    The first half of a batch is hidden jointly, the second half by stages, each row at a stage of its own. Every batch
+    is a crop of `SHORTEST` frames or more, so that the model learns clips of any length. The text of the whole batch is
+    left out with probability `text_dropout`, as for the language model.
+
+    Args:
+        sizes (DenoiserConfig): sizes of the model that is trained.
+        encoder (TextEncoder): the frozen text encoder.
+        config (TrainConfig): text_dropout.
+    """
+
+    same_shapes = False  # crops have other lengths in every step
+
+    def __init__(self, sizes: DenoiserConfig, encoder: TextEncoder, config: TrainConfig):
+        self.encoder, self.config, self.mask = encoder, config, sizes.codebook_size
+
+    def batch(
+        self, codes: Tensor, captions: list[str], rng: np.random.Generator, drop: bool | None = None
+    ) -> dict[str, Tensor]:
+        """Hide cells, crop and encode the text; validation (`drop` given) hides the same way, without cropping."""
+        if drop is None:
+            drop = rng.random() < self.config.text_dropout
+            codes = crop(codes, rng)  # [B, K, T']
+        hidden, stages = hide(codes, rng)  # [B, K, T'], [B]
+        target = torch.where(hidden & counted(stages, codes.shape[1])[..., None], codes, self.mask)  # [B, K, T']
+        batch = {"state": torch.where(hidden, self.mask, codes), "target": target, "stages": stages}
+        if not drop:
+            batch["memory"], batch["memory_mask"] = self.encoder(captions)  # [B, N, M], [B, N]
+        return batch
+
+    def loss(
+        self,
+        model: Denoiser,
+        state: Tensor,
+        target: Tensor,
+        stages: Tensor,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean cross-entropy of the hidden cells: state and target [B, K, T] (V in target: not counted)."""
+        frames = state.shape[-1]
+        everywhere = torch.ones(frames, frames, dtype=torch.bool, device=state.device)
+        fine = (stages > 0)[:, None, None, None]  # [B, 1, 1, 1]
+        attend = torch.where(fine, window(frames, state.device), everywhere)  # [B, 1, T, T]
+        hidden = model.hidden_states(state, memory, memory_mask, attend=attend)  # [B, T, D]
+        entropy = heads_cross_entropy(hidden, model.heads, target)
+        return entropy, {"loss": entropy}
+
+
+def crop(codes: Tensor, rng: np.random.Generator) -> Tensor:
+    """Cut the same stretch out of all clips, [B, K, T] -> [B, K, T'].
+
+    Half of the batches stay whole; for the others T' is drawn from SHORTEST … T.
+    """
+    frames = codes.shape[-1]
+    if frames <= SHORTEST or rng.random() < 0.5:
+        return codes
+    length = int(rng.integers(SHORTEST, frames + 1))
+    start = int(rng.integers(0, frames - length + 1))
+    return codes[..., start : start + length]
+
+
+def hide(codes: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Hide cells of a batch: bool [B, K, T], and the stage of each row [B], -1 for the rows that are hidden jointly."""
+    joint = (len(codes) + 1) // 2
+    stages = torch.full((len(codes),), -1, device=codes.device)
+    parts = [mask_jointly(codes[:joint], rng)]
+    for row in range(joint, len(codes)):
+        stages[row] = int(rng.integers(codes.shape[1]))
+        parts.append(mask_stage(codes[row : row + 1], int(stages[row]), rng))
+    return torch.cat(parts), stages
+
+
+def counted(stages: Tensor, streams: int) -> Tensor:
+    """Codebooks whose hidden cells the loss counts: bool [B, K]; all of a joint row, one of a staged row."""
+    return (stages[:, None] < 0) | (stages[:, None] == torch.arange(streams, device=stages.device))

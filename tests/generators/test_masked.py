@@ -11,14 +11,18 @@ from minigen.engine.errors import MinigenError
 from minigen.generators.denoiser import Denoiser, DenoiserConfig
 from minigen.generators.iterate import iterate
 from minigen.generators.masked import (
+    MaskedObjective,
     MaskSampler,
     cosine_counts,
+    crop,
     gumbel,
+    hide,
     mask_jointly,
     mask_stage,
     stage_steps,
     window,
 )
+from minigen.train import TrainConfig
 
 V, K, T = 30, 4, 12
 LISTED = [796, 784, 765, 739, 705, 665, 618, 565, 507, 444, 377, 306, 232, 156, 78, 0]
@@ -95,8 +99,8 @@ def test_a_stage_hides_spans():
 
 def test_the_same_rng_hides_the_same_cells():
     codes = torch.zeros(3, K, T, dtype=torch.long)
-    for hide in (mask_jointly, lambda codes, rng: mask_stage(codes, 1, rng)):
-        first, again, other = (hide(codes, np.random.default_rng(number)) for number in (0, 0, 1))
+    for draw in (mask_jointly, lambda codes, rng: mask_stage(codes, 1, rng)):
+        first, again, other = (draw(codes, np.random.default_rng(number)) for number in (0, 0, 1))
         assert torch.equal(first, again) and not torch.equal(first, other)
 
 
@@ -208,3 +212,80 @@ def test_the_finer_stages_see_five_frames_to_either_side():
 def test_impossible_samplers_are_refused(wrong, says):
     with pytest.raises(MinigenError, match=says):
         MaskSampler(mask=V, **wrong)
+
+
+# the objective
+
+
+class Words:
+    """A stand-in text encoder: one state for each letter."""
+
+    width = 8
+
+    def __call__(self, captions):
+        longest = max(map(len, captions))
+        states = torch.zeros(len(captions), longest, 8)
+        for row, caption in enumerate(captions):
+            for place, letter in enumerate(caption):
+                states[row, place, ord(letter) % 8] = 1
+        return states, torch.arange(longest) < torch.tensor([[len(caption)] for caption in captions])
+
+
+def objective(model: Denoiser) -> MaskedObjective:
+    return MaskedObjective(model.config, Words(), TrainConfig(text_dropout=0.5))
+
+
+CODES = torch.randint(0, V, (6, K, 80), generator=seed(9))
+CAPTIONS = ["a dog", "rain", "a bell", "wind", "a cat", "fire"]
+
+
+def test_half_of_a_batch_is_hidden_jointly_and_half_by_stages():
+    hidden, stages = hide(CODES, np.random.default_rng(0))
+    assert stages[:3].tolist() == [-1] * 3 and (stages[3:] >= 0).all()
+    for row, stage in enumerate(stages[3:].tolist(), 3):
+        assert not hidden[row, :stage].any() and hidden[row, stage].any() and hidden[row, stage + 1 :].all()
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_the_hidden_cells_that_count(model):
+    goal = objective(model)
+    batch = goal.batch(CODES, CAPTIONS, np.random.default_rng(1), drop=False)
+    with torch.no_grad():
+        loss, parts = goal.loss(model.eval(), **batch)
+        far = (torch.arange(80)[:, None] - torch.arange(80)).abs() > 5
+        terms = []
+        for row in range(6):
+            stage = batch["stages"][row].item()
+            attend = ~far if stage > 0 else None
+            one = {name: batch[name][row : row + 1] for name in ("state", "memory", "memory_mask")}
+            logits = model(**one, attend=attend)[0].log_softmax(-1)
+            for k in range(K):
+                for f in range(80):
+                    if batch["state"][row, k, f] == V and stage in (-1, k):
+                        terms.append(-logits[k, f, CODES[row, k, f]])
+    torch.testing.assert_close(loss, torch.stack(terms).mean())
+    assert parts["loss"] is loss
+
+
+def test_visible_cells_and_finer_stages_are_no_targets(model):
+    batch = objective(model).batch(CODES, CAPTIONS, np.random.default_rng(2), drop=True)
+    counted_cells = batch["target"] != V
+    assert torch.equal(batch["target"][counted_cells], CODES[counted_cells])
+    assert (batch["state"][counted_cells] == V).all() and "memory" not in batch
+    for row, stage in enumerate(batch["stages"].tolist()):
+        if stage >= 0:
+            assert not counted_cells[row, stage + 1 :].any()
+
+
+def test_training_crops_half_of_the_batches_and_drops_text_by_a_coin(model):
+    goal = objective(model)
+    batches = [goal.batch(CODES, CAPTIONS, np.random.default_rng(n)) for n in range(200)]
+    lengths = [batch["state"].shape[-1] for batch in batches]
+    assert 50 <= min(lengths) < 60 and max(lengths) == 80 and 80 < sum(length == 80 for length in lengths) < 125
+    assert 75 < sum("memory" in batch for batch in batches) < 125
+
+
+def test_a_crop_is_the_same_stretch_of_every_codebook_and_clip():
+    line = torch.arange(200).expand(2, K, 200)
+    for n in range(20):
+        cut = crop(line, np.random.default_rng(n))
+        assert torch.equal(cut, line[..., cut[0, 0, 0] : cut[0, 0, 0] + cut.shape[-1]])
