@@ -104,11 +104,9 @@ def rows(*more: str, header: str = "file,caption", end: str = "\n") -> str:
 REFUSED_TABLES = {
     "empty": b"",
     "only a header": b"file,caption\n",
-    "semicolons": rows().replace(",", ";").encode(),
-    "tabs": rows().replace(",", "\t").encode(),
-    "no caption": rows(header="file,text").encode(),
+    "no caption": rows(header="file,words").encode(),
     "no file and no id": rows(header="name,caption").encode(),
-    "UTF-16": rows().encode("utf-16"),
+    "no header": rows(header="c.wav,Wind blows").encode(),
     "junk": np.random.default_rng(3).bytes(5000),
     "a picture": b"\x89PNG\r\n\x1a\n" + bytes(500),
     "10 000 other columns": ",".join(f"c{i}" for i in range(10_000)).encode(),
@@ -116,6 +114,10 @@ REFUSED_TABLES = {
     "only paths that lead out": b"file,caption\n../secret.wav,A\n/etc/hostname,B\n../../../../etc/passwd,C\n",
 }
 USABLE_TABLES = {
+    "semicolons": rows().replace(",", ";").encode(),
+    "tabs": rows().replace(",", "\t").encode(),
+    "another name of the column": rows(header="file,text").encode(),
+    "UTF-16": rows().encode("utf-16"),
     "byte order mark": b"\xef\xbb\xbf" + rows().encode(),
     "quoted newlines": rows('a.wav,"A dog\nbarks\r\n""twice"""').encode(),
     "duplicate ids": b"audiocap_id,file,caption\n1,a.wav,A dog\n1,a.wav,A bark\n1,b.wav,Rain\n",

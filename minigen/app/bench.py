@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from minigen.audio import save_audio
 from minigen.codec import load_codec
 from minigen.corpus.clip import Clip
-from minigen.corpus.corpus import Corpus, Report
+from minigen.corpus.corpus import Corpus, CorpusReport
 from minigen.corpus.tokens import tokenize
 from minigen.decoding.torch_step import make_decoder
 from minigen.engine import distributed
@@ -339,7 +339,9 @@ def tokenising_row(codec: nn.Module, sizes: Sizes) -> Row:
             file = folder / f"{number}.wav"
             save_audio(file, 0.1 * torch.randn(1, round(sizes.seconds * codec.sample_rate)), codec.sample_rate)
             clips.append(Clip(str(number), "", 0.0, "noise", str(file)))
-        corpus = Corpus(clips, Report(looked_at=len(clips)), codec.sample_rate, sizes.seconds, lambda i: clips[i].file)
+        corpus = Corpus(
+            clips, CorpusReport(looked_at=len(clips)), codec.sample_rate, sizes.seconds, lambda i: clips[i].file
+        )
         turns = iter(range(sizes.rounds + 1))
         (times,) = alternate(
             sizes.rounds, lambda: tokenize(corpus, codec, folder / f"tokens{next(turns)}", progress=False)

@@ -6,7 +6,7 @@ Names are imported when they are asked for: the processes that synthesise clips 
 from importlib import import_module
 
 _HOME = {
-    "KINDS": "clip", "Clip": "clip", "Event": "clip", "Corpus": "corpus", "Report": "corpus",
+    "KINDS": "clip", "Clip": "clip", "Event": "clip", "Corpus": "corpus", "CorpusReport": "corpus",
     "read_corpus": "readers", "build_corpus": "synthesis.builtin", "mix_clips": "mixing", "mix_captions": "mixing",
     "TokenSet": "tokens", "tokenize": "tokens",
 }  # fmt: skip

@@ -1,152 +1,223 @@
-"""Tables in AudioCaps' columns, and where the clips of their rows lie.
+"""The recording of a table's row: by its path, or by the names that AudioCaps' clips have been given.
 
     audiocap_id,youtube_id,start_time,caption[,file[,kinds,counts,onsets,offsets]]
 
-The last five are the built-in corpus': a path, and the true events as lists joined by ";". Without `file` a clip goes
-by one of the names that AudioCaps' clips have been given: <youtube_id>_<start_time>, <youtube_id>, or these after a Y.
+The last five columns are the built-in corpus': a path, and the true events as lists joined by ";". Without `file`, a
+clip of the video `rqfQRErjfk8` from 30 s on is looked for under the names that public downloaders give:
 
-Tables come from anywhere: with a byte order mark, in Latin-1, with quoted newlines, a quote that never ends, a novel
-for a caption. A row that cannot be used is skipped with its reason; only a table without the columns is refused.
+    rqfQRErjfk8_30   rqfQRErjfk8_30.000   rqfQRErjfk8_000030   rqfQRErjfk8_30000 (ms)   each also with _ and the end
+    rqfQRErjfk8      with Y before any of these                <audiocap_id>
 """
 
-import csv
-import io
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-from minigen.audio import AUDIO_SUFFIXES, AudioError, check_audio
+from minigen.audio import AUDIO_SUFFIXES, FOREIGN_SUFFIXES, AudioError, check_audio
 from minigen.corpus.clip import Clip, Event
-from minigen.corpus.corpus import Report
+from minigen.corpus.corpus import FROM_NAME, CorpusReport
+from minigen.corpus.folders import split_of_path, walk
+from minigen.corpus.tables import EVENT_COLUMNS, Row, Table, clean_caption, rows
 from minigen.engine.errors import MinigenError
 
-SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
-EVENT_COLUMNS = ("kinds", "counts", "onsets", "offsets")
-LONGEST = 1000  # characters of a caption: AudioCaps' longest has 300, and the text encoder reads 256 tokens
-
-
-def tables_of(path: Path, split: str) -> dict[str, Path]:
-    """The CSV of each split; a CSV that is named itself stands for the split asked for."""
-    if path.suffix.lower() == ".csv" and path.is_file():
-        return {split: path}
-    places = ((name, path / f"{spelling}.csv") for name, spellings in SPLITS.items() for spelling in spellings)
-    return {name: place for name, place in places if place.is_file()}
+SECONDS = 10  # of AudioCaps' clips
+Stems = dict[str, list[Path]]  # name without suffix -> files
 
 
 class Files:
-    """Where the recording of a CSV's row lies: at `file`, else under one of the names that AudioCaps' clips go by."""
+    """The sound files of a data set, by path and by name.
+
+    Args:
+        root: folder of the data set.
+        audio: folder of the clips, where they do not lie with the tables.
+    """
 
     def __init__(self, root: Path, audio: Path | None):
         if audio is not None and not audio.is_dir():
             raise MinigenError(f"there is no folder {audio} of clips. Name the folder they lie in.")
         self.root, self.audio = root, audio
 
-    @cached_property
-    def by_stem(self) -> dict[str, str]:
-        """Name without suffix -> path, of every sound file in the audio folder, its subfolders, and beside the CSV."""
-        found = {}
-        beside = [(self.root, [], os.listdir(self.root))] if self.audio is None else []
-        for folder, _, names in [*beside, *os.walk(self.audio or self.root / "audio")]:
-            named = (name for name in sorted(names) if name.lower().endswith(AUDIO_SUFFIXES))
-            found.update({os.path.splitext(name)[0]: os.path.join(folder, name) for name in named if name[0] != "."})
-        return found
-
-    def find(self, row: dict[str, str]) -> str:
+    def find(self, row: Row, table: Path, split: str | None) -> str:
         """Path of the row's recording.
 
-        Raises:
-            AudioError: missing, or a name that leads out of the corpus' folder.
-        """
-        if row.get("file"):
-            return self._at(row["file"])
-        video, start = row.get("youtube_id", ""), row.get("start_time", "")
-        for stem in (f"{video}_{start}", f"Y{video}_{start}", video, f"Y{video}"):
-            if video and stem in self.by_stem:
-                return self.by_stem[stem]
-        raise AudioError("missing", f"there is no clip of {video}.")
+        table: the table's folder. split: of the row; of several files of one name, that in the split's folder is meant.
 
-    def _at(self, name: str) -> str:
-        places = [Path(os.path.abspath(folder)) for folder in (self.audio, self.root, self.root / "audio") if folder]
-        paths = [Path(os.path.normpath(place / name)) for place in places]
-        if not any(path.is_relative_to(place) for path, place in zip(paths, places, strict=True)):
+        Raises:
+            AudioError: missing, in a format that is not read, ambiguous, or a name that leads out of the data set.
+        """
+        if name := row.get("file"):
+            try:
+                return self._at(name, table)
+            except AudioError:
+                path = Path(name.replace("\\", "/"))
+                found = self._named([path.name, path.stem] if path.suffix else [path.name], row, split)
+                if found is None:
+                    raise
+                return found
+        stems = possible_names(row)
+        if not stems:
+            raise AudioError("missing", "the row names no file.")
+        found = self._named(stems, row, split)
+        if found is None:
+            raise AudioError("missing", f"there is no clip of {row.get('youtube_id') or stems[0]}.")
+        return found
+
+    def _at(self, name: str, table: Path) -> str:
+        """The file at a path that a table holds, relative to one of the data set's folders."""
+        top, beside = Path(os.path.abspath(self.root)), Path(os.path.abspath(table))
+        places = [beside, top, top / "audio"]
+        if self.audio:
+            places.insert(0, Path(os.path.abspath(self.audio)))
+        outside = True
+        for spelling in dict.fromkeys((name, name.replace("\\", "/"))):  # a table that was made on Windows
+            for place in places:
+                path = Path(os.path.normpath(place / spelling))
+                if path.is_relative_to(place) or (place == beside and path.is_relative_to(top)):
+                    outside = False
+                    if os.path.exists(path):
+                        return str(path)
+        if outside:
             raise AudioError("outside the folder", f"{name} leads out of {self.root}.")
-        for folder, path in zip(places, paths, strict=True):
-            if path.is_relative_to(folder) and os.path.exists(path):
-                return str(path)
         raise AudioError("missing", f"there is no file {name} in {self.root}.")
 
+    def _named(self, names: list[str], row: Row, split: str | None) -> str | None:
+        """The file under the first of some names that there is; None where there is none."""
+        for stems in (self._near, self._far):
+            for name in names:
+                if paths := stems.get(name) or stems.get(name.lower(), []):
+                    return self._one_of(paths, row, split)
+        foreign = next((self._foreign[name] for name in names if name in self._foreign), None)
+        if foreign is not None:
+            raise AudioError(f"{foreign.suffix.lower()} needs FFmpeg", f"{foreign} cannot be decoded without FFmpeg.")
+        return None
 
-def from_csv(tables: dict[str, Path], split: str, files: Files) -> tuple[list[Clip], Report]:
-    """The clips of one split, and how much there is of all."""
-    clips, report = [], Report("rows")
-    for number, row in enumerate(_rows(tables[split])):
+    def _one_of(self, paths: list[Path], row: Row, split: str | None) -> str:
+        """Of several files of one name, that in the row's split or fold; of several formats, the best."""
+        fold = f"fold{row.get('fold')}"
+        for fits in (lambda path: split_of_path(path.relative_to(self._top).parts[:-1]) == split,
+                     lambda path: fold in path.parts):  # fmt: skip
+            paths = [path for path in paths if fits(path)] or paths
+        if len({path.parent for path in paths}) > 1:
+            raise AudioError("ambiguous", f"{paths[0]} and {paths[1]} have one name.")
+        return str(min(paths, key=lambda path: AUDIO_SUFFIXES.index(path.suffix.lower())))
+
+    @property
+    def _top(self) -> Path:
+        return self.audio or self.root
+
+    @cached_property
+    def _near(self) -> Stems:
+        """The clips where most data sets have them: in audio/, else beside the tables."""
+        if self.audio is not None:
+            return self._far
+        beside = _by_stem([(self.root, [name for name in os.listdir(self.root) if name[0] != "."])])
+        return beside | _by_stem(walk(self.root / "audio"))
+
+    @cached_property
+    def _far(self) -> Stems:
+        """The clips in all folders of the data set."""
+        return _by_stem(walk(self._top))
+
+    @cached_property
+    def _foreign(self) -> dict[str, Path]:
+        """Files in formats that are not read, such as .m4a, by name with and without suffix."""
+        found = _by_stem(walk(self._top), FOREIGN_SUFFIXES)
+        return {name: paths[0] for name, paths in found.items()}
+
+
+def _by_stem(folders, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> Stems:
+    """Files of some folders, by name with and without suffix, and in lower case where that is no other file's name."""
+    found, lower = {}, {}
+    for where, names in folders:
+        for name in sorted(names):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in suffixes:
+                for key in (stem, name):
+                    found.setdefault(key, []).append(where / name)
+                    lower.setdefault(key.lower(), set()).add(key)
+    for key, spellings in lower.items():
+        if len(spellings) == 1:
+            found.setdefault(key, found[next(iter(spellings))])
+    return found
+
+
+def possible_names(row: Row) -> list[str]:
+    """The names without suffix that a row's clip may have, see the module; the surest first."""
+    video = re.sub(r"\.\w{2,4}$", "", row.get("youtube_id") or "")
+    videos = [video, f"Y{video}"]
+    if len(video) == 12 and video[0] == "Y":  # an id has 11 characters
+        videos.append(video[1:])
+    times = _times(row.get("start_time") or "", row.get("end_time") or "")
+    names = [f"{name}_{time}" for name in videos for time in times] + videos if video else []
+    if row.get("audiocap_id"):
+        names.append(row["audiocap_id"])
+    return names
+
+
+def _times(start: str, end: str) -> list[str]:
+    """How a name may state a start in seconds, and start and end: "30", "30.0", "30.000", "000030", "30000" (ms)."""
+    try:
+        first = float(start)
+        last = float(end) if end else first + SECONDS
+    except ValueError:
+        return [start] if start else []
+    if not (0 <= first < 1e6 and 0 <= last < 1e6):
+        return [start]
+    forms = ("{0:g}", "{0:.1f}", "{0:.3f}", "{0:06.0f}", "{1:.0f}")
+    pairs = [(form.format(first, 1000 * first), form.format(last, 1000 * last)) for form in forms]
+    return [start, *(begin for begin, _ in pairs), *(f"{begin}_{stop}" for begin, stop in pairs)]
+
+
+def clips_of(
+    table: Table, wanted: str | None, split_of: Callable[[Row], str | None], files: Files, report: CorpusReport,
+    length: float, rate: int,
+) -> list[Clip]:  # fmt: skip
+    """The clips of a table's rows that are of the wanted split (None: of all); what cannot be used goes to the report.
+
+    split_of: the split of a row. length (s), rate (Hz): of the clips when they are loaded, for the report.
+    """
+    clips, headers = [], {}
+    for number, row in enumerate(rows(table)):
+        split = split_of(row)
+        path, problem = None, None
+        try:
+            path = files.find(row, table.path.parent, split)
+        except AudioError as error:
+            problem = error
+        report.count(split, path is not None)
+        if wanted not in (None, split):
+            continue
         report.looked_at += 1
         try:
-            clips.append(_clip(row, number, files))
+            caption = caption_of(table, row)
+            if problem is not None:
+                raise problem
+            if path not in headers:
+                headers[path] = check_audio(path)
+            clips.append(_clip(row, number, caption, path))
         except AudioError as error:
             report.skip(row.get("file") or row.get("youtube_id") or f"row {number + 1}", error.reason)
-    report.splits = {name: _presence(table, files) for name, table in tables.items()}
-    return clips, report
+            continue
+        report.note_clip(*headers[path], length, rate)
+        if not table.captions:
+            report.note(FROM_NAME)
+    return clips
 
 
-def _rows(table: Path) -> Iterator[dict[str, str]]:
-    """Rows of a CSV as {column: text}: in any column order, with quoted newlines and extra columns.
+def caption_of(table: Table, row: Row) -> str:
+    """The row's caption, or a sentence made from its label ("dog" -> "A dog barks"; of "Bark,Dog,Animal" the first)."""
+    from minigen.corpus.synthesis.captions import plain_caption
 
-    A row that the CSV reader cannot read is an empty one.
-    """
-    reader = csv.reader(io.StringIO(_text(table), newline=""))
-    columns = [name.strip().lower() for name in _next(reader) or []]
-    _check_columns(columns, table)
-    while (row := _next(reader)) is not None:
-        if row:
-            yield {name: cell.strip() for name, cell in zip(columns, row, strict=False)}
-
-
-def _text(table: Path) -> str:
-    """A table's text: UTF-8, with or without a byte order mark, else Latin-1, in which every byte is a letter."""
-    try:
-        content = table.read_bytes()
-    except OSError as error:
-        raise MinigenError(f"cannot read {table} ({error.strerror}). Name a comma-separated table in UTF-8.") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
-
-
-def _next(reader) -> list[str] | None:
-    """The reader's next row, None after the last; [""] for one with a cell of more than 128 kB, csv's limit."""
-    try:
-        return next(reader, None)
-    except csv.Error:
-        return [""]
-
-
-def _check_columns(columns: list[str], table: Path) -> None:
-    missing = [] if "caption" in columns else ["caption"]
-    missing += [] if {"youtube_id", "file"} & {*columns} else ["youtube_id (or file)"]
-    if missing:
-        raise MinigenError(
-            f"{table} has no column {' and no column '.join(missing)}; it has {', '.join(columns)[:200] or 'none'}. "
-            f"AudioCaps' columns are audiocap_id,youtube_id,start_time,caption."
-        )
-
-
-def clean_caption(text: str) -> str:
-    """A caption as one line of text that every later link can read.
-
-    Raises:
-        AudioError: nothing in it, or more than 1000 characters.
-    """
-    caption = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * LONGEST]).split())
-    if not caption:
-        raise AudioError("no caption", "there is no caption.")
-    if len(caption) > LONGEST:
-        raise AudioError("caption too long", f"a caption has more than {LONGEST} characters.")
-    return caption
+    if table.captions:
+        return clean_caption(row.get("caption"))
+    label = re.split(r"[,;]", row.get("label") or "")[0]
+    if not re.search(r"[^\W\d_]", label):
+        raise AudioError("no caption", "the label is no word.")
+    caption = clean_caption(plain_caption(label))
+    return caption[:1].upper() + caption[1:]
 
 
 def start_of(text: str) -> float:
@@ -154,17 +225,14 @@ def start_of(text: str) -> float:
     return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) else 0.0
 
 
-def _clip(row: dict[str, str], number: int, files: Files) -> Clip:
-    caption = clean_caption(row.get("caption", ""))
-    file = files.find(row)
-    check_audio(file)
-    name, start = row.get("audiocap_id") or str(number), start_of(row.get("start_time", ""))
-    return Clip(name, row.get("youtube_id", ""), start, caption, file, _events(row, number))
+def _clip(row: Row, number: int, caption: str, path: str) -> Clip:
+    name, start = row.get("audiocap_id") or str(number), start_of(row.get("start_time") or "")
+    return Clip(name, row.get("youtube_id") or "", start, caption, path, _events(row, number))
 
 
-def _events(row: dict[str, str], number: int) -> tuple[Event, ...]:
+def _events(row: Row, number: int) -> tuple[Event, ...]:
     """The events of the built-in corpus' columns kinds, counts, onsets, offsets: lists joined by ";"."""
-    kinds, counts, onsets, offsets = ([c for c in row.get(name, "").split(";") if c] for name in EVENT_COLUMNS)
+    kinds, counts, onsets, offsets = ([c for c in (row.get(name) or "").split(";") if c] for name in EVENT_COLUMNS)
     try:
         values = zip(kinds, map(int, counts), map(float, onsets), map(float, offsets), strict=True)
         events = [Event(*value) for value in values]
@@ -173,18 +241,3 @@ def _events(row: dict[str, str], number: int) -> tuple[Event, ...]:
         return tuple(sorted(events, key=lambda event: event.onset))
     except ValueError as error:
         raise AudioError("bad events", f"row {number + 1}: {error}") from error
-
-
-def _presence(table: Path, files: Files) -> tuple[int, int]:
-    """(clips found by name, rows) of a split; a table that cannot be read counts as empty."""
-    found = rows = 0
-    try:
-        for row in _rows(table):
-            rows += 1
-            try:
-                found += bool(files.find(row))
-            except AudioError:
-                continue
-    except MinigenError:
-        return 0, 0
-    return found, rows

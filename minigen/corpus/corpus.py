@@ -21,23 +21,30 @@ from minigen.corpus.clip import Clip
 from minigen.engine.files import write_atomically
 from minigen.engine.sound_file import blocks, open_sound
 
+FROM_NAME = "captioned from a name"
+ROUNDING = 0.01  # seconds by which a clip may be longer or shorter without being counted
 SILENT = 1e-4  # a clip is silent whose largest sample stays below this, or whose largest distance from its mean does
 
 
 @dataclass
-class Report:
-    """How much of what was asked for can be read.
+class CorpusReport:
+    """How a data set was understood, and how much of what was asked for can be read.
 
     Attributes:
-        looked_at: rows (of a CSV) or files (of class folders).
+        unit: "rows" (of a table) or "files" (of class folders).
+        looked_at: how many of them.
         skipped: (file, reason) of each that cannot be used.
-        splits: for a folder of CSVs, each split's (clips found by name, rows).
+        splits: of tables, each split's (clips found by name, rows).
+        understood: how the data set is read, a line each: which table, which columns, what was not read and why.
+        changed: what happens to the clips that are read ("cut to 4 s", "resampled from 44100 Hz") -> how many.
     """
 
     unit: str = "files"
     looked_at: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     splits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    understood: list[str] = field(default_factory=list)
+    changed: Counter = field(default_factory=Counter)
 
     @property
     def readable(self) -> int:
@@ -53,11 +60,36 @@ class Report:
         """Count and list one that cannot be used."""
         self.skipped.append((file, reason))
 
+    def note(self, change: str) -> None:
+        """Count something that happens to a clip."""
+        self.changed[change] += 1
+
+    def note_clip(self, rate: int, frames: int, seconds: float, sample_rate: int) -> None:
+        """Count what happens to a recording (Hz, frames) that becomes a clip of `seconds` at `sample_rate` Hz."""
+        length = frames / rate
+        if length < seconds - ROUNDING:
+            self.note(f"shorter than {seconds:g} s, filled with zeros")
+        elif length > seconds + ROUNDING:
+            self.note(f"longer than {seconds:g} s, cut")
+        if rate != sample_rate:
+            self.note(f"resampled from {rate} Hz")
+
+    def count(self, split: str | None, found: bool) -> None:
+        """Count a row of a split, and whether its file was found."""
+        if split is not None:
+            before = self.splits.get(split, (0, 0))
+            self.splits[split] = before[0] + found, before[1] + 1
+
     def __str__(self) -> str:
+        """How much can be read: "12 rows looked at, 5 readable (6 missing, 1 truncated)"."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.by_reason.items())
         return f"{self.looked_at} {self.unit} looked at, {self.readable} readable" + (
             f" ({reasons})" if reasons else ""
         )
+
+    def changes(self) -> str:
+        """What happens to the clips that are read: "40 captioned from a name, 12 longer than 4 s, cut"."""
+        return "; ".join(f"{count} {change}" for change, count in self.changed.most_common()) or "none"
 
     def write(self, path: str | Path) -> None:
         """Write the skipped as CSV with the columns file,reason.
@@ -83,7 +115,7 @@ class Corpus:
     """
 
     clips: list[Clip]
-    report: Report
+    report: CorpusReport
     sample_rate: int
     seconds: float
     read: Callable[[int], str | bytes]
@@ -110,9 +142,16 @@ class Corpus:
             raise AudioError("silent", f"{self.clips[index].file} is silent. Use another recording.")
         return fit_length(wav, round(self.seconds * self.sample_rate))
 
-    def write_report(self, path: str | Path) -> None:
-        """Write the list of skipped files, `Report.write`."""
-        self.report.write(path)
+    def described(self, captions: int = 10, left_out: int = 5) -> str:
+        """How the data set was understood, as text: table and columns, what can be read, changes, some captions."""
+        report = self.report
+        lines = [*report.understood, str(report)]
+        if len(report.splits) > 1:
+            lines.append(", ".join(f"{split}: {found} of {rows}" for split, (found, rows) in report.splits.items()))
+        lines.append(f"changed when read: {report.changes()}")
+        lines += [f"left out: {file} ({reason})" for file, reason in report.skipped[:left_out]]
+        lines += [f'  "{caption}"' for caption in self.captions[:captions]]
+        return "\n".join(lines)
 
 
 def first_sound(source: str | bytes, seconds: float) -> float:

@@ -1,24 +1,47 @@
-"""The one reader of captioned audio: the built-in corpus, AudioCaps, or a folder of class subfolders.
+"""The reader of captioned audio: the built-in corpus, AudioCaps, other data sets with a table, or class folders.
 
     a folder with train.csv, val.csv, ...    rows name a `file`, or a `youtube_id` whose clip lies in audio/ or beside
-    a CSV file or its folder, and audio=     AudioCaps as published (Kim et al., NAACL 2019), and the clips you have
+    a folder with metadata.csv, meta/x.csv   any table of captions or labels that `minigen.corpus.tables` understands
+    a table or its folder, and audio=        AudioCaps as published (Kim et al., NAACL 2019), and the clips you have
     a .parquet file, its folder, owner/name  AudioCaps with its sound inside, through the `datasets` library
     dog bark/1.ogg, rain/7.ogg, ...          captions from the folders' names, as for ESC-10 (Piczak, ACM MM 2015)
 
-First link of the chain: everything after it sees a `Corpus` and cannot tell which kind it was.
+First link of the chain: everything after it sees a `Corpus` and cannot tell which kind it was. How the data set was
+understood is in `Corpus.report`, and `minigen corpus --look FOLDER` prints it.
 """
 
-import hashlib
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from minigen.audio import AUDIO_SUFFIXES, SAMPLE_RATE, AudioError, check_audio
-from minigen.corpus.audiocaps import SPLITS, Files, clean_caption, from_csv, start_of, tables_of
+from minigen.corpus.audiocaps import Files, clips_of, start_of
 from minigen.corpus.clip import Clip, Event
-from minigen.corpus.corpus import Corpus, Report
+from minigen.corpus.corpus import FROM_NAME, Corpus, CorpusReport
+from minigen.corpus.folders import SPLITS, label_of, share_out, source_of, split_named, split_of_path, walk
+from minigen.corpus.tables import (
+    FORMS,
+    NAMES,
+    NUMBERED,
+    Row,
+    Table,
+    captions_in,
+    clean_caption,
+    find_tables,
+    read_table,
+    rows,
+)
 from minigen.engine.distributed import is_first
 from minigen.engine.errors import MinigenError
+
+TABLE_FOLDERS = ("meta", "metadata", "csv", "captions", "annotations", "tables")  # the data set is the folder above
+NAMED = {
+    "train": ("train",),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test",),
+}  # train.csv, val.csv, ...
+Read = Callable[[int], str | bytes]
 
 
 def read_corpus(
@@ -32,13 +55,14 @@ def read_corpus(
     """Open captioned audio of any of the kinds above.
 
     AudioCaps' `start_time` is a place in the YouTube video; the clips themselves are already cut, so a clip is the
-    first `seconds` of its file. Class folders are split 80/10/10 by a hash of the file's name, the takes of one ESC-10
-    recording together: the same files always fall into the same split.
+    first `seconds` of its file. Class folders, and a table that names no splits, are split 80/10/10 by a hash of the
+    file's name, the takes of one ESC-10 recording together: the same files always fall into the same split. A table
+    with folds gives its last fold to test and the one before it to validation.
 
     Args:
-        path: a folder, a CSV or parquet file, or a dataset on the hub by name (owner/name).
-        split: "train", "validation" or "test"; a single CSV or parquet file is read whole, whatever the split.
-        audio: folder of the clips, where they do not lie with the CSV.
+        path: a folder, a table (csv, tsv, jsonl, json, parquet), or a dataset on the hub by name (owner/name).
+        split: "train", "validation" or "test"; a single table is read whole, whatever the split.
+        audio: folder of the clips, where they do not lie with the table.
         seconds: length of every clip; AudioCaps' own is 10.
         sample_rate: Hz.
         skipped_to: where to list what was skipped (CSV), written also when nothing is readable.
@@ -51,140 +75,294 @@ def read_corpus(
         raise MinigenError(f"there is no split {split!r}. Ask for train, validation or test.")
     if not seconds > 0:
         raise MinigenError(f"clips of {seconds} s hold no sound. Ask for more than 0 s.")
-    path = Path(path)
-    clips, report, read = _open(path, split, seconds, None if audio is None else Path(audio))
+    path, report = Path(path), CorpusReport()
+    clips, read = _open(path, split, None if audio is None else Path(audio), report, (seconds, sample_rate))
     if skipped_to is not None and report.skipped and is_first():
         report.write(skipped_to)
     if not clips:
         listed = f"; list in {skipped_to}" if skipped_to is not None and report.skipped else ""
-        advice = "Put the files into a subfolder for each class"
-        if report.unit == "files" and not report.looked_at:
-            advice = "All files there are fell to other splits: add some, three at least"
-        if report.unit == "rows":
-            advice = "Name the clips <youtube_id>.wav, or in a column `file`, and name the folder they lie in"
-        raise MinigenError(f"no audio in {audio or path} ({split}): {report}{listed}. {advice}: wav, flac, ogg or mp3.")
+        raise MinigenError(f"no audio in {audio or path} ({split}): {report}{listed}. {_advice(report)}.")
     return Corpus(clips, report, sample_rate, seconds, read or (lambda i: clips[i].file), report.unit == "files")
 
 
-def _open(path: Path, split: str, seconds: float, audio: Path | None) -> tuple[list[Clip], Report, Callable | None]:
-    """Tell which kind of corpus this is, and read its clips."""
-    tables = tables_of(path, split)
-    if split in tables:
-        return *from_csv(tables, split, Files(path.parent if path.is_file() else path, audio)), None
-    if tables:
-        present = ", ".join(table.name for table in tables.values())
-        raise MinigenError(f"{path} has no {split}.csv, only {present}. Ask for another split.")
-    on_hub = not path.exists() and re.fullmatch(r"[\w-]+/[\w.-]+", str(path)) and path.suffix != ".csv"
-    if on_hub or (path.is_file() and path.suffix == ".parquet") or any(path.rglob("*.parquet")):
-        return _from_datasets(path, split)
+def _advice(report: CorpusReport) -> str:
+    """What to do where nothing can be read."""
+    if any(reason.endswith("needs FFmpeg") for reason in report.by_reason):
+        return "Convert the files to flac, each with `ffmpeg -i FILE.m4a FILE.flac`"
+    if report.by_reason and set(report.by_reason) <= {"no caption", "caption is no text", "caption too long"}:
+        return "Name a table whose captions are text of up to 1000 characters"
+    if report.unit == "rows":
+        what = "Name the clips <youtube_id>.wav, or in a column `file`, and name the folder they lie in"
+    elif not report.looked_at:
+        what = "All files there are fell to other splits: add some, three at least"
+    else:
+        what = "Put the files into a subfolder for each class"
+    return f"{what}: wav, flac, ogg or mp3"
+
+
+def _open(
+    path: Path, split: str, audio: Path | None, report: CorpusReport, form: tuple[float, int]
+) -> tuple[list[Clip], Read | None]:
+    """Tell which kind of data set this is, and read its clips. form: seconds and Hz of the clips."""
+    if path.is_file() and path.suffix.lower() in FORMS:
+        table = read_table(path)
+        root = path.parent.parent if path.parent.name.lower() in TABLE_FOLDERS else path.parent
+        report.unit, report.understood = "rows", [f"one table, read whole: {table}"]
+        return clips_of(table, None, lambda row: split, Files(root, audio), report, *form), None
+    if path.is_dir() and (named := _named_tables(path)):
+        return _from_named(path, named, split, Files(path, audio), report, form), None
+    on_hub = not path.exists() and re.fullmatch(r"[\w-]+/[\w.-]+", str(path)) and path.suffix not in FORMS
+    parquet = _parquet_files(path)
+    if on_hub or parquet:
+        return _from_datasets(path, parquet, split, report, form)
     if not path.is_dir():
         what = "is neither a folder nor a .csv or .parquet file" if path.exists() else "is not there"
         raise MinigenError(f"{path} {what}. Name a folder, a CSV or a parquet file.")
-    return *_from_classes(path, split, seconds), None
+    tables, left_out = find_tables(path)
+    if tables:
+        report.understood = [f"not read: {reason}" for reason in left_out]
+        return _from_tables(path, tables, split, Files(path, audio), report, form), None
+    return _from_classes(path, left_out, split, report, form), None
+
+
+# tables
+
+
+def _named_tables(folder: Path) -> dict[str, Path]:
+    """The tables of splits by AudioCaps' names: train.csv, val.csv (or valid, validation), test.csv."""
+    places = ((split, folder / f"{name}.csv") for split, names in NAMED.items() for name in names)
+    return {split: place for split, place in places if place.is_file()}
+
+
+def _from_named(
+    folder: Path, named: dict[str, Path], split: str, files: Files, report: CorpusReport, form: tuple[float, int]
+) -> list[Clip]:
+    """The clips of a split with a table of its own; of the other splits, how many there are."""
+    if split not in named:
+        present = ", ".join(table.name for table in named.values())
+        raise MinigenError(f"{folder} has no {split}.csv, only {present}. Ask for another split.")
+    report.unit, clips = "rows", []
+    for name, path in named.items():
+        report.splits[name] = (0, 0)
+        if name == split:
+            table = read_table(path, name)
+            report.understood.append(f"the table of the split: {table}")
+            clips = clips_of(table, split, lambda row: split, files, report, *form)
+        else:
+            _count_rows(path, name, files, report)
+    return clips
+
+
+def _count_rows(path: Path, split: str, files: Files, report: CorpusReport) -> None:
+    """How much of another split is there; a table that cannot be read counts as empty."""
+    try:
+        clips_of(read_table(path, split), "", lambda row: split, files, report, 0.0, 0)
+    except MinigenError:
+        report.splits[split] = (0, 0)
+
+
+def _from_tables(
+    folder: Path, tables: list[Table], split: str, files: Files, report: CorpusReport, form: tuple[float, int]
+) -> list[Clip]:
+    """The clips of a split, from tables whose names, folders, or columns `split` or `fold` say which rows are its."""
+    report.unit = "rows"
+    if any(table.split for table in tables):  # metadata.csv beside train.csv describes something else
+        tables = [table for table in tables if table.split or "split" in table.columns]
+    plain = [table.split for table in tables if "split" not in table.columns]
+    if len(set(plain)) < len(plain):
+        names = ", ".join(str(table.path.relative_to(folder)) for table in tables)
+        raise MinigenError(f"{folder} has several tables for one split: {names}. Name the one to be read.")
+    clips = []
+    for table in tables:
+        rule, told = _split_rule(table)
+        report.understood.append(f"{told}: {table}")
+        clips += clips_of(table, split, rule, files, report, *form)
+    if not report.looked_at:
+        present = ", ".join(sorted(report.splits)) or "no rows at all"
+        names = ", ".join(table.path.name for table in tables)
+        raise MinigenError(f"{folder} has no {split} split, only {present} ({names}). Ask for another split.")
+    return clips
+
+
+def _split_rule(table: Table) -> tuple[Callable[[Row], str | None], str]:
+    """How the rows of a table fall into splits: a function of a row, and what it does, in words."""
+    if "split" in table.columns:
+        return lambda row: split_named(row["split"] or "") or table.split, "splits by its column"
+    if table.split:
+        return lambda row: table.split, f"the {table.split} split"
+    if "fold" in table.columns:
+        folds = sorted({row["fold"] for row in rows(table)}, key=lambda fold: (len(fold), fold))
+        if len(folds) >= 3:
+            names = {fold: "train" for fold in folds} | {folds[-2]: "validation", folds[-1]: "test"}
+            return lambda row: names[row["fold"]], f"fold {folds[-1]} is test, {folds[-2]} validation, the rest train"
+    splits = share_out(_source(row) for row in rows(table))
+    return lambda row: splits[_source(row)], "split 80/10/10 by name"
+
+
+def _source(row: Row) -> str:
+    """What a row's recording was cut from: rows that share it are of one split."""
+    name = row.get("file") or row.get("youtube_id") or row.get("audiocap_id") or ""
+    return source_of(Path(name), Path(name).anchor or ".")
 
 
 # class subfolders
 
 
-def _from_classes(folder: Path, split: str, seconds: float) -> tuple[list[Clip], Report]:
-    """One clip a file of the split's share, captioned and labelled by the subfolder it lies in."""
+def _from_classes(
+    folder: Path, left_out: list[str], split: str, report: CorpusReport, form: tuple[float, int]
+) -> list[Clip]:
+    """One clip a file of the split's share, captioned and labelled by the first subfolder that names a sound.
+
+    left_out: why tables that were seen are not read.
+    """
+    files = {path: path.relative_to(folder).parts[:-1] for path in _candidates(folder)}
+    beside = {parts[0] for parts in files.values()}
+    labels = {path: label_of(parts, beside) for path, parts in files.items()}
+    if not any(labels.values()):
+        raise MinigenError(_no_captions(folder, sorted(beside), left_out))
+    report.understood = ["captions from the names of folders: " + ", ".join(sorted(set(filter(None, labels.values()))))]
+    report.understood += [f"not read: {reason}" for reason in left_out]
+    splits = _splits_of_folders(folder, labels, report)
+    if split not in splits.values() and set(splits.values()) != {None} and report.splits:
+        present = ", ".join(sorted(report.splits))
+        raise MinigenError(f"{folder} has no folder of the {split} split, only {present}. Ask for another split.")
+    clips = [_class_clip(path, labels[path], report, form) for path in files if splits[path] == split]
+    return [clip for clip in clips if clip is not None]
+
+
+def _no_captions(folder: Path, inside: list[str], left_out: list[str]) -> str:
+    seen = f"A table was seen: {left_out[0]} " if left_out else ""
+    named = f" (only {', '.join(inside[:5])})" if inside else ""
+    return (
+        f"no captions in {folder}: neither a train.csv, nor files in subfolders named after what sounds{named}. {seen}"
+        f"Put the recordings into such subfolders, or add a train.csv with the columns file,caption."
+    )
+
+
+def _splits_of_folders(folder: Path, labels: dict[Path, str | None], report: CorpusReport) -> dict[Path, str | None]:
+    """The split of each file: the one that a folder around it names (train/dog/1.wav), else 80/10/10 by its source."""
+    around = {path: [part for part in path.relative_to(folder).parts[:-1] if part != labels[path]] for path in labels}
+    named = {path: split_of_path(tuple(parts)) for path, parts in around.items()}
+    if any(named.values()):
+        for split in filter(None, named.values()):
+            report.count(split, True)
+        report.understood.append("splits from the names of folders: " + ", ".join(sorted(report.splits)))
+        return named
+    report.understood.append("split 80/10/10 by name")
+    splits = share_out(source_of(path, folder) for path in labels)
+    return {path: splits[source_of(path, folder)] for path in labels}
+
+
+def _class_clip(path: Path, label: str | None, report: CorpusReport, form: tuple[float, int]) -> Clip | None:
+    """A file of a class folder as a clip; None where it cannot be used, which the report says."""
     from minigen.corpus.synthesis.captions import kind_of_label, plain_caption
 
-    files = [path for path in sorted(folder.glob("*/**/*")) if _is_candidate(path, folder)]
-    if not files:
-        raise MinigenError(
-            f"no captions in {folder}: neither a train.csv, nor files in subfolders named after what sounds. "
-            f"Put the recordings into such subfolders, or add a train.csv with the columns file,caption."
-        )
-    clips, report = [], Report("files")
-    for path in _share(files, folder, split):
-        report.looked_at += 1
-        try:
-            rate, frames = check_audio(path)
-            label = path.relative_to(folder).parts[0]
-            caption, kind = clean_caption(plain_caption(label)), kind_of_label(label)
-        except AudioError as error:
-            report.skip(str(path), error.reason)
-            continue
-        events = (Event(kind, 1, 0.0, min(frames / rate, seconds)),) if kind else ()
-        clips.append(Clip(path.stem, "", 0.0, caption[:1].upper() + caption[1:], str(path), events))
-    return clips, report
+    report.looked_at += 1
+    try:
+        rate, frames = check_audio(path)
+        if label is None:
+            raise AudioError("no caption", f"no folder around {path} names a sound.")
+        caption, kind = clean_caption(plain_caption(label)), kind_of_label(label)
+    except AudioError as error:
+        report.skip(str(path), error.reason)
+        return None
+    report.note(FROM_NAME)
+    report.note_clip(rate, frames, *form)
+    events = (Event(kind, 1, 0.0, min(frames / rate, form[0])),) if kind else ()
+    return Clip(path.stem, "", 0.0, caption[:1].upper() + caption[1:], str(path), events)
 
 
-def _is_candidate(path: Path, folder: Path) -> bool:
-    """Files that are not hidden (macOS leaves ._x.wav beside x.wav), and folders that call themselves a sound file."""
-    parts = path.relative_to(folder).parts
-    hidden = any(part.startswith(".") for part in parts)
-    return not hidden and (path.is_file() or path.suffix.lower() in AUDIO_SUFFIXES)
-
-
-def source_of(path: Path, folder: Path) -> str:
-    """Where a recording comes from: takes "1-30226-A" and "1-30226-B" of ESC-10 were cut from one and must not part."""
-    esc = re.match(r"\d+-\d+(?=-[A-Z])", path.stem)
-    return esc[0] if esc else path.relative_to(folder).with_suffix("").as_posix()
-
-
-def _share(files: list[Path], folder: Path, split: str) -> list[Path]:
-    """The files of one split, by where the hash of their source falls in [0, 1).
-
-    Below 0.1 is test, below 0.2 validation, the rest train: adding files moves none of the others. In a small folder,
-    where chance would leave test or validation empty, the next lowest source is taken.
-    """
-    place = {path: source_of(path, folder) for path in files}
-    digest = {source: hashlib.sha256(source.encode("utf-8", "replace")).digest() for source in place.values()}
-    order = sorted(digest, key=digest.get)
-    below = [sum(int.from_bytes(digest[source][:4]) < edge * 2**32 for source in order) for edge in (0.1, 0.2)]
-    test = max(1, below[0])
-    validation = max(test + 1, below[1])
-    chosen = set({"test": order[:test], "validation": order[test:validation], "train": order[validation:]}[split])
-    return [path for path in files if place[path] in chosen]
+def _candidates(folder: Path) -> list[Path]:
+    """Files in subfolders that are not hidden, and folders that call themselves a sound file."""
+    paths = [where / name for where, names in walk(folder) if where != folder for name in names]
+    return sorted(path for path in paths if path.is_file() or path.suffix.lower() in AUDIO_SUFFIXES)
 
 
 # AudioCaps with its sound inside: parquet files or the hub, through `datasets`
 
 
-def _from_datasets(path: Path, split: str) -> tuple[list[Clip], Report, Callable[[int], str | bytes]]:
+def _from_datasets(
+    path: Path, parquet: list[Path], split: str, report: CorpusReport, form: tuple[float, int]
+) -> tuple[list[Clip], Read]:
     """Clips whose sound is a column of a table on disk; the sound itself is first looked at when it is loaded."""
-    table = _load_table(path, split)
-    missing = [name for name in ("caption", "audio") if name not in table.column_names]
+    table = _load_table(path, parquet, split)
+    sound = next((name for name in ("audio", "wav", "sound", "file") if name in table.column_names), None)
+    columns = [name for name in table.column_names if name in NAMES["caption"] or NUMBERED.fullmatch(name)]
+    missing = ["caption"] * (not columns) + ["audio"] * (sound is None)
     if missing:
         raise MinigenError(f"{path} has no column {missing[0]}; it has {', '.join(table.column_names)}.")
-    clips, rows, report = [], [], Report("rows")
-    for number, row in enumerate(table.remove_columns("audio")):
-        report.looked_at += 1
+    report.unit = "rows"
+    report.understood = [f"a table with its sound inside: {path} (captions: {', '.join(columns)}; sound: {sound})"]
+    clips, numbers = [], []
+    for number, row in enumerate(table.remove_columns(sound)):
         name = f"{path}[{number}]"
-        try:
-            caption = clean_caption(str(row["caption"] or ""))
-        except AudioError as error:
-            report.skip(name, error.reason)
-            continue
         video, start = str(row.get("youtube_id") or ""), start_of(str(row.get("start_time") or ""))
-        clips.append(Clip(str(row.get("audiocap_id", number)), video, start, caption, name))
-        rows.append(number)
-    return clips, report, lambda index: _sound(table[rows[index]]["audio"])
+        for text in captions_in([row[column] for column in columns]):
+            report.looked_at += 1
+            try:
+                caption = clean_caption(text)
+            except AudioError as error:
+                report.skip(name, error.reason)
+                continue
+            clips.append(Clip(str(row.get("audiocap_id", number)), video, start, caption, name))
+            numbers.append(number)
+    return clips, _reader(table, sound, numbers, path if path.is_dir() else path.parent, report, form)
 
 
-def _sound(cell: dict | None) -> str | bytes:
-    """What a row holds as {"bytes", "path"}: undecoded bytes, else the path of a file, else nothing."""
-    cell = cell or {}
-    return cell.get("bytes") or cell.get("path") or b""
+def _reader(
+    table, column: str, numbers: list[int], folder: Path, report: CorpusReport, form: tuple[float, int]
+) -> Read:
+    """The sound of clip i: row numbers[i] of the table. What happens to it is counted when it is first read."""
+    noted = set()
+
+    def read(index: int) -> str | bytes:
+        source = _sound(table[numbers[index]][column], folder)
+        if index not in noted:
+            noted.add(index)
+            try:
+                report.note_clip(*check_audio(source), *form)
+            except AudioError:
+                pass  # it is skipped where it is loaded
+        return source
+
+    return read
 
 
-def _load_table(path: Path, split: str):
+def _sound(cell, folder: Path = Path()) -> str | bytes:
+    """What a row holds, as bytes or as the path of a file: {"bytes", "path"}, {"array", "sampling_rate"}, or these."""
+    if isinstance(cell, (bytes, str)):
+        found = cell
+    elif not cell:
+        found = b""
+    elif cell.get("array") is not None and not cell.get("bytes"):
+        import soundfile
+
+        file = io.BytesIO()
+        soundfile.write(file, cell["array"], int(cell["sampling_rate"]), "FLOAT", format="WAV")
+        found = file.getvalue()
+    else:
+        found = cell.get("bytes") or cell.get("path") or b""
+    return str(folder / found) if isinstance(found, str) else found
+
+
+def _load_table(path: Path, parquet: list[Path], split: str):
     """The split's rows as a `datasets` table, memory-mapped, with the sound left undecoded (decoding needs FFmpeg)."""
-    local = path.exists()
     try:
         import datasets
     except ImportError as error:
-        what = "reading parquet" if local else f"there is no {path} here; to fetch a dataset of that name from the hub"
-        raise MinigenError(f"{what} needs the `datasets` library: pip install 'minigen[hub]' ({path}).") from error
+        what = f"there is no {path} here; to fetch a dataset of that name from the hub"
+        what = "reading parquet" if parquet else what
+        raise MinigenError(f"{what} needs the `datasets` library: pip install datasets ({path}).") from error
     try:
-        if local:
-            files = _parquet_files(path, split)
+        if parquet:
+            files = [str(file) for file in _files_of_split(path, parquet, split)]
             table = datasets.load_dataset("parquet", data_files={split: files}, split=split)
         else:
             table = datasets.load_dataset(str(path), split=split)
-        return table.cast_column("audio", datasets.Audio(decode=False)) if "audio" in table.column_names else table
+        for name in table.column_names:
+            if isinstance(table.features[name], datasets.Audio):
+                table = table.cast_column(name, datasets.Audio(decode=False))
+        return table
     except MinigenError:
         raise
     except Exception as error:  # whatever the library raises: no network, no such name, no such split, a broken file
@@ -193,11 +371,26 @@ def _load_table(path: Path, split: str):
         ) from error
 
 
-def _parquet_files(path: Path, split: str) -> list[str]:
-    """A parquet file itself, or those of a folder whose names begin with the split."""
+def _parquet_files(path: Path) -> list[Path]:
+    """A parquet file itself, or all of a folder."""
     if path.is_file():
-        return [str(path)]
-    files = [str(file) for file in sorted(path.rglob("*.parquet")) if file.name.startswith(SPLITS[split])]
-    if not files:
-        raise MinigenError(f"{path} has no parquet file whose name begins with {split}. Ask for another split.")
-    return files
+        return [path] if path.suffix.lower() == ".parquet" else []
+    return [where / name for where, names in walk(path) for name in names if name.lower().endswith(".parquet")]
+
+
+def _files_of_split(path: Path, files: list[Path], split: str) -> list[Path]:
+    """The parquet files whose name, or whose folder, names the split; where none names any, all are of train.
+
+    train-00000-of-00001.parquet, audiocaps-train-0.parquet, default/train/0000.parquet
+    """
+    if path.is_file():
+        return files
+    named = {file: split_of_path((*file.relative_to(path).parts[:-1], file.stem)) for file in files}
+    chosen = [file for file in files if named[file] == split]
+    if not any(named.values()) and split == "train":
+        return files
+    if not chosen:
+        present = ", ".join(sorted({str(name) for name in named.values()}))
+        raise MinigenError(f"{path} has no parquet file whose name begins with {split}, only {present}. "
+                           "Ask for another split.")  # fmt: skip
+    return chosen

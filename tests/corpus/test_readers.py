@@ -180,8 +180,6 @@ def test_the_list_of_the_skipped_is_a_table(tmp_path):
     with open(tmp_path / "out" / "skipped.csv", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["file", "reason"] and [tuple(row) for row in rows] == corpus.report.skipped
-    corpus.write_report(tmp_path / "again.csv")
-    assert (tmp_path / "again.csv").read_text() == (tmp_path / "out" / "skipped.csv").read_text()
 
 
 def test_nothing_readable_says_what_was_looked_at_and_where_the_list_is(tmp_path):
@@ -323,12 +321,20 @@ def test_broken_recordings_in_class_folders_are_skipped(tmp_path):
 # parquet and the hub, through `datasets`
 
 
+class FakeAudio:
+    """As much of `datasets.Audio` as the reader uses."""
+
+    def __init__(self, decode=True):
+        self.decode = decode
+
+
 class FakeTable:
     """As much of `datasets.Dataset` as the reader uses."""
 
     def __init__(self, rows):
         self.rows = rows
         self.column_names = list(rows[0])
+        self.features = {name: FakeAudio() if name == "audio" else None for name in self.column_names}
 
     def __getitem__(self, index):
         return self.rows[index]
@@ -340,7 +346,7 @@ class FakeTable:
         return FakeTable([{key: value for key, value in row.items() if key != name} for row in self.rows])
 
     def cast_column(self, name, feature):
-        assert (name, feature) == ("audio", "undecoded")
+        assert (name, feature.decode) == ("audio", False)
         return self
 
 
@@ -353,7 +359,7 @@ def fake_datasets(monkeypatch, rows):
             raise rows
         return FakeTable(rows)
 
-    module = SimpleNamespace(load_dataset=load_dataset, Audio=lambda decode: "decoded" if decode else "undecoded")
+    module = SimpleNamespace(load_dataset=load_dataset, Audio=FakeAudio)
     monkeypatch.setitem(sys.modules, "datasets", module)
     return calls
 
@@ -391,7 +397,7 @@ def test_a_name_on_the_hub_is_fetched_and_failure_is_one_clear_error(tmp_path, m
     fake_datasets(monkeypatch, ConnectionError("no network"))
     with pytest.raises(MinigenError, match="cannot read someone/AudioCaps: no network"):
         read_corpus("someone/AudioCaps")
-    fake_datasets(monkeypatch, [{"audio": {}, "text": "a"}])
+    fake_datasets(monkeypatch, [{"audio": {}, "words": "a"}])
     with pytest.raises(MinigenError, match="has no column caption"):
         read_corpus("someone/AudioCaps")
 
@@ -401,7 +407,7 @@ def test_without_the_datasets_library_the_error_says_how_to_get_it(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     for path in (tmp_path / "a.parquet", "someone/AudioCaps"):
-        with pytest.raises(MinigenError, match=r"pip install 'minigen\[hub\]'"):
+        with pytest.raises(MinigenError, match="pip install datasets"):
             read_corpus(path)
 
 
