@@ -48,9 +48,9 @@ def check_model(build: Callable, what: str, copies: int = 1) -> int:
     Raises:
         MinigenError: the weights do not fit into the free memory.
     """
-    import torch
+    from minigen.engine.weights import WithoutMemory
 
-    with torch.device("meta"):
+    with WithoutMemory():
         parameters = sum(tensor.numel() for tensor in build().state_dict().values())
     Requirements(what, parameters, memory=copies * BYTES * parameters).check()
     return parameters

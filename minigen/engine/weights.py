@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from minigen.engine.checkpoint import save_tensors
 from minigen.engine.errors import MinigenError, one_line
@@ -104,7 +105,7 @@ def module_from_tensors(make: Callable[[], nn.Module], tensors: dict[str, Tensor
     Raises:
         MinigenError: a tensor is missing, one too many, or of another shape.
     """
-    with torch.device("meta"):
+    with WithoutMemory():
         model = make()
     wanted = model.state_dict()
     for name in sorted(tensors.keys() | wanted.keys()):
@@ -117,6 +118,29 @@ def module_from_tensors(make: Callable[[], nn.Module], tensors: dict[str, Tensor
             )
     model.load_state_dict(tensors, assign=True)
     return model
+
+
+class WithoutMemory(TorchFunctionMode):
+    """A context in which modules are made without memory for their weights: these have shapes only (device "meta").
+
+    Unlike `with torch.device("meta")` it leaves the constants that a module computes where they are, and skips the
+    drawing of random weights: on the device "meta" both make PyTorch import its compiler, which takes a second.
+    """
+
+    allocating = frozenset({torch.empty, torch.zeros, torch.ones, torch.full})
+    random = frozenset({torch.rand, torch.randn})
+    drawing = frozenset({"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_"})
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if function in self.random:
+            function = torch.empty
+            kwargs.pop("generator", None)
+        if function in self.allocating and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        if getattr(function, "__name__", "") in self.drawing:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def load_official(kind: type, folder: Path, dtype: torch.dtype = torch.float32, prefix: str = "", config=None):

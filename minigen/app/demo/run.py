@@ -28,6 +28,7 @@ from minigen.corpus.synthesis.builtin import corpus_requirements
 from minigen.corpus.tokens import TokenSet
 from minigen.engine.errors import MinigenError
 from minigen.engine.resources import Requirements, announce, training_memory
+from minigen.engine.weights import WithoutMemory
 from minigen.evaluation import measure as evaluate
 from minigen.evaluation.measure import CODEC, REAL, Measurement, Yardstick
 from minigen.generate import TextToAudio
@@ -176,7 +177,7 @@ def demo_requirements(run: Run, minutes: float, clips: int, built: bool) -> Requ
     sizes, encoder, codec = run.config.live, run.parts.encoder, run.parts.codec
     tokens = TokenSet(np.zeros((1, codec.num_codebooks, 1), np.int16), [""], [()], [[]], codec.frame_rate,
                       codec.codebook_size)  # fmt: skip
-    with torch.device("meta"):
+    with WithoutMemory():
         live = sum(weight.numel() for weight in new_model(encoder, tokens, sizes).parameters())
     steps = round(run.config.seconds * codec.frame_rate) + codec.num_codebooks
     memory = training_memory(live, sizes.layers, sizes.width, 4 * sizes.width, sizes.batch_size, steps)
