@@ -121,24 +121,24 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def _dash_hint(argv: list[str]) -> str:
     """Advice for `minigen generate -rain`, which reads as options."""
     dashed = [word for word in argv[1:] if re.match(r"-[^\W\d]{2}", word)]
-    if argv[:1] != ["generate"] or not dashed:
+    if argv[:1] not in (["generate"], ["play"]) or not dashed:
         return ""
-    return f' A caption that begins with "-" stands at the end, after "--": minigen generate -- "{dashed[0]} ...".'
+    return f' A caption that begins with "-" stands at the end, after "--": minigen {argv[0]} -- "{dashed[0]} ...".'
 
 
 def _quotes_hint(argv: list[str], extra: list[str]) -> str:
     """Advice for `minigen generate rain falls`, whose caption lacks quotes."""
-    if argv[:1] != ["generate"] or extra[0].startswith("-"):
+    if argv[:1] not in (["generate"], ["play"]) or extra[0].startswith("-"):
         return ""
-    return ' Put the caption in quotes: minigen generate "a dog barks".'
+    return f' Put the caption in quotes: minigen {argv[0]} "a dog barks".'
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="minigen", description="From a caption to sound: every link of the chain is a command.")
     parser.add_argument("--version", action="version", version=f"minigen {__version__}")
     listed = parser.add_subparsers(required=True, metavar="command")
-    for add in (_corpus, _tokenize, _train, _generate, _evaluate, _compare, _study, _listen, _demo, _bench, _doctor,
-                _codec, _text, _judge, _corpus_card, _convert):  # fmt: skip
+    for add in (_corpus, _tokenize, _train, _generate, _play, _evaluate, _compare, _study, _listen, _demo, _bench,
+                _doctor, _codec, _text, _judge, _corpus_card, _convert):  # fmt: skip
         add(listed)
     return parser
 
@@ -243,7 +243,20 @@ def _train(listed) -> None:
 
 def _generate(listed) -> None:
     option = _command(listed, commands.generate, "turn a caption into sound", '"a dog barks in the rain" -o dog.wav')
+    option("caption", type=_caption_text, nargs="?", help="description of the sound, in English and in quotes")
+    lines = "read captions from standard input, one a line, and write a file for each: sound-1.wav, sound-2.wav, ..."
+    option("--stdin", action="store_true", help=lines)
+    option("--batch-size", type=COUNT, default=8, help="with --stdin: captions that are generated together")
+    _add_sampling(option)
+
+
+def _play(listed) -> None:
+    option = _command(listed, commands.play, "turn a caption into sound and play it", '"a dog barks in the rain"')
     option("caption", type=_caption_text, help="description of the sound, in English and in quotes")
+    _add_sampling(option)
+
+
+def _add_sampling(option: Callable) -> None:
     option("-o", "--out", type=_sound_file, default=Path("sound.wav"), help="file to write, .wav or .flac")
     option("--seconds", type=SECONDS, default=4.0, help="length of the sound")
     option("--guidance", type=GUIDANCE, default=3.0, help="0 ignores the text, 1 follows the model, 3 is usual")

@@ -205,11 +205,29 @@ def _fit_minutes(model, encoder, tokens, config, minutes: float):
     return replace(config, steps=steps)
 
 
-def generate(options: Namespace) -> None:
-    """`minigen generate`: write the sound of one caption to a file."""
+def generate(options: Namespace) -> int | None:
+    """`minigen generate`: write the sound of one caption, or of each line of standard input, to a file."""
+    if options.stdin == (options.caption is not None):
+        raise MinigenError('give either a caption in quotes or --stdin: minigen generate "a dog barks".')
+    if options.stdin:
+        from minigen.app.many import generate_lines
+
+        return generate_lines(options)
+    _generate_one(options)
+
+
+def play(options: Namespace) -> None:
+    """`minigen play`: write the sound of one caption to a file and play it."""
+    from minigen.app.player import play_file
+
+    _generate_one(options)
+    play_file(options.out)
+
+
+def _generate_one(options: Namespace) -> None:
     check_writable(options.out, room=round(options.seconds * 32000), is_file=True)
     if options.prompt:
-        _check_prompt(options.prompt, options.seconds)
+        check_prompt(options.prompt, options.seconds)
     import torch
 
     from minigen.audio import load_audio, save_audio
@@ -236,7 +254,8 @@ def _note_language(encoder, caption: str) -> None:
         print("note: the model learned English captions only and cannot read most of this one. Describe it in English.")
 
 
-def _check_prompt(path: str, seconds: float) -> None:
+def check_prompt(path: str, seconds: float) -> None:
+    """Raise MinigenError if the sound file `path` cannot be read or is as long as the whole clip."""
     from minigen.audio import check_audio
 
     rate, frames = check_audio(path)

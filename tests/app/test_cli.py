@@ -22,7 +22,7 @@ from minigen.engine.errors import MinigenError
 from minigen.evaluation import clap, measure
 from minigen.lm import AudioLM, AudioLMConfig
 
-COMMANDS = ["corpus", "tokenize", "train", "generate", "evaluate", "compare", "study", "listen", "demo",
+COMMANDS = ["corpus", "tokenize", "train", "generate", "play", "evaluate", "compare", "study", "listen", "demo",
             "bench", "doctor", "train-codec", "train-text", "train-judge", "corpus-card"]  # fmt: skip
 
 
@@ -108,9 +108,9 @@ def test_the_version_is_the_packages(capsys):
     assert capsys.readouterr().out.startswith("minigen 0.")
 
 
-def test_every_command_but_generate_needs_no_argument():
+def test_every_command_but_play_needs_no_argument():
     for command in COMMANDS:
-        if command != "generate":
+        if command != "play":
             assert cli._parser().parse_args([command]).run
 
 
