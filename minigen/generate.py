@@ -20,8 +20,6 @@ Sources: AudioGen (arXiv 2209.15352) for guidance, audiocraft's LMModel.generate
 """
 
 import json
-import math
-from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -31,7 +29,7 @@ from minigen.codec import load_codec
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import write_atomically
 from minigen.engine.hub import HubModel
-from minigen.engine.settings import MAX_SECONDS
+from minigen.engine.settings import COUNT, NATURAL, NOT_NEGATIVE, SECONDS, SHARE, TORCH_SEED, check_number
 from minigen.engine.weights import read_config
 from minigen.guidance import Branches, Condition, text_branches
 from minigen.lm import AudioLM, find_lm
@@ -348,8 +346,9 @@ class TextToAudio(HubModel):
         captions = [captions] if isinstance(captions, str) else list(captions)
         if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
             raise MinigenError(f"captions are {captions!r}. Give one or more, each with at least a word.")
-        if not 0 < seconds <= MAX_SECONDS:
-            raise MinigenError(f"seconds is {seconds}. Give more than 0 and at most {MAX_SECONDS:g}.")
+        check_number("seconds", seconds, SECONDS)
+        if seed is not None:
+            check_number("seed", seed, TORCH_SEED)
         frames, device = max(1, round(seconds * self.codec.frame_rate)), self.generator.device
         if prompt is not None:
             options["prompt"] = self._encode(prompt, frames).to(device)  # [B, K, P]
@@ -363,6 +362,7 @@ class TextToAudio(HubModel):
 
     def _encode(self, prompt: Tensor, frames: int) -> Tensor:
         """Codes of the prompt's whole frames."""
+        _check_tensor("prompt", prompt)
         if prompt.ndim != 3 or prompt.shape[1] != 1:
             raise MinigenError(f"prompt has shape {list(prompt.shape)}. Give a waveform [B, 1, samples].")
         hop = round(self.codec.sample_rate / self.codec.frame_rate)
@@ -394,12 +394,12 @@ def _inside(folder: Path, name: str) -> str | Path:
 
 def _canvas(lm: AudioLM, batch: int, frames: int, prompt: Tensor | None) -> Tensor:
     """Codes [B, K, frames] before generation: the prompt, and UNKNOWN after it."""
-    if not isinstance(frames, Integral) or frames < 1:
-        raise MinigenError(f"frames is {frames!r}. Give a whole number of at least 1.")
+    check_number("frames", frames, COUNT)
     streams, size = lm.config.num_codebooks, lm.config.codebook_size
     codes = torch.full((batch, streams, frames), UNKNOWN, device=lm.norm.weight.device)
     if prompt is None:
         return codes
+    _check_tensor("prompt", prompt)
     if prompt.ndim != 3 or prompt.shape[1] != streams or len(prompt) not in (1, batch) or prompt.shape[2] >= frames:
         raise MinigenError(
             f"prompt has shape {list(prompt.shape)}. Give [{batch}, {streams}, P], P below the {frames} frames to make."
@@ -410,13 +410,15 @@ def _canvas(lm: AudioLM, batch: int, frames: int, prompt: Tensor | None) -> Tens
     return codes
 
 
+def _check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise MinigenError(f"{name} is a {type(value).__name__}. Give a tensor: torch.as_tensor({name}).")
+
+
 def _check_sampling(temperature: float, top_k: int, top_p: float) -> None:
-    if not 0 <= temperature < math.inf:
-        raise MinigenError(f"temperature is {temperature}. Give 0 (always the most likely code) or more; 1 is usual.")
-    if not isinstance(top_k, Integral) or top_k < 0:
-        raise MinigenError(f"top_k is {top_k!r}. Give a whole number, 0 for no limit.")
-    if not 0 <= top_p <= 1:
-        raise MinigenError(f"top_p is {top_p}. Give a probability, 0 to use top_k instead.")
+    check_number("temperature", temperature, NOT_NEGATIVE)
+    check_number("top_k", top_k, NATURAL)
+    check_number("top_p", top_p, SHARE)
 
 
 def _bar(steps: range, progress: bool):

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minigen.engine.errors import MinigenError
-from minigen.engine.settings import MAX_GUIDANCE
+from minigen.engine.settings import GUIDANCE, check_number
 
 
 def guide(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
@@ -152,7 +152,7 @@ def text_branches(text: Condition, scale: float = 3.0) -> Branches:
     Raises:
         MinigenError: a scale that is not finite, or larger than 1e6.
     """
-    _check_scale("guidance", scale)
+    check_number("guidance", scale, GUIDANCE)
     if text.memory is None or scale == 0:
         return Branches((Condition(),))
     if scale == 1:
@@ -168,11 +168,6 @@ def style_branches(both: Condition, style: Condition, scale: float = 3.0, style_
     Raises:
         MinigenError: a scale that is not finite, or larger than 1e6.
     """
-    _check_scale("guidance", scale)
-    _check_scale("style guidance", style_scale)
+    check_number("guidance", scale, GUIDANCE)
+    check_number("style guidance", style_scale, GUIDANCE)
     return Branches((both, style, Condition()), partial(guide_two, scale=scale, style_scale=style_scale))
-
-
-def _check_scale(name: str, scale: float) -> None:
-    if not abs(scale) <= MAX_GUIDANCE:
-        raise MinigenError(f"{name} is {scale}. Give a number up to {MAX_GUIDANCE:g}, such as 3.")

@@ -61,6 +61,7 @@ COUNT, NATURAL = Range(int, 1), Range(int, 0)
 POSITIVE, NOT_NEGATIVE = Range(float, 0, above=True), Range(float, 0)
 SHARE, SECONDS = Range(float, 0, 1), Range(float, 0, MAX_SECONDS, above=True)
 GUIDANCE, SEED = Range(float, -MAX_GUIDANCE, MAX_GUIDANCE), Range(int, 0, 2**31 - 1)
+TORCH_SEED = Range(int, -(2**63), 2**64 - 1)  # what torch.Generator takes
 
 
 def check_number(name: str, value: object, wanted: Range) -> None:
