@@ -1,13 +1,13 @@
-"""The shipped language models: taken from a training's folder, measured by the study, told in a card.
+"""Shipping of the language models: copies a finished training to data/lm and writes the model cards.
 
     minigen train ... --out build/mini-dropout
-    python -m minigen.recipes.lm.ship mini-dropout build/mini-dropout    copied to data/lm/mini-dropout
-    minigen study                                                     rows of mini-dropout-0 in data/study/rows.csv
+    python -m minigen.recipes.lm.ship mini-dropout build/mini-dropout    copy to data/lm/mini-dropout
+    minigen study                                                        rows of mini-dropout-0 in data/study/rows.csv
     python -m minigen.recipes.lm.ship                                    data/lm/*/card.md from these rows
 
-They are trained like the study's models, for longer and on more clips. "Text dropout without guidance" and "with
-guidance" are the same weights, so four kinds of the table are three models. Which of them "mini" stands for is
-`minigen.lm.BEST`: the one with the highest CLAP score on validation clips, at its best guidance.
+The models are trained like the study's, for more steps and on more clips. "Text dropout without guidance" and "with
+guidance" are the same weights, so four entries of the study's table are three models. "mini" is an alias of
+`minigen.lm.BEST`, the model with the highest CLAP score on validation clips at its best guidance.
 """
 
 import json
@@ -24,21 +24,21 @@ from minigen.evaluation.study.table import CODEC, REAL, SHUFFLED, Results, measu
 from minigen.lm import AudioLM
 from minigen.train import SETTINGS_FILE, TrainConfig
 
-# What the weights at hand were made from, and on; to be changed with them.
+# Number of clips and machine of the shipped weights; update both when the weights are replaced.
 CLIPS, MACHINE = 37500, "a GPU (H100) that up to fourteen other trainings shared"
 FILES = ("model.safetensors", "pipeline.json", SETTINGS_FILE, "log.csv", "config.json")
-SAID = {
-    "mini-no-dropout": "The text is never taken away: what guidance compares with, the model without text, was never "
-    "trained.",
-    "mini-dropout": "The text of the whole batch is taken away in a tenth of the steps, which guidance needs. No "
+DESCRIPTIONS = {
+    "mini-no-dropout": "Trained with the text in every step. Guidance compares with the model without text, which was "
+    "never trained here.",
+    "mini-dropout": "In a tenth of the steps the text of the whole batch is dropped, which guidance needs. No "
     "regulariser.",
-    "mini-regularized": "The text of the whole batch is taken away in a tenth of the steps, and in these the "
-    "similarity regulariser (arXiv 2309.08773) acts.",
+    "mini-regularized": "In a tenth of the steps the text of the whole batch is dropped, and these steps use the "
+    "similarity regulariser (arXiv 2309.08773).",
 }
 
 
 def bring(name: str, training: Path, top: Path = ROOT) -> None:
-    """Copy what a training left in its folder to data/lm/`name`, the settings and the log with the weights.
+    """Copy the weights, settings and log of a finished training to data/lm/`name`.
 
     Raises:
         MinigenError: a file is missing; nothing is copied then.
@@ -55,10 +55,10 @@ def bring(name: str, training: Path, top: Path = ROOT) -> None:
 def write_cards(top: Path = ROOT, config: StudyConfig | None = None) -> list[str]:
     """Write the card of every shipped model that the study has measured; returns their names."""
     results = Results(top / "data/study", config or StudyConfig())
-    told = [name for name in SAID if _row(name, results)]
-    for name in told:
+    measured_models = [name for name in DESCRIPTIONS if _row(name, results)]
+    for name in measured_models:
         write_atomically(top / "data/lm" / name / "card.md", card(name, top / "data/lm" / name, results))
-    return told
+    return measured_models
 
 
 def _row(name: str, results: Results) -> dict | None:
@@ -66,21 +66,21 @@ def _row(name: str, results: Results) -> dict | None:
 
 
 def card(name: str, folder: Path, results: Results) -> str:
-    """The model card in Markdown; every figure is of the model's files, its log or the rows of the study."""
+    """The model card in Markdown; all figures come from the model's files, its log or the rows of the study."""
     lm, config, row = AudioLM.from_pretrained(folder), results.config, _row(name, results)
     settings, log = json.loads((folder / SETTINGS_FILE).read_text("utf-8")), read_rows(folder / "log.csv")
     curve = [[int(r["step"]), round(float(r["valid"]), 3), round(float(r["valid_no_text"]), 3)] for r in log]
     clips = split_sizes(CLIPS)["train"]
-    chosen = " The weight of the regulariser is the one that the study chose." if settings["similarity"] else ""
+    chosen = " The weight of the regulariser is the one chosen by the study." if settings["similarity"] else ""
     rows = round(clips * (1 + config.mix))
     sounds = {control: (control, 0.0) for control in (REAL, CODEC, SHUFFLED)}
     sounds |= {f"guidance {g:g}": (row["run"], g) for g in config.guidances}
     return f"""# lm/{name}
 
 MusicGen's decoder at {lm.config.width} x {lm.config.layers}, {sum(p.numel() for p in lm.parameters()) / 1e6:.1f} M \
-parameters: reads codes of codec/mini and states of text/mini. float16.
+parameters, for codes of codec/mini and states of text/mini. float16.
 
-{SAID[name]}
+{DESCRIPTIONS[name]}
 
 **Made by**
 
@@ -94,30 +94,31 @@ parameters: reads codes of codec/mini and states of text/mini. float16.
 in {float(log[-1]["minutes"]):.1f} minutes on {MACHINE}.
 
 **Data.** The training split of the built-in corpus, {clips} clips of {config.seconds:g} s, and {rows - clips} \
-mixtures of two of them: {rows * config.seconds / 3600:.0f} hours, each seen \
-{settings["batch_size"] * settings["steps"] / rows:.1f} times. No recording was used.
+mixtures of two of them: {rows * config.seconds / 3600:.0f} hours, \
+{settings["batch_size"] * settings["steps"] / rows:.1f} epochs. No recording was used.
 
 **Settings.** {SETTINGS_FILE} beside this card: Muon and AdamW at a peak rate of {settings["learning_rate"]:g} \
-(`minigen/optim.py`), seed {settings["seed"]}.{chosen} It was \
-validated every {settings["valid_every"]} steps; `minigen train` does so every {TrainConfig.valid_every}.
+(`minigen/optim.py`), seed {settings["seed"]}.{chosen} The \
+training validated every {settings["valid_every"]} steps; the default of `minigen train` is {TrainConfig.valid_every}.
 
-**Validation cross-entropy** in nats (step, with the text, without it) of the averaged weights on 64 clips:
+**Validation cross-entropy** in nats (step, with text, without text) of the averaged weights on 64 clips:
 
 {curve}
 
-**Figures**, of the study: {config.captions} captions of the test split, half of them with pairs of events that never
-sound together in training; percent, and 95 % intervals over captions. Comparisons: `data/study/table.md`.
+**Figures** from the study, on {config.captions} captions of the test split; half of them have pairs of events that
+never occur together in training. In percent, with 95 % intervals over captions. Comparisons: `data/study/table.md`.
 
 {measured(results, sounds)}
 
-**Limits.** Kinds of event outside the corpus come out as something near them. One training: another seed differs.
+**Limits.** Kinds of event outside the corpus are generated as similar kinds of the corpus. One training run: results
+vary between seeds.
 
 **Licence.** The project's own; no third-party data is part of it.
 """
 
 
 def main(name: str = "", training: str = "") -> None:
-    """Bring a training in, or write the cards of those that are measured."""
+    """Copy a training to data/lm, or, without arguments, write the cards of all measured models."""
     if name:
         bring(name, Path(training))
     else:

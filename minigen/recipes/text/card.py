@@ -1,4 +1,4 @@
-"""The card of the text encoder: every figure in it comes from the run."""
+"""Model cards of the text encoder, for both of its trainings; all figures come from the run."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,15 +10,16 @@ from minigen.recipes.text.teacher import NAME
 
 COLUMNS = ("max", "mean", "teacher, max", "teacher, mean", "teacher, mean, as shown", "tf-idf")
 AUDIOCAPS = """ AudioCaps' captions (Kim, Kim, Lee and Kim, "AudioCaps: Generating Captions for Audios in The
-Wild", NAACL-HLT 2019) are for academic use; none of them is contained here beyond the vocabulary of pieces."""
-TEACHER = f""" The teacher, {NAME} (Apache 2.0), was asked for vectors of the
-captions; none of its weights is contained here, and nothing needs it afterwards."""
+Wild", NAACL-HLT 2019) are for academic use. The weights contain none of them; the vocabulary of pieces
+was made from them."""
+TEACHER = f""" The teacher, {NAME} (Apache 2.0), computed vectors of the
+captions. The weights contain none of its weights, and using them does not need it."""
 
 
 def card(run, figures: dict[str, float], minutes: float, audiocaps: bool) -> str:
-    """The model card in Markdown: what it is, how it was made, and how well it does.
+    """The card of the first training in Markdown: architecture, command, data, losses, figures, limits.
 
-    run: the finished training. figures: areas, named "set, column". minutes: what the command was given.
+    run: the finished `TextTraining`. figures: areas, named "set, column". minutes: the budget that was given.
     """
     taught = run.lessons.view is not None
     parameters = sum(weight.numel() for weight in run.model.parameters()) / 1e6
@@ -36,20 +37,20 @@ that no character is lost; case is folded). float16.
 **Data.** {_data(run, audiocaps)}
 
 **Losses**, mean of each tenth of the steps: hidden pieces (cross-entropy) / \
-{"likeness to the teacher" if taught else "paraphrases (InfoNCE)"}, max- and mean-pooled:
+{"similarity to the teacher" if taught else "paraphrases (InfoNCE)"}, max- and mean-pooled:
 {_curve(run.curve)}.
 
 **Config.** {", ".join(f"{name} {value}" for name, value in asdict(run.recipe).items())}, seed {run.seed}.
 
 **Figures.** Area under the ROC curve of the cosine of pooled states, captions of one clip against captions of two;
-captions that were not trained on (corpus: test wordings of new scenes; AudioCaps: validation split, five a clip).
-{"As shown: the teacher's vectors as the student was given them, seen from the mean of the captions." if taught else ""}
+captions that were not trained on (corpus: test wordings of new scenes; AudioCaps: validation split, five per clip).
+{"As shown: the teacher's vectors as used in the training, relative to the mean of the captions." if taught else ""}
 
 {_table(figures)}
 
-**Limits.** It knows short English captions of sounds, and little else: other subjects, other languages and rare words
-come out as their nearest pieces. It hardly hears order: the states
-of "X, then Y" and "Y, then X" are nearly the same, for likeness is all that it was taught.
+**Limits.** It knows short English captions of sounds. Other subjects, other languages and rare words are represented
+by their nearest pieces. It hardly represents order: the states of "X, then Y" and "Y, then X" are nearly the same,
+because it was trained on similarity alone.
 
 **Licence.** The weights are the project's own, under its licence, made from the captions named under Data.\
 {AUDIOCAPS if audiocaps else ""}{TEACHER if taught else ""}
@@ -57,15 +58,15 @@ of "X, then Y" and "Y, then X" are nearly the same, for likeness is all that it 
 
 
 def order_card(run, figures: dict[str, float], start, minutes: float, audiocaps: bool) -> str:
-    """The card of an encoder that was also taught order; what it was before stands in the card that it went on from.
+    """The card of the second training, on order, in Markdown; the rest is in the card of the encoder it started from.
 
-    run: the finished training. figures: areas, named "set, column", and the probe's shares.
+    run: the finished `OrderTraining`. figures: areas, named "set, column", and the shares of the probe.
     """
     parameters = sum(weight.numel() for weight in run.model.parameters()) / 1e6
     tenths = [np.mean(tenth, axis=0) for tenth in np.array_split(run.curve, min(10, len(run.curve)))]
     curve = ", ".join(f"{question:.2f} / {unlike:.3f} / {right:.2f}" for question, unlike, right in tenths)
     lines = [f"| {name} | {value:.3f} |" for name, value in figures.items()]
-    return f"""# Compact T5 text encoder, taught order
+    return f"""# Compact T5 text encoder, trained on order
 
 A T5 encoder (`minigen.t5`, the format of `transformers.T5EncoderModel`) of \
 {parameters:.2f} M parameters with a Unigram tokenizer of {run.tokenizer.get_vocab_size()} pieces. float16.
@@ -73,33 +74,33 @@ A T5 encoder (`minigen.t5`, the format of `transformers.T5EncoderModel`) of \
 **Made by** `minigen train-text --start {Path(start).name} --minutes {minutes:g}\
 {" --audiocaps FOLDER" if audiocaps else ""} --seed {run.seed}`:
 {run.step} steps in {run.seconds / 60:.1f} minutes on {torch.get_num_threads()} processor thread(s).
-How and why: `minigen/recipes/text/order.py`.
+Method and reason: `minigen/recipes/text/order.py`.
 
 **Data.** {len(run.ordered)} captions of the corpus that name an order, and {len(run.others)} others\
 {", also of AudioCaps" if audiocaps else ""}; training wordings only.
 
-**Losses**, mean of each tenth of the steps: question of order (cross-entropy) / unlikeness / pieces placed rightly:
+**Losses**, mean of each tenth of the steps: order (cross-entropy) / change of the similarities / pieces placed rightly:
 {curve}.
 
 **Config.** {", ".join(f"{name} {value}" for name, value in asdict(run.recipe).items())}, seed {run.seed}.
 
 **Figures.** Areas under the ROC curve of the cosine of pooled states, captions of one clip against captions of two, on
-captions that were not trained on. Order: share of pieces whose state tells a linear probe, fitted on other wordings,
-whether they sound first or second (0.5 is guessing).
+captions that were not trained on. Order: accuracy of a linear probe, fitted on other wordings, that reads from the
+state of a piece whether it sounds first or second (0.5 is guessing).
 
 | captions, pooling | figure |
 | --- | --- |
 {chr(10).join(lines)}
 
-**Limits.** It knows short English captions of sounds, and little else. Of order it knows the joints "then", "followed
-by", "before" and "after" between two sounds.
+**Limits.** It knows short English captions of sounds. It represents order where "then", "followed by", "before" or
+"after" stands between two sounds.
 
 **Licence.** The weights are the project's own, under its licence.{AUDIOCAPS if audiocaps else ""}
 """
 
 
 def _asking(run) -> str:
-    """The teacher's part of the time, which differs from run to run as its answers are kept."""
+    """Note on the teacher's vectors, whose time is not counted, since they are stored between runs."""
     return f", after the teacher's vectors of {len(run.lessons.first)} lessons" if run.lessons.view else ""
 
 

@@ -1,11 +1,11 @@
-"""What the text encoder learns from: texts, another wording of each, and where the teacher puts them.
+"""Training data of the text encoder: texts, a second wording of each, and the teacher's vectors.
 
-    AudioCaps    "A dog barks while rain falls"      "rain falls while puppy barking"   by rule (`rewording.py`)
+    AudioCaps    "A dog barks while rain falls"      "rain falls while puppy barking"   by rule (`paraphrase.py`)
     its parts    "a dog barks"                       "hound barks"                      by rule
     words        "downpour"                          "rainfall"                         by rule
     the corpus   "A dog barks twice while it rains"  "Rain with two barks of a dog"     two captions of one scene
 
-Everything is worded, cut into pieces and shown to the teacher once, before training: a step only looks up numbers.
+All wordings, pieces and vectors are computed once, before the training; a step only looks them up.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,21 @@ from torch import Tensor
 from minigen.recipes.text.paraphrase import families, parts, prompt_words, reword, scene_pair
 from minigen.recipes.text.teacher import Teacher, View
 
-SHARES = {"captions": 0.6, "parts": 0.15, "words": 0.05, "scenes": 0.2}  # of a batch, where there are captions
+SHARES = {
+    "captions": 0.6,
+    "parts": 0.15,
+    "words": 0.05,
+    "scenes": 0.2,
+}  # of a batch, if AudioCaps is given
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """Texts in two wordings: first[i] and second[i] describe one sound.
+    """L texts in two wordings: first[i] and second[i] describe one sound.
 
-    sizes: how many lessons are of each kind, in their order. chance: [L], the share of each in a batch, sum 1.
-    targets: [L, D] of length 1, None without a teacher: the cosine of two rows is how alike the teacher finds the
-    sounds. view: how the teacher's vectors became those rows.
+    sizes: number of lessons of each sort, in their order. chance: [L], probability of each to be drawn, sum 1. targets:
+    [L, D] of length 1, None without a teacher; the cosine of two rows is the teacher's similarity of the two sounds.
+    view: the map from the teacher's vectors to these rows.
     """
 
     first: list[str]
@@ -38,12 +43,12 @@ class Lessons:
     view: View | None = None
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Numbers of `count` lessons, [count]."""
+        """Draw the numbers of `count` lessons, int64 [count]."""
         return np.searchsorted(self.chance.cumsum(), rng.random(count)).clip(max=len(self.first) - 1)
 
 
 def prepare(captions: list[str], scenes: int, seed: int, teacher: Teacher | None, width: int) -> Lessons:
-    """Lessons from real captions (none: []) and so many scenes of the corpus; targets have `width` numbers."""
+    """Lessons from real captions (may be empty) and `scenes` scenes of the corpus; targets are [L, width]."""
     rng = np.random.default_rng([seed, 0])
     pairs = [scene_pair(rng) for _ in range(scenes)]
     groups = {"captions": list(dict.fromkeys(captions)), "parts": parts(captions), "words": prompt_words()}
@@ -53,7 +58,7 @@ def prepare(captions: list[str], scenes: int, seed: int, teacher: Teacher | None
     first = alone + [one for one, _ in pairs]
     second = [reword(text, kin, rng) for text in alone] + [other for _, other in pairs]
     sizes = {name: len(group) for name, group in groups.items()} | {"scenes": scenes}
-    return Lessons(first, second, sizes, _chances(sizes), *(_ask(teacher, groups, pairs, width) if teacher else ()))
+    return Lessons(first, second, sizes, _chances(sizes), *(_targets(teacher, groups, pairs, width) if teacher else ()))
 
 
 def _chances(sizes: dict[str, int]) -> np.ndarray:
@@ -61,9 +66,11 @@ def _chances(sizes: dict[str, int]) -> np.ndarray:
     return chance / chance.sum()
 
 
-def _ask(teacher: Teacher, groups: dict[str, list[str]], pairs: list, width: int) -> tuple[Tensor, View]:
-    """A vector for each lesson: of the text itself, and for a scene the sum of its two captions', what they share."""
-    told = [teacher.teach(group) for group in groups.values()]
-    told.append(F.normalize(teacher.teach([one for one, _ in pairs]) + teacher.teach([two for _, two in pairs]), dim=1))
-    view = View.of(told[0], width)
-    return view(torch.cat(told)), view
+def _targets(teacher: Teacher, groups: dict[str, list[str]], pairs: list, width: int) -> tuple[Tensor, View]:
+    """A vector for each lesson: that of the text, or the normalised sum of the two captions' vectors of a scene."""
+    vectors = [teacher.teach(group) for group in groups.values()]
+    vectors.append(
+        F.normalize(teacher.teach([one for one, _ in pairs]) + teacher.teach([two for _, two in pairs]), dim=1)
+    )
+    view = View.of(vectors[0], width)
+    return view(torch.cat(vectors)), view

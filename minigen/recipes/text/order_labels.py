@@ -1,11 +1,12 @@
-"""Which sound comes first: what each piece of a caption is told to know of the order, and whether it knows it.
+"""Labels of order for the pieces of a caption, and a probe that measures whether states contain them.
 
     A dog barks , then  a bell rings while it rains          a bell rings  after  a dog barks
     0 0   0     .  .    1 1    1     .     2  2              1 1    1      .      0 0   0
 
-0 sounds first, 1 sounds after it, 2 has no place in the order; "." tells of the order itself and is not asked. A
-caption that names no order is 2 throughout. The language model reads single states, so each has to say whose turn it
-is: pooled states may be alike for "X, then Y" and "Y, then X", the states of a piece of X may not.
+0 sounds first, 1 sounds after it, 2 has no place in the order; "." belongs to the words of order and has no label. All
+pieces of a caption without order have the label 2. The language model attends to single states, so each state has to
+contain its place in the order. Pooled states may be similar for "X, then Y" and "Y, then X"; the states of the pieces
+of X may not.
 """
 
 import re
@@ -27,9 +28,9 @@ UNCLEAR = re.compile(r"\b(?:after|before|follow\w*|then)\b")
 
 
 def places(caption: str) -> np.ndarray:
-    """FIRST, SECOND, NEITHER or UNASKED for each letter, [letters], by rule.
+    """FIRST, SECOND, NEITHER or UNASKED for each letter, int64 [letters], by rule.
 
-    Words of an order that the rules do not understand ("after" at the start, "following") leave all letters UNASKED.
+    Where the rules do not understand the words of order ("after" at the start, "following"), all letters are UNASKED.
     """
     text, place = caption.lower(), np.full(len(caption), UNASKED)
     joints, back = list(ORDER.finditer(text)), list(REVERSED.finditer(text.replace("after which", "_" * 11)))
@@ -45,7 +46,7 @@ def places(caption: str) -> np.ndarray:
 
 
 def _without_under(text: str, place: np.ndarray, start: int, end: int) -> np.ndarray:
-    """NEITHER for what lasts under an order: "Z while X, then Y", "X, then Y while Z", "as Z, X and then Y"."""
+    """Label the background of an order, Z, NEITHER: "Z while X, then Y", "X, then Y while Z", "as Z, X and then Y"."""
     if under := list(UNDER.finditer(text, end)):
         place[under[0].start() :] = NEITHER
     if under := list(UNDER.finditer(text, 0, start)):
@@ -57,7 +58,7 @@ def _without_under(text: str, place: np.ndarray, start: int, end: int) -> np.nda
 
 
 def turn(caption: str) -> str:
-    """The same order told backwards, "X, then Y" -> "Y after X"; a caption with any other joint stays as it is."""
+    """The same order reversed in words, "X, then Y" -> "Y after X"; other captions are returned unchanged."""
     joints = list(ORDER.finditer(caption.lower()))
     if len(joints) != 1 or UNDER.search(caption.lower()) or REVERSED.search(caption.lower()):
         return caption
@@ -66,7 +67,7 @@ def turn(caption: str) -> str:
 
 
 def label(tokenizer, captions: list[str]) -> list[list[int]]:
-    """The place of each piece of each caption: that of its last letter; the closing piece is UNASKED."""
+    """Label of each piece of each caption: that of its last letter; the end token is UNASKED."""
     spans = [encoding.offsets for encoding in tokenizer.encode_batch(captions)]
     return [_of_pieces(places(caption), ends) for caption, ends in zip(captions, spans, strict=True)]
 
@@ -76,7 +77,7 @@ def _of_pieces(place: np.ndarray, spans: list[tuple[int, int]]) -> list[int]:
 
 
 def ordered_captions(rng: np.random.Generator, count: int, split: str) -> list[str]:
-    """Corpus captions of `split` that name an order, of as many scenes; every second one is turned where it can be."""
+    """Captions of `count` corpus scenes that name an order, of a split; every second one is reversed where possible."""
     found = []
     while len(found) < count:
         words = [c for c in paraphrases(sample_scene(rng), rng, 12) if split_of(c) == split and ORDER.search(c.lower())]
@@ -85,10 +86,10 @@ def ordered_captions(rng: np.random.Generator, count: int, split: str) -> list[s
 
 
 def order_accuracy(encoder: TextEncoder, seed: int = 0, count: int = 200) -> float:
-    """Share of pieces whose state tells a linear probe whether they sound first or second; 0.5 is guessing.
+    """Accuracy of a linear probe that reads from a piece's state whether it sounds first or second; 0.5 is guessing.
 
     The probe is fitted by least squares on `count` captions of the corpus (training wordings) and measured on as many
-    others (test wordings): only what lies open in single states is found.
+    others (test wordings). It finds only what single states contain linearly.
     """
     rng = np.random.default_rng([seed, 3])
     fit, check = (_asked(encoder, ordered_captions(rng, count, split)) for split in ("train", "test"))
@@ -97,7 +98,7 @@ def order_accuracy(encoder: TextEncoder, seed: int = 0, count: int = 200) -> flo
 
 
 def _asked(encoder: TextEncoder, captions: list[str]) -> tuple[Tensor, Tensor]:
-    """States of all pieces that sound first or second, with a 1 appended, and -1 or 1 for which."""
+    """States of all pieces that sound first or second, with a 1 appended, and their labels as -1 or 1."""
     states = torch.cat([part[mask] for part, mask in (encoder([caption]) for caption in captions)])
     place = torch.tensor(sum(label(encoder.tokenizer, captions), []))
     asked = (place == FIRST) | (place == SECOND)
@@ -105,6 +106,6 @@ def _asked(encoder: TextEncoder, captions: list[str]) -> tuple[Tensor, Tensor]:
 
 
 def _least_squares(states: Tensor, sides: Tensor, ridge: float = 1e-3) -> Tensor:
-    """The w of the least square of states @ w - sides, plus ridge |w|^2 in units of the states' mean square."""
+    """Ridge regression: the w of the least square of states @ w - sides, with `ridge` relative to the mean square."""
     square = states.T @ states
     return torch.linalg.solve(square + ridge * square.trace() / len(square) * torch.eye(len(square)), states.T @ sides)

@@ -1,10 +1,10 @@
-"""Captions that say the same thing: two wordings of a scene of the corpus, or of one caption by rule.
+"""Second wordings of captions: two captions of one corpus scene, or a real caption reworded by rule.
 
     "A dog barks while a man speaks"  ->  "males talking as a puppy is barking", "man speaks while a hound yaps", ...
 
-A set such as AudioCaps describes each training clip once, so there a second wording is made. Words of one family can
-stand for each other: forms of one stem ("barks", "barking"), found in the captions themselves, and the synonyms below.
-The result may be bad English; it only has to describe the same sound.
+AudioCaps describes each training clip once, so its second wordings are made by rule. Words of one family replace each
+other: forms of one stem ("barks", "barking"), found in the captions, and the synonyms below. The result may be bad
+English; it only has to describe the same sound.
 """
 
 import csv
@@ -61,7 +61,7 @@ JOINTS = {"and": "and", "while": "while", "as": "as", "with": "with", "followed 
 
 
 def stem(word: str) -> str:
-    """A word without its commonest endings: barks, barked, barking -> bark. Crude, but equal forms get equal stems."""
+    """A word without its most common endings: barks, barked, barking -> bark. Forms of one word get equal stems."""
     for ending in ("ing", "ed", "es", "s"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             word = word[: -len(ending)]
@@ -74,7 +74,7 @@ def stem(word: str) -> str:
 def families(captions: list[str], least: int = 3) -> dict[str, list[str]]:
     """For each word that occurs `least` times in the captions: all such words of its stem or of a synonym's stem.
 
-    The synonyms themselves may take the place of a word though no caption has them.
+    Synonyms may replace a word even if no caption contains them.
     """
     words = [w for w, n in Counter(w for c in captions for w in _words(c)).items() if n >= least and len(w) > 2]
     forms = defaultdict(list)
@@ -91,9 +91,9 @@ def families(captions: list[str], least: int = 3) -> dict[str, list[str]]:
 def reword(
     caption: str, kin: dict[str, list[str]], rng: np.random.Generator, swap: float = 0.4, drop: float = 0.1
 ) -> str:
-    """The caption in other words: parts turned round, words replaced by one of their family, words left out.
+    """Reword a caption: parts exchanged, words replaced by one of their family, words left out.
 
-    kin: from `families`. swap, drop: chance for each word. Never empty.
+    kin: from `families`. swap, drop: probability for each word. The result is never empty.
     """
     words = _words(turn_round(caption, rng) if rng.random() < 0.5 else caption)
     kept = [w for w in words if rng.random() >= drop] or words
@@ -101,7 +101,7 @@ def reword(
 
 
 def turn_round(caption: str, rng: np.random.Generator) -> str:
-    """Swap the parts around one joint: "X while Y" -> "Y while X", "X followed by Y" -> "Y after X"."""
+    """Exchange the parts around one joint: "X while Y" -> "Y while X", "X followed by Y" -> "Y after X"."""
     found = list(re.finditer(rf"\b({'|'.join(JOINTS)})\b", caption.lower()))
     if not found:
         return caption
@@ -111,14 +111,14 @@ def turn_round(caption: str, rng: np.random.Generator) -> str:
 
 
 def parts(captions: list[str], least: int = 2) -> list[str]:
-    """What stands between the joints of at least `least` captions, in 2 to 6 words: such prompts people type."""
+    """Parts between the joints that occur in at least `least` captions, of 2 to 6 words, as people type prompts."""
     cut = re.compile(rf",|\b(?:{'|'.join(JOINTS)})\b")
     found = Counter(" ".join(part.split()) for caption in captions for part in cut.split(caption.lower()))
     return [part for part, often in found.items() if often >= least and 1 <= part.count(" ") <= 5]
 
 
 def prompt_words() -> list[str]:
-    """Words that a prompt may hold though no caption does: the synonyms, also with -ing, and things that sound."""
+    """Words that a prompt may contain and no caption does: synonyms, also with -ing, and things that make sounds."""
     synonyms = sorted(set(re.findall(r"\w+", SYNONYMS)))
     return list(dict.fromkeys([*synonyms, *map(_gerund, synonyms), *PROMPT_WORDS.split()]))
 

@@ -1,10 +1,11 @@
-"""How well captions of one clip find each other: areas under the ROC curve, of an encoder and of what it stands beside.
+"""Area under the ROC curve: do captions of one clip have a higher cosine than captions of two clips?
 
-    cosines of pooled states   same clip    .62 .71 .88 ...     area = the chance that a pair of one clip has
+    cosines of pooled states   same clip    .62 .71 .88 ...     area = the probability that a pair of one clip has
                                two clips    .05 .31 .64 ...            a higher cosine than a pair of two
 
-0.5 is guessing, 1 is perfect. Less than 1 is right: two clips may well sound alike, and one clip be told in two ways.
-Beside the encoder stand its teacher and tf-idf (words in common, rare ones counting more), which knows no synonym.
+0.5 is guessing, 1 is perfect. 1 is not expected, since two clips may sound alike and one clip may be described in two
+ways. The encoder is compared with its teacher and with tf-idf (words in common, rare words weigh more), which knows no
+synonyms.
 """
 
 import re
@@ -39,7 +40,7 @@ def encode_pooled(encoder: TextEncoder, captions: list[str], pooling: str) -> Te
 
 
 def area(groups: Groups, rows: Tensor) -> float:
-    """The chance that two captions of one clip have a higher cosine than two of different clips; ties count half.
+    """Probability that two captions of one clip have a higher cosine than two of different clips; ties count half.
 
     rows: [captions, D], one vector for each caption.
     """
@@ -54,8 +55,8 @@ def area(groups: Groups, rows: Tensor) -> float:
 def held_out(audiocaps: str | Path | None, seed: int, scenes: int = 300) -> dict[str, Groups]:
     """Captions to measure on, none of them trained on.
 
-    corpus: three test wordings of each of so many new scenes; "new pairs": scenes with two sounds that training never
-    put together; AudioCaps' val.csv, where the folder has it.
+    "corpus": three test wordings of each of `scenes` new scenes. "new pairs of sounds": scenes with two sounds that
+    never occur together in training. "AudioCaps val": AudioCaps' val.csv, if the folder has it.
     """
     rng = np.random.default_rng([seed, 2])
     combos = {"corpus": "seen", "corpus, new pairs of sounds": "held_out"}
@@ -73,7 +74,7 @@ def measure(encoder: TextEncoder, sets: dict[str, Groups]) -> dict[str, float]:
 def measure_rivals(sets: dict[str, Groups], known: list[str], teacher: Teacher | None, view: View | None) -> dict:
     """Areas of tf-idf (words counted in the `known` captions) and, where there is one, of the teacher.
 
-    view: how the student was shown the teacher's mean-pooled vectors.
+    view: the map that was applied to the teacher's mean-pooled vectors for the training.
     """
     areas = {}
     for name, groups in sets.items():
@@ -88,7 +89,7 @@ def measure_rivals(sets: dict[str, Groups], known: list[str], teacher: Teacher |
 
 
 def tf_idf(captions: list[str], known: list[str]) -> Tensor:
-    """Rows of length 1, [captions, words]: how often a word is there, times log(captions / captions that have it)."""
+    """Rows of length 1, [captions, words]: count of a word, times log(captions / captions that contain it)."""
     bags = [Counter(re.findall(r"\w+", caption.lower())) for caption in captions]
     words = {word: column for column, word in enumerate(sorted({word for bag in bags for word in bag}))}
     seen = Counter(word for caption in known for word in set(re.findall(r"\w+", caption.lower())))

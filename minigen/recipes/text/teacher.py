@@ -1,9 +1,10 @@
-"""The teacher of the text encoder: what a larger sentence encoder says of the training captions, asked once and kept.
+"""The teacher of the text encoder: vectors of captions from a larger sentence encoder, computed once and stored.
 
-    captions --all-MiniLM-L6-v2--> token states --mean over tokens, length 1--> [captions, 384], kept in a file
+    captions --all-MiniLM-L6-v2--> token states --mean over tokens, length 1--> [captions, 384], stored in a file
 
-all-MiniLM-L6-v2 (22.7 M parameters, 1.2 billion pairs of sentences, Apache 2.0) is a tool for training and nothing that
-minigen needs: the student (`text.py`) learns from its similarities, and no weight of it is copied.
+all-MiniLM-L6-v2 (22.7 M parameters, 1.2 billion pairs of sentences, Apache 2.0) is needed for this training only: the
+text encoder learns from its similarities (`train.py`), and none of its weights is copied.
+
 Sources: Sentence-BERT (arXiv 1908.10084), MiniLM (2002.10957), distilling similarities (1904.05068).
 """
 
@@ -23,16 +24,16 @@ from minigen.engine.weights import no_loading_bar
 from minigen.regularizer import pool
 
 NAME = "sentence-transformers/all-MiniLM-L6-v2"
-SHA_256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
+SHA_256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of all-MiniLM-L6-v2's model.safetensors
 BATCH = 64
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A sentence encoder to ask, and what it said before.
+    """A sentence encoder and the vectors that it has computed.
 
     folder: config.json, model.safetensors and tokenizer.json of the teacher, loaded by `transformers`' Auto classes.
-    kept: a folder for its answers, a safetensors file for each list of captions.
+    kept: folder for the vectors, one safetensors file for each list of captions.
     """
 
     folder: str | Path
@@ -40,37 +41,37 @@ class Teacher:
     progress: bool = True
 
     def teach(self, captions: list[str]) -> Tensor:
-        """Vectors of the captions, [captions, D] float32 of length 1; kept in float16, made once.
+        """Vectors of the captions, float32 [captions, D] of length 1; computed once and stored in float16.
 
-        The name of the file is a hash of captions and teacher: where either is another, the vectors are made anew. A
-        teacher whose weights are not those of all-MiniLM-L6-v2 is used all the same, with a warning that names both.
+        The file name is a hash of captions and teacher, so other captions or another teacher give another file. A
+        teacher whose weights are not those of all-MiniLM-L6-v2 is accepted, with a warning that names both.
 
         Raises:
             MinigenError: no teacher in the folder.
         """
         from safetensors.torch import load_file, save_file
 
-        told = hashlib.sha256("\n".join([fingerprint(self.folder), *captions]).encode()).hexdigest()
-        file = self.kept / f"{told[:16]}.safetensors"
+        digest = hashlib.sha256("\n".join([fingerprint(self.folder), *captions]).encode()).hexdigest()
+        file = self.kept / f"{digest[:16]}.safetensors"
         if not file.is_file():
             self.kept.mkdir(parents=True, exist_ok=True)
             save_file({"vectors": self.ask(captions).half()}, file.with_suffix(".part"))
             file.with_suffix(".part").replace(file)
-        return load_file(file)["vectors"].float()  # the same bits, whether just made or read
+        return load_file(file)["vectors"].float()  # read back, so that new and stored vectors have the same bits
 
     def ask(self, captions: list[str], pooling: str = "mean") -> Tensor:
-        """Pooled states of length 1, [captions, D], asked anew. pooling: "mean", the teacher's own, or "max"."""
+        """Compute pooled states of length 1, [captions, D]. pooling: "mean", as the teacher was trained, or "max"."""
         return embed(self.folder, captions, self.progress, pooling)
 
 
 @dataclass(frozen=True)
 class View:
-    """The teacher's space seen from the captions: their mean is the origin, their main directions are the axes.
+    """Coordinates of the teacher's vectors: the mean of the captions is the origin, their main directions are the axes.
 
-        view(v) = (v - mean) @ axes, made length 1
+        view(v) = (v - mean) @ axes, scaled to length 1
 
-    All captions of sounds share much ("a sound of ..."), which lifts every cosine and tells nothing apart; without the
-    mean, cosines tell one clip from another better. mean: [1, D]. axes: [D, width], columns of length 1 or 0.
+    All captions of sounds have a common part ("a sound of ..."), which raises every cosine. Without it, cosines
+    distinguish clips better. mean: [1, D]. axes: [D, width], columns of length 1 or 0.
     """
 
     mean: Tensor
@@ -78,7 +79,7 @@ class View:
 
     @staticmethod
     def of(vectors: Tensor, width: int) -> View:
-        """The view from vectors [captions, D]: principal component analysis."""
+        """Fit the view to vectors [captions, D] by principal component analysis."""
         mean = vectors.mean(0, keepdim=True)
         directions = torch.linalg.eigh((vectors - mean).T @ (vectors - mean)).eigenvectors.flip(1)[:, :width]
         return View(mean, F.pad(directions, (0, width - directions.shape[1])))
@@ -89,14 +90,14 @@ class View:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """SHA-256 of the teacher's weights; warns where they are not the known ones.
+    """SHA-256 of the teacher's weights; warns if they are not those of all-MiniLM-L6-v2.
 
     Raises:
         MinigenError: the folder has no model.safetensors.
     """
     weights = Path(folder) / "model.safetensors"
     if not weights.is_file():
-        raise MinigenError(f"no teacher: {weights} is not there. Name a folder with the files of {NAME}.")
+        raise MinigenError(f"no teacher: {weights} does not exist. Name a folder with the files of {NAME}.")
     with weights.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != SHA_256:
@@ -112,7 +113,7 @@ def fingerprint(folder: str | Path) -> str:
 
 @torch.no_grad()
 def embed(folder: str | Path, captions: list[str], progress: bool = True, pooling: str = "mean") -> Tensor:
-    """Pooled states of length 1, [captions, D], captions of like length together."""
+    """Pooled states of length 1, [captions, D]; captions of similar length are encoded together."""
     from tqdm import tqdm
     from transformers import AutoModel, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""Pieces of words: the tokenizer of the "mini" text encoder, and start vectors for its pieces from counts alone.
+"""Tokenizer of the "mini" text encoder, and start vectors for its pieces, from counts or from the teacher.
 
     "A puppy's bark 🐕"  ->  ▁a ▁puppy ' s ▁bark ▁ <0xF0> <0x9F> <0x90> <0x95> </s>
 
@@ -28,8 +28,8 @@ MASK = "<extra_id_0>"  # stands for a hidden piece in training
 def train_tokenizer(captions: list[str], pieces: int) -> Tokenizer:
     """Unigram tokenizer in T5's form (`<pad>` 0, `</s>` 1, `<unk>` 2, `</s>` at the end), with two differences.
 
-    A character that no caption had becomes its UTF-8 bytes instead of `<unk>`, so that nothing is lost; and upper case
-    is folded, since captions shout by accident only. `<extra_id_0>` is the mask of training.
+    A character that no caption contains becomes its UTF-8 bytes instead of `<unk>`, so that no text is lost. Upper case
+    is folded, because it carries no meaning in captions. `<extra_id_0>` is the mask of the training.
     """
     space = {"replacement": "▁", "prepend_scheme": "always", "split": True}
     words = pre_tokenizers.Sequence(
@@ -43,7 +43,7 @@ def train_tokenizer(captions: list[str], pieces: int) -> Tokenizer:
         vocab_size=pieces, initial_alphabet=visible, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False
     )
     learner.train_from_iterator(captions, trainer)
-    # letters that no caption needs alone come in an order, with scores, that change from run to run: one score for all
+    # Single letters that no caption needs get scores that differ from run to run, so all of them get the same score.
     learned = {name: round(score, 4) for name, score in json.loads(learner.to_str())["model"]["vocab"][1:]}
     lowest = min(learned.values())
     learned |= {letter: lowest for letter in visible if learned[letter] < lowest + 0.1}
@@ -60,10 +60,10 @@ def train_tokenizer(captions: list[str], pieces: int) -> Tokenizer:
 
 
 def embeddings_from_counts(tokenizer: Tokenizer, captions: list[str], width: int, reach: int = 3) -> Tensor:
-    """Start vectors of the pieces, [vocabulary, width], of unit mean square: neighbours alike, vectors alike.
+    """Start vectors of the pieces, [vocabulary, width], of unit mean square, similar for similar neighbours.
 
     PPMI(a, b) = max(0, log p(a, b) / (p(a) p(b)^0.75)) over pieces at most `reach` apart, then its `width` largest
-    singular directions, weighted by the root of the singular value. Pieces never seen get random vectors.
+    singular directions, weighted by the root of the singular value. Pieces that do not occur get random vectors.
     """
     size = tokenizer.get_vocab_size()
     count = np.zeros((size, size))
@@ -85,9 +85,9 @@ def embeddings_from_counts(tokenizer: Tokenizer, captions: list[str], width: int
 
 
 def embeddings_from_teacher(tokenizer: Tokenizer, teacher: Teacher, view: View) -> Tensor:
-    """Start vectors of the pieces, [vocabulary, width], of unit mean square: what the teacher makes of each alone.
+    """Start vectors of the pieces, [vocabulary, width], of unit mean square: the teacher's vector of each piece.
 
-    Seen from the mean of the pieces, along the axes of the captions: a piece is a word, mostly, not a caption.
+    Relative to the mean of the pieces, along the axes of the captions, since most pieces are words and not captions.
     """
     names = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
     vectors = teacher.teach([name.replace("▁", " ").strip() or "." for name in names])

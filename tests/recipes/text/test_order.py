@@ -140,7 +140,7 @@ def test_an_interrupted_lesson_ends_where_the_whole_one_does(tmp_path, monkeypat
     teach_order(tmp_path / "broken", recipe=recipe, steps=3, progress=False)
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken"))
     assert one == other
-    assert "corpus, max" in whole and "taught order" in (tmp_path / "whole/card.md").read_text()
+    assert "corpus, max" in whole and "trained on order" in (tmp_path / "whole/card.md").read_text()
 
 
 # what the shipped states tell
