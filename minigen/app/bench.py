@@ -1,12 +1,12 @@
 """The benchmark: this library beside `transformers`, with the same weights and the same work, in one table.
 
     for each row:   ours, theirs, ours, theirs, ...   medians, and the median of the rounds' ratios
-    before them:    what the machine gives at best, memory read and matrices multiplied, measured in the same run
+    before them:    the speed of the machine, reading memory and multiplying matrices, measured in the same run
 
-One run compares what one run measured: a number from another day or machine says nothing here. On a machine that others
-use too, the ratio of processor time is steadier than that of the clock; both are in the table. The weights are random
-and 256 wide, 6 layers, 8 heads, 4 codebooks of 1024: speed does not depend on what a model knows. Where there is a GPU,
-all of it runs there; CUDA_VISIBLE_DEVICES="" in the environment asks for the processor.
+Only numbers of the same run are compared; those of another day or machine cannot be. On a machine that others use too,
+the ratio of processor time is steadier than the ratio of clock time; the table shows both. The model has random
+weights, because speed does not depend on them: 256 wide, 6 layers, 8 heads, 4 codebooks of 1024. If there is a GPU,
+everything runs on it; CUDA_VISIBLE_DEVICES="" in the environment selects the processor.
 """
 
 import json
@@ -45,7 +45,12 @@ GUIDANCE, WORDS = 3.0, 12
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much work is timed. `long` columns are compared with `frames` of them."""
+    """Amount of work that is timed.
+
+    frames: length of a clip; `long` is the length it is compared with. captions: batch sizes of generation. batch:
+    clips in a training step. rounds: repetitions. clips, seconds: of the corpus that is tokenised. matrix, megabytes:
+    sizes of the machine's own tests.
+    """
 
     model: AudioLMConfig = AudioLMConfig()
     frames: int = 200
@@ -64,7 +69,7 @@ QUICK = Sizes(frames=40, long=300, batch=4, rounds=3, clips=16)
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. ours, theirs: medians in `unit`; ratio: of the clock, cpu_ratio: of processor time."""
+    """A row of the table. ours, theirs: medians in `unit`. ratio: of clock time. cpu_ratio: of processor time."""
 
     what: str
     unit: str
@@ -78,9 +83,10 @@ class Row:
 
 def run_bench(folder: str | Path, sizes: Sizes | None = None, threads: int = 1, codec: str | nn.Module = "mini",
               say: Callable[[str], None] = print) -> list[Row]:  # fmt: skip
-    """Measure everything and write folder/bench.json and folder/bench.md; returns the rows.
+    """Measure everything, write folder/bench.json and folder/bench.md, and return the rows.
 
-    threads: of generation, ours and theirs; the other rows take as many as PyTorch is set to. say: told what is next.
+    threads: number of threads in generation, for both libraries; the other rows use PyTorch's setting. say: called with
+    the name of each part before it is measured.
     """
     sizes, usual = sizes or Sizes(), torch.get_num_threads()
     torch.manual_seed(0)
@@ -112,21 +118,24 @@ def run_bench(folder: str | Path, sizes: Sizes | None = None, threads: int = 1, 
 
 
 def alternate(rounds: int, *jobs: Callable[[], object]) -> list[list[tuple[float, float]]]:
-    """Run the jobs in turn, once to warm up and then `rounds` times: for each, (seconds, processor seconds) a round."""
+    """Run the jobs in turn, once to warm up and then `rounds` times.
+
+    Returns for each job a list of (seconds, processor seconds), one entry a round.
+    """
     times = [[] for _ in jobs]
     for turn in range(rounds + 1):
         for job, found in zip(jobs, times, strict=True):
             began, worked = time.perf_counter(), time.process_time()
             job()
             if torch.cuda.is_available():
-                torch.cuda.synchronize()  # a GPU answers before it has done the work
+                torch.cuda.synchronize()  # a GPU call returns before the work is done
             if turn:
                 found.append((time.perf_counter() - began, time.process_time() - worked))
     return times
 
 
 def beside(times: list, per: float = 1.0) -> dict[str, float]:
-    """Medians of two alternating jobs, each divided by `per`, and how many times longer the second took."""
+    """Medians of two alternating jobs, each divided by `per`, and the median ratio of the second to the first."""
     ours, theirs = ([second for second, _ in job] for job in times)
     ratio, cpu = ([b[i] / max(a[i], 1e-9) for a, b in zip(*times, strict=True)] for i in (0, 1))
     middle = statistics.median
@@ -136,7 +145,7 @@ def beside(times: list, per: float = 1.0) -> dict[str, float]:
 
 
 def machine_rows(sizes: Sizes) -> list[Row]:
-    """Memory read by one sum, and the product of two square matrices, in float32 and where it is fast in bfloat16."""
+    """Speed of a sum over memory, and of a matrix product in float32 and, if the machine is fast at it, bfloat16."""
     place, side = distributed.device(), sizes.matrix
     big = torch.ones(sizes.megabytes * 2**18, device=place)
     (read,) = alternate(sizes.rounds, big.sum)
@@ -149,7 +158,7 @@ def machine_rows(sizes: Sizes) -> list[Row]:
 
 
 def native_rows() -> list[Row]:
-    """What it takes to load the compiled column, which a long generation does by itself; none where it is not used."""
+    """Time to load the compiled decoder, which long generations use. No row if it is not used here."""
     if torch.cuda.is_available():
         return []
     began = time.perf_counter()
@@ -164,7 +173,7 @@ def native_rows() -> list[Row]:
 
 
 def generation_row(lm: AudioLM, captions: int, sizes: Sizes) -> Row:
-    """Greedy generation with guidance: milliseconds a column, and whether the codes are the same."""
+    """Greedy generation with guidance: milliseconds a column, and whether both libraries give the same codes."""
     memory = _text(lm, captions)
     columns, made = sizes.frames + max(lm.config.delays), {}
     theirs = their_generation(lm, memory, columns)
@@ -183,15 +192,15 @@ def generation_row(lm: AudioLM, captions: int, sizes: Sizes) -> Row:
 
 
 def _text(lm: AudioLM, captions: int) -> Tensor:
-    """States of some words for each caption, where the model is."""
+    """Random text states [captions, WORDS, M] on the model's device."""
     return torch.randn(captions, WORDS, lm.config.memory_width).to(lm.norm.weight.device)
 
 
 def their_generation(lm: AudioLM, memory: Tensor, columns: int) -> Callable[[], Tensor]:
-    """`MusicgenForCausalLM.generate` on the same texts, without them in the second half of the batch.
+    """`MusicgenForCausalLM.generate` on the same texts, with zeros in their place in the second half of the batch.
 
-    Left alone it keeps the words' keys in the cache of the columns, and gives other codes the more it has written: it
-    is handed the cache that the whole MusicGen uses, and a mask that does not take the first token for padding.
+    By default this class keeps the keys of the text in the cache of the columns, which changes the codes. So it is
+    given the cache that the whole MusicGen uses, and a mask that does not treat the first token as padding.
     """
     from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
@@ -214,7 +223,7 @@ def their_generation(lm: AudioLM, memory: Tensor, columns: int) -> Callable[[], 
 
 
 def length_row(lm: AudioLM, sizes: Sizes) -> Row:
-    """A column of a long clip beside one of a short clip: attention reads a longer cache, all else stays."""
+    """Time of a column in a long clip beside a short one: attention reads a longer cache, all else is the same."""
     memory = _text(lm, 1)
     jobs = [lambda n=n: generate_codes(lm, memory, None, n, GUIDANCE) for n in (sizes.frames, sizes.long)]
     short, long = alternate(max(1, sizes.rounds // 2), *jobs)
@@ -226,7 +235,7 @@ def length_row(lm: AudioLM, sizes: Sizes) -> Row:
 
 
 def memory_row(lm: AudioLM, sizes: Sizes) -> Row:
-    """The largest tensor that a step makes, beside the cache, which must not be copied."""
+    """Size of the largest tensor that a step allocates. The cache must not be copied, so it must be far smaller."""
     memory = _text(lm, 1)
     cache = lm.start(2, sizes.frames, memory)
     decoder, place = make_decoder(lm, cache, 2, partial(guide, scale=GUIDANCE)), cache.both.data_ptr()
@@ -239,7 +248,7 @@ def memory_row(lm: AudioLM, sizes: Sizes) -> Row:
 
 
 def largest_new(job: Callable[[], object]) -> int:
-    """Bytes of the largest piece of memory that PyTorch's operations took while `job` ran."""
+    """Bytes of the largest tensor that PyTorch's operations allocated while `job` ran."""
     largest = 0
 
     class Watch(TorchDispatchMode):
@@ -256,7 +265,7 @@ def largest_new(job: Callable[[], object]) -> int:
 
 
 def _storages(values: list | tuple) -> dict[int, int]:
-    """Address and bytes of the memory behind every tensor among the values; a view's is that of what it looks at."""
+    """Address and bytes of the memory of every tensor among the values; a view has its base's memory."""
     found = {}
     for value in values:
         if isinstance(value, Tensor):
@@ -266,8 +275,8 @@ def _storages(values: list | tuple) -> dict[int, int]:
     return found
 
 
-class Told(nn.Module):
-    """Stands in for the text encoder: states that were computed once, as both sides are given them."""
+class FixedTextEncoder(nn.Module):
+    """Replaces the text encoder by states that were computed once, so that both libraries read the same ones."""
 
     def __init__(self, states: Tensor):
         super().__init__()
@@ -280,17 +289,17 @@ class Told(nn.Module):
 
 
 def training_row(sizes: Sizes) -> Row:
-    """A step of training: the loss, its gradient, clipping and AdamW, on the same batch and from the same weights.
+    """A training step: loss, gradient, clipping and AdamW, on the same batch and from the same weights.
 
-    AdamW on both sides, because the work is to be the same; in earnest ours takes Muon for the layers, which costs a
-    little more a step and needs far fewer of them (docs/speed.md).
+    Both libraries use AdamW, so that the work is the same. minigen's own training uses Muon for the layers: a step
+    takes a little longer, and far fewer steps are needed (docs/speed.md).
     """
     lm = AudioLM(sizes.model).to(distributed.device())
     states = _text(lm, sizes.batch)
     codes = torch.randint(sizes.model.codebook_size, (sizes.batch, sizes.model.num_codebooks, sizes.frames))
     theirs, losses = their_training(lm, states, codes), {"ours": [], "theirs": []}
     config = TrainConfig(batch_size=sizes.batch, text_dropout=0.0)
-    trainer = Trainer(lm, CrossEntropyObjective(lm.config, Told(states), config), config)
+    trainer = Trainer(lm, CrossEntropyObjective(lm.config, FixedTextEncoder(states), config), config)
     trainer.optimizers = [torch.optim.AdamW(lm.parameters(), lr=1e-4, fused=True)]
 
     def ours() -> None:
@@ -307,7 +316,7 @@ def training_row(sizes: Sizes) -> Row:
 
 
 def their_training(lm: AudioLM, states: Tensor, codes: Tensor) -> Callable[[], float]:
-    """The same step with `MusicgenForCausalLM`: its own loss, PyTorch's AdamW as it comes."""
+    """The same step with `MusicgenForCausalLM`, its own loss, and PyTorch's AdamW with default options."""
     from minigen.patterns import DelayPattern
 
     model, place = lm_to_musicgen(lm).to(states.device).train(), states.device
@@ -332,7 +341,7 @@ def their_training(lm: AudioLM, states: Tensor, codes: Tensor) -> Callable[[], f
 
 
 def tokenising_row(codec: nn.Module, sizes: Sizes) -> Row:
-    """Seconds of sound that become codes in a second: from wav files on disk to a finished token cache."""
+    """Seconds of sound that are tokenised in a second, from wav files on disk to a finished token cache."""
     with tempfile.TemporaryDirectory() as place:
         folder, clips = Path(place), []
         for number in range(sizes.clips):
@@ -351,7 +360,7 @@ def tokenising_row(codec: nn.Module, sizes: Sizes) -> Row:
 
 
 def import_row(sizes: Sizes) -> Row:
-    """What `import minigen` and the chain's last module add to importing PyTorch, in processes of their own."""
+    """Time that `import minigen.generate` adds to importing PyTorch, each measured in a new process."""
     timed = (
         "import time, torch; a = time.perf_counter(); import minigen, minigen.generate; print(time.perf_counter() - a)"
     )
@@ -363,7 +372,7 @@ def import_row(sizes: Sizes) -> Row:
 
 
 def describe(threads: int, usual: int) -> dict:
-    """What a reader has to know of the machine."""
+    """The machine and the versions, by name."""
     import transformers
 
     return {
@@ -377,7 +386,7 @@ def describe(threads: int, usual: int) -> dict:
 
 
 def table(rows: list[Row], about: dict) -> str:
-    """The rows as a page in markdown."""
+    """The rows as a Markdown page."""
     lines = ["# minigen bench", "", "; ".join(f"{name} {value}" for name, value in about.items()) + ".", ""]
     lines += [
         "| what | unit | ours | transformers | ratio | processor time | goal | |",

@@ -1,10 +1,10 @@
-"""`minigen doctor`: does everything work here, and if not, which command mends it?
+"""`minigen doctor`: tests every part of the installation, and names the command that repairs a broken one.
 
     ok       PyTorch         2.13.0+cpu: no GPU, 2 threads, fast bfloat16
     broken   torchaudio      libcudart.so.13: cannot open shared object file: No such file or directory
-             mend it with: .venv/bin/python -m minigen doctor --mend
+             repair it with: .venv/bin/python -m minigen doctor --mend
 
-Aside from the chain. Nothing heavy is imported at the top: it has to work in an environment without PyTorch too.
+Not part of the chain. Nothing heavy is imported at the top, because it has to work without PyTorch too.
 """
 
 import importlib
@@ -31,7 +31,7 @@ ROOM = 1.0  # GB that `minigen demo` may need under build/
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. state: "ok", "missing" or "broken"; mend: the command that mends it."""
+    """One line of the report. state: "ok", "missing" or "broken". mend: command that repairs it."""
 
     state: str
     what: str
@@ -41,26 +41,30 @@ class Finding:
 
     def __str__(self) -> str:
         line = f"{self.state:<9}{self.what:<16}{self.detail}"
-        return line + (f"\n{'':<9}mend it with: {self.mend}" if self.mend else "")
+        return line + (f"\n{'':<9}repair it with: {self.mend}" if self.mend else "")
 
 
 def run_doctor(mend: bool = False, show: Callable[[str], None] = print) -> int:
-    """Look at every part and show a line for each; returns 0 if all that is essential works, else 1.
+    """Test every part and show a line for each. Returns 0 if everything essential works, else 1.
 
-    mend: first set torchaudio's compiled extension aside where it keeps torchaudio from being imported.
+    mend: first rename torchaudio's compiled extension if it prevents `import torchaudio`.
     """
     if mend:
         show(mend_torchaudio())
-    ill = 0
+    faults = 0
     for finding in examine():
         show(str(finding))
-        ill += finding.essential and finding.state != "ok"
-    show(f"{ill} of these need mending before minigen can run." if ill else "Everything that minigen needs works.")
-    return 1 if ill else 0
+        if finding.essential and finding.state != "ok":
+            faults += 1
+    if faults:
+        show(f"{faults} of these must be repaired before minigen can run.")
+        return 1
+    show("Everything that minigen needs works.")
+    return 0
 
 
 def examine() -> Iterator[Finding]:
-    """Every finding, in the order of the chain; each is looked at when it is asked for."""
+    """Yield a finding for every part, in the order of the chain. A part is tested when its finding is asked for."""
     yield _python()
     yield _library("PyTorch", "torch", _try_torch)
     yield _library("torchaudio", "torchaudio", _try_torchaudio, repair=f"{_python_command()} -m minigen doctor --mend")
@@ -78,7 +82,7 @@ def _python() -> Finding:
 
 
 def _library(what: str, module: str, attempt: Callable[[], str] = str, repair: str = "") -> Finding:
-    """Import a library and try it. attempt: returns what else is worth saying; repair: mends one that is installed."""
+    """Import a library and try it. attempt: returns a remark; repair: command that repairs an installed library."""
     if PathFinder.find_spec(module) is None:
         return Finding("missing", what, "not installed", _install(module))
     try:
@@ -90,7 +94,7 @@ def _library(what: str, module: str, attempt: Callable[[], str] = str, repair: s
 
 
 def _installed(what: str, package: str) -> Finding:
-    """Whether a package that only notebooks need is there (not imported: that takes a second)."""
+    """Find a package that only notebooks need. It is not imported, because that takes a second."""
     try:
         return Finding("ok", what, metadata.version(package), essential=False)
     except metadata.PackageNotFoundError:
@@ -133,7 +137,7 @@ def _try_soundfile() -> str:
 
 
 def _weights(part: str, name: str) -> Finding:
-    """Whether a shipped model is there and loads."""
+    """Load a shipped model."""
     what, folder = f"{part} weights", DATA / part / name
     mend = _restore(folder)
     if not (folder / "model.safetensors").is_file():
@@ -141,7 +145,7 @@ def _weights(part: str, name: str) -> Finding:
     try:
         _load(part, name)
     except ImportError as error:
-        return Finding("broken", what, f"cannot be tried: {_one_line(error)}", "the commands above, then look again")
+        return Finding("broken", what, f"cannot be tried: {_one_line(error)}", "the commands above, then try again")
     except Exception as error:  # a damaged file may raise anything
         return Finding("broken", what, _one_line(error), mend)
     return Finding("ok", what, f"{name}, {sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f} MB")
@@ -170,7 +174,7 @@ def _load(part: str, name: str) -> None:
 
 
 def _disk(folder: Path) -> Finding:
-    """Room and permission to write `folder`, or where it would be made."""
+    """Check space and permission to write `folder`, or the folder in which it would be made."""
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free / 1e9
     try:
@@ -178,18 +182,17 @@ def _disk(folder: Path) -> Finding:
     except OSError as error:
         return Finding("broken", f"{folder}/", f"cannot be written: {error.strerror}", f"chmod u+w {_short(place)}")
     if free < ROOM:
-        return Finding(
-            "broken", f"{folder}/", f"{free:.1f} GB free; {ROOM:g} GB may be needed", "make clean, or make room"
-        )
+        room = f"{free:.1f} GB free; {ROOM:g} GB may be needed"
+        return Finding("broken", f"{folder}/", room, f"delete what you do not need in {_short(place)}")
     return Finding("ok", f"{folder}/", f"can be written, {free:.0f} GB free")
 
 
 def mend_torchaudio() -> str:
-    """Make `import torchaudio` work beside a PyTorch that its compiled extension does not fit; returns what was done.
+    """Make `import torchaudio` work if its compiled extension does not fit the PyTorch. Returns what was done.
 
-    Linux wheels of torchaudio are CUDA builds. Beside a CPU-only PyTorch the extension cannot be loaded, and the import
-    fails; without the extension's files torchaudio runs in pure Python, which is all that minigen needs. The files are
-    renamed, not deleted, and only where that helps: where the import works, nothing is touched.
+    Linux wheels of torchaudio are CUDA builds. With a CPU-only PyTorch the extension cannot be loaded, and the import
+    fails. Without the extension's files torchaudio runs in pure Python, which is all that minigen needs. The files are
+    renamed, not deleted, and only if that helps; if the import works, nothing is changed.
     """
     if PathFinder.find_spec("torchaudio") is None or import_error("torch"):
         return "torchaudio: nothing to mend before PyTorch and torchaudio are installed."
@@ -210,7 +213,7 @@ def mend_torchaudio() -> str:
 
 
 def import_error(module: str) -> str:
-    """Import a module in a fresh process; returns why that failed in one line, or "" where it worked."""
+    """Import a module in a new process. Returns the last line of the error, or "" if there was none."""
     done = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, text=True)
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["the process died"])[-1]
 
@@ -226,12 +229,12 @@ def _rename(files: list[Path], name: Callable[[Path], Path]) -> None:
 
 
 def _extension_folder() -> Path:
-    """Where torchaudio keeps its compiled extension, found without importing it."""
+    """Folder of torchaudio's compiled extension, found without importing torchaudio."""
     return Path(PathFinder.find_spec("torchaudio").origin).parent / "lib"
 
 
 def _install(module: str, options: str = "") -> str:
-    """The pip command for a library as pyproject.toml asks for it; for PyTorch, the version that needs no GPU."""
+    """The pip command that installs a library in the version of pyproject.toml; for PyTorch, the one for processors."""
     try:
         asked = [line for line in metadata.requires("minigen") or [] if re.match(rf"{module}\b", line)]
     except metadata.PackageNotFoundError:
@@ -241,12 +244,12 @@ def _install(module: str, options: str = "") -> str:
 
 
 def _python_command() -> str:
-    """This Python as one would type it here."""
+    """This Python as a user would type it here."""
     return _short(Path(sys.executable))
 
 
 def _short(path: Path) -> str:
-    """A path as one would type it: relative to the working folder where it lies below."""
+    """A path as a user would type it: relative if it lies below the working folder."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
