@@ -14,7 +14,7 @@ code of the prompt, which is kept; or a code to draw. The heads have V outputs, 
     k1  . p p ? ? .
 
 `TextToAudio` is the pipeline: a codec, a text encoder, and a generator that the folder's pipeline.json names. The
-language model is one generator (`LanguageModelGenerator`); `minigen.generators` holds the others.
+language model is one generator; `minigen.generators` holds the protocol and the others.
 
 Sources: AudioGen (arXiv 2209.15352) for guidance, audiocraft's LMModel.generate for the order of the sampling options.
 """
@@ -155,20 +155,9 @@ def generate_guided(
 ) -> Tensor:
     """Generate codes int64 [B, K, frames] under any list of conditions, such as a text and a style.
 
-    Every branch is B rows of one batch and is fed the same codes; what is drawn follows the combined logits.
-    Source: audiocraft, LMModel.generate.
-
-    Args:
-        lm: the language model.
-        branches: conditions, each with a memory of B rows or none, and the function that combines their logits.
-        batch: B, number of clips.
-        frames: as in `generate_codes`, like all arguments below.
-        temperature: see `sample`.
-        top_k: see `sample`.
-        top_p: see `sample`.
-        prompt: codes [B, K, P] or [1, K, P].
-        generator: source of randomness.
-        progress: whether to show a bar on stderr.
+    Each branch is B rows of one batch and is fed the same codes; the combined logits are sampled. branches: conditions,
+    each with a memory of B rows or none, and the function that combines their logits. batch: B, number of clips. The
+    other arguments are those of `generate_codes`. Source: audiocraft, LMModel.generate.
 
     Raises:
         MinigenError: memories of another batch size than B; else as `generate_codes`.
@@ -199,47 +188,6 @@ def generate_guided(
     return pattern.revert(sequence[..., 1:])  # [B, K, frames]
 
 
-class LanguageModelGenerator:
-    """The language model as a generator: codes one column after another (see `minigen.generators.base.Generator`)."""
-
-    name = "language_model"
-
-    def __init__(self, lm: AudioLM):
-        self.lm, self.config = lm, lm.config
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.lm.norm.weight.device
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> "LanguageModelGenerator":
-        """Load it as `AudioLM.from_pretrained`."""
-        return cls(AudioLM.from_pretrained(folder, dtype))
-
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Save it as `AudioLM.save_pretrained`."""
-        self.lm.save_pretrained(folder, dtype)
-
-    def generate(
-        self,
-        text: Condition,
-        frames: int,
-        guidance: float = 3.0,
-        generator: torch.Generator | None = None,
-        progress: bool = False,
-        temperature: float = 1.0,
-        top_k: int = 250,
-        top_p: float = 0.0,
-        prompt: Tensor | None = None,
-    ) -> Tensor:
-        """Codes int64 [B, K, frames]; the options are those of `generate_codes`."""
-        return generate_codes(
-            self.lm, text.memory, text.memory_mask, frames, guidance, temperature, top_k, top_p, prompt, generator,
-            progress,
-        )  # fmt: skip
-
-
 class TextToAudio(HubModel):
     """The pipeline: a text encoder, a generator and a codec. Captions in, sound out.
 
@@ -254,6 +202,8 @@ class TextToAudio(HubModel):
 
     def __init__(self, codec, encoder, generator):
         """generator: an `AudioLM`, or any other `Generator`."""
+        from minigen.generators.language_model import LanguageModelGenerator
+
         if isinstance(generator, AudioLM):
             generator = LanguageModelGenerator(generator)
         self.codec, self.encoder, self.generator = codec, encoder, generator
@@ -379,7 +329,7 @@ def _read_pipeline(folder: Path) -> tuple[str | Path, str | Path, str]:
     try:
         parts = json.loads(path.read_text("utf-8"))
         codec, text = _inside(folder, parts["codec"]), _inside(folder, parts["text"])
-        return codec, text, parts.get("generator", LanguageModelGenerator.name)
+        return codec, text, parts.get("generator", "language_model")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MinigenError(
             f"{path} does not name the codec and the text encoder ({error!r}). "

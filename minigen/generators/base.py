@@ -23,7 +23,7 @@ from minigen.guidance import Condition
 
 # Name in pipeline.json, and module and class. A module is imported when its generator is loaded.
 CLASSES = {
-    "language_model": ("minigen.generate", "LanguageModelGenerator"),
+    "language_model": ("minigen.generators.language_model", "LanguageModelGenerator"),
 }
 
 
