@@ -1,10 +1,13 @@
-"""The loop of trainings: what Ctrl-C leaves behind."""
+"""The loop of trainings: its budget, its checkpoints, and what Ctrl-C leaves behind."""
 
 import signal
 
 import pytest
 import torch
 
+from minigen.engine import loop as loop_module
+from minigen.engine.checkpoint import load_checkpoint
+from minigen.engine.errors import MinigenError
 from minigen.engine.loop import Loop
 
 
@@ -48,3 +51,68 @@ def test_an_error_in_a_step_gives_ctrl_c_back(tmp_path):
         for _ in Walk(tmp_path).loop:
             1 / 0  # noqa: B018
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# budget and checkpoints
+
+
+class Clock:
+    """A clock that is moved by hand."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(loop_module, "time", found)
+    return found
+
+
+def test_a_budget_of_steps_is_spent_in_equal_shares(tmp_path):
+    assert list(Loop(tmp_path / "c", "walk", dict, steps=4, progress=False)) == [0, 0.25, 0.5, 0.75]
+
+
+def test_a_budget_of_minutes_is_spent_by_the_clock_over_all_runs(tmp_path, clock):
+    first, shares = Loop(tmp_path / "c", "walk", dict, minutes=2.0, progress=False), []
+    for share in first:
+        shares.append(share)
+        clock.now += 30.0
+        if len(shares) == 3:
+            break
+    first.save()
+    clock.now += 5000.0  # the time between two runs does not count
+    second = Loop(tmp_path / "c", "walk", dict, minutes=2.0, progress=False)
+    second.resume()
+    assert second.step == 2 and second.seconds == 60.0  # the third step was broken off
+    for share in second:
+        shares.append(share)
+        clock.now += 30.0
+    assert shares == [0.0, 0.25, 0.5, 0.5, 0.75] and second.step == 4
+
+
+def test_a_checkpoint_is_written_when_the_last_one_is_old_enough_and_after_the_last_step(tmp_path, clock):
+    state, written = {"step": 0}, []
+    loop = Loop(tmp_path / "c", "walk", lambda: {"value": state["step"]}, steps=8, save_minutes=1.0, progress=False)
+    for _ in loop:
+        state["step"] += 1
+        clock.now += 25.0
+        written.append(load_checkpoint(tmp_path / "c")["value"] if (tmp_path / "c").exists() else 0)
+    assert written == [0, 0, 0, 3, 3, 3, 6, 6]  # every 75 s: the first three steps with more than a minute
+    assert load_checkpoint(tmp_path / "c") == {"value": 8, "identity": "walk", "step": 8, "seconds": 200.0}
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    list(Loop(tmp_path / "c", "seed 0", dict, steps=1, progress=False))
+    with pytest.raises(MinigenError, match="other settings"):
+        Loop(tmp_path / "c", "seed 1", dict, steps=1, progress=False).resume()
+
+
+def test_a_finished_training_has_no_steps_left(tmp_path):
+    list(Loop(tmp_path / "c", "walk", dict, steps=3, progress=False))
+    again = Loop(tmp_path / "c", "walk", dict, steps=3, progress=False)
+    assert again.resume() is not None and list(again) == []
