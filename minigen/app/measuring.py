@@ -43,7 +43,7 @@ def _measure(options: Namespace, models: list[tuple[str, float]]) -> list:
         check_writable(options.csv, is_file=True)
     from minigen.evaluation.clap import load_judge, load_tagger
     from minigen.evaluation.measure import control_sounds, generate_for, save_csv, table
-    from minigen.evaluation.per_caption import make_bench
+    from minigen.evaluation.per_caption import make_evaluator
     from minigen.evaluation.study.table import of_captions
     from minigen.generate import TextToAudio
     from minigen.lm import find_lm
@@ -54,20 +54,20 @@ def _measure(options: Namespace, models: list[tuple[str, float]]) -> list:
     clips, real = _some_clips(options, options.split, options.clips)
     others, reference = _some_clips(options, "train" if options.split.startswith("val") else "validation", REFERENCE)
     judge, tagger = load_judge(options.judge), load_tagger(options.tagger)
-    bench = make_bench(judge, tagger, clips, real, (others, list(reference.split(1))))
+    evaluator = make_evaluator(judge, tagger, clips, real, (others, list(reference.split(1))))
     loaded = {model: TextToAudio.from_pretrained(model) for model, _ in models}
     captions = [clip.caption for clip in clips]
     sounds = control_sounds(real, loaded[models[0][0]].codec, options.seed)
     for model, guidance in models:
         name = title_of(model, guidance)
         sounds[name] = generate_for(loaded[model], captions, options.seconds, guidance, options.seed, label=name)
-    measured = {name: bench.row(name, wavs) for name, wavs in sounds.items()}
+    measured = {name: evaluator.row(name, wavs) for name, wavs in sounds.items()}
     every = [row for row, _ in measured.values()]
     print(table(every))
-    if few := caution(len(clips), *bench.yardstick.reference.shape):
+    if few := caution(len(clips), *evaluator.yardstick.reference.shape):
         print(few)
-    print("\nThe study's measures of captions, with intervals over captions:\n")
-    print(of_captions({name: line for name, (_, line) in measured.items()}))
+    print("\nThe study's measures that are sums over captions, with intervals over captions:\n")
+    print(of_captions({name: scores for name, (_, scores) in measured.items()}))
     if options.csv:
         save_csv(options.csv, every)
     return every[-len(models) :]
@@ -95,7 +95,7 @@ def study(options: Namespace) -> None:
         check_writable(place)
     from minigen.evaluation.study.plan import SMOKE, StudyConfig
     from minigen.evaluation.study.run import run_study
-    from minigen.evaluation.study.table import make_table, summary, write_summary
+    from minigen.evaluation.study.table import conclusion, make_table, summary, write_between_marks
 
     config = SMOKE if options.smoke else StudyConfig()
     if not options.table:
@@ -103,7 +103,8 @@ def study(options: Namespace) -> None:
         print(f"{len(done)} tasks done; rows in {rows}")
     print(make_table(rows, config))
     if rows == STUDY:
-        write_summary(summary(rows, config), "README.md")
+        write_between_marks(conclusion(rows, config), "README.md")
+        write_between_marks(summary(rows, config), "docs/study.md")
 
 
 def listen(options: Namespace) -> None:

@@ -298,10 +298,13 @@ def mel_db(wav: Tensor, sample_rate: int = SAMPLE_RATE, bands: int = 80) -> np.n
 
 def svg(figure: "Figure", ink: str | None = None) -> str:
     """The figure as SVG text without a background. ink: colour of text, axes and ticks; None keeps black."""
+    from matplotlib import rc_context
+
     if ink is not None:
         _recolour(figure, ink)
     file = BytesIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "minigen"}):  # equal figures give equal text
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return file.getvalue().decode()
 
 

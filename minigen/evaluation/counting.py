@@ -1,12 +1,12 @@
-r"""Counting: how often does it bark? From the tagger's timeline of a kind to a number, compared with the caption's.
+r"""Counter: how often a kind of event sounds in a clip, from the event tagger's timeline.
 
     log-odds     /\    /\      /\        rises and falls of at least PROMINENCE: three peaks, three barks
     of a kind  _/  \__/  \____/  \__     time ->
 
-A tagger's frames are 0.08 s long and were never trained to be counted, so kinds that follow each other fast run into
-one. Which kinds can be counted at all is therefore found out on real clips (`countable`), other ones than are measured,
-and how well the counter does is the row "real clips" of the table. On 240 real clips it was right for 71 % of all
-counted events (always saying "once": 49 %), and for nearly all frogs, telephones and car horns.
+The study compares the number with that of the caption. The tagger's frames last 0.08 s and were not trained for
+counting, so sounds in quick succession merge into one. `countable` therefore selects the kinds that the counter counts
+correctly on real clips of another split, and the row "real clips" of the table shows its accuracy. On 240 real clips it
+was right for 71 % of all counted events (49 % by always saying "once"), and for nearly all frogs, telephones and horns.
 """
 
 import re
@@ -17,18 +17,18 @@ from torch import Tensor
 from minigen.corpus.clip import Clip
 from minigen.corpus.synthesis.scenes import COUNTED
 
-PROMINENCE = 1.5  # of a peak, in the log of the odds
-FAINTEST = -0.5  # log-odds that a peak must reach: a probability of 0.38
-ALMOST = 1e-4  # probabilities are kept as far from 0 and 1
-RIGHT, FEWEST = 0.8, 5  # a kind is countable if so much of at least so many real clips is counted right
+PROMINENCE = 1.5  # of a peak, in log-odds
+FAINTEST = -0.5  # log-odds that a peak must reach, a probability of 0.38
+ALMOST = 1e-4  # probabilities are clipped to [1e-4, 1 - 1e-4]
+RIGHT, FEWEST = 0.8, 5  # share of real clips that must be counted correctly, and how many there must be
 NUMBERS = {"once": 1, "one": 1, "single": 1, "twice": 2, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 
 
 def count_sounds(line: Tensor) -> int:
-    """How many times a kind sounds: probabilities [F] of its frames -> peaks that rise and fall far enough."""
+    """Number of times that a kind sounds: the peaks in its probabilities [F] that rise and fall by PROMINENCE."""
     chance = np.clip(line.double().numpy(), ALMOST, 1 - ALMOST)
     count, rising, extreme = 0, True, -np.inf
-    for value in [*np.log(chance / (1 - chance)), -np.inf]:  # the last one ends a sound that the clip cuts off
+    for value in [*np.log(chance / (1 - chance)), -np.inf]:  # the last value ends a sound that the clip cuts off
         if rising and value < extreme - PROMINENCE and extreme >= FAINTEST:
             count, rising, extreme = count + 1, False, value
         elif not rising and value > extreme + PROMINENCE:
@@ -39,7 +39,7 @@ def count_sounds(line: Tensor) -> int:
 
 
 def said_counts(clip: Clip) -> dict[str, int]:
-    """Kind -> how often it should sound, where the caption says so and it is clear of which kind it says it."""
+    """Kind -> number of its sounds according to the caption, where the number can only refer to this kind."""
     said = [NUMBERS[word] for word in re.findall(r"\w+", clip.caption.lower()) if word in NUMBERS]
     counted = [event for event in clip.events if event.kind in COUNTED]
     counts = [event.count for event in counted]
@@ -47,7 +47,7 @@ def said_counts(clip: Clip) -> dict[str, int]:
 
 
 def countable(clips: list[Clip], lines: Tensor, kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """The kinds that the counter can be trusted with, from real clips and their timelines [n, C, F]."""
+    """Kinds that the counter counts correctly, found on real clips and their timelines [n, C, F]."""
     right: dict[str, list[bool]] = {}
     for clip, own in zip(clips, lines, strict=True):
         for event in clip.events:

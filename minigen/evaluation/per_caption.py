@@ -1,10 +1,11 @@
-"""The bench: what the study measures a set of clips by, as one row of numbers and, caption by caption, as one line.
+"""Measures of the study: the row of a set of clips, and scores for each of its captions.
 
-    sounds for the captions --Yardstick--> FAD, FAD inf, kernel, KL, CLAP, recall, diversity          rows.csv
-                            --tagger-----> events asked for and found, in order, and how often  --+
-                            --judge------> cosine with the caption                              --+-> captions.csv
+    clips for the captions --Yardstick----> FAD, FAD inf, kernel, KL, CLAP, recall, diversity          rows.csv
+                           --event tagger-> events heard, in order, how often                    --+
+                           --CLAP model---> cosine with the caption                              --+-> captions.csv
 
-The line is what a paired bootstrap needs (`minigen.evaluation.bootstrap`); the distances of sets have no such line.
+`minigen.evaluation.measure` measures a set as a whole. A paired bootstrap (`minigen.evaluation.bootstrap`) needs the
+scores of the single captions, which are kept here. FAD, kernel distance and diversity belong to a set and have none.
 """
 
 from dataclasses import dataclass
@@ -20,105 +21,119 @@ from minigen.evaluation.counting import count_sounds, countable, said_counts
 from minigen.evaluation.measure import THRESHOLD, Measurement, Yardstick, followed_by
 
 SET_METRICS = ("fad", "fad_infinity", "kernel", "diversity")
-# Measures that are a sum over captions divided by another: name -> (what is counted, among what) in captions.csv.
+# Measures that are a sum over captions divided by another: name -> (score that is summed, score it is divided by).
 RATIOS = {
     "kl": ("kl", "one"), "clap": ("clap", "one"), "recall": ("found", "asked"), "recall_seen": ("found", "asked"),
     "recall_held_out": ("found", "asked"), "order": ("ordered", "both"), "count": ("counted", "counts"),
 }  # fmt: skip
-DIGITS = ("held_out", "asked", "found", "both", "ordered", "counts", "counted")  # one digit a caption
-DECIMALS = {"clap": 3, "kl": 2}  # kept in captions.csv: a thousandth is far below what a caption's sound varies by
+DIGITS = ("held_out", "asked", "found", "both", "ordered", "counts", "counted")  # one digit for each caption
+DECIMALS = {"clap": 3, "kl": 2}  # digits kept in captions.csv, far finer than the variation between captions
 
 
 @dataclass(frozen=True)
-class Line:
-    """What every caption gave, arrays [n] by name; `captions.csv` holds it as text."""
+class CaptionScores:
+    """Scores of each caption: name -> array [n].
+
+    held_out: 1 if the caption has a held-out pair of kinds. asked, found: events in the caption, and those heard.
+    both, ordered: 1 if two successive events are both heard, and if they are heard in order. counts, counted: numbers
+    in the caption that can be checked, and those that are right. clap: cosine. kl: divergence in nats.
+    """
 
     values: dict[str, np.ndarray]
 
-    def text(self) -> dict[str, str]:
-        """The cells of the CSV: digits without a gap, decimals with one."""
-        cells = {name: "".join(str(int(v)) for v in self.values[name]) for name in DIGITS}
-        return cells | {n: " ".join(f"{v:.{d}f}" for v in self.values[n]) for n, d in DECIMALS.items()}
+    def cells(self) -> dict[str, str]:
+        """Cells of captions.csv: digits without separator, decimals separated by spaces."""
+        cells = {name: "".join(str(int(value)) for value in self.values[name]) for name in DIGITS}
+        return cells | {name: " ".join(f"{v:.{d}f}" for v in self.values[name]) for name, d in DECIMALS.items()}
 
     @classmethod
-    def read(cls, row: dict[str, str]) -> "Line":
-        """The line from the cells of the CSV."""
+    def read(cls, row: dict[str, str]) -> "CaptionScores":
+        """Scores from a row of captions.csv."""
         values = {name: np.array([int(digit) for digit in row[name]], float) for name in DIGITS}
         return cls(values | {name: np.array(row[name].split(), float) for name in DECIMALS})
 
     def ratio(self, measure: str) -> tuple[np.ndarray, np.ndarray]:
-        """What is counted and among what, [n] each: the measure is the sum of the first over that of the second."""
+        """Two arrays [n]: the measure is the sum of the first divided by the sum of the second."""
         counted, among = RATIOS[measure]
-        below = np.ones_like(self.values["clap"]) if among == "one" else self.values[among]
-        held = self.values["held_out"]
-        kept = {"recall_seen": 1 - held, "recall_held_out": held}.get(measure, np.ones_like(held))
+        held_out, ones = self.values["held_out"], np.ones_like(self.values["clap"])
+        kept = {"recall_seen": 1 - held_out, "recall_held_out": held_out}.get(measure, ones)
+        below = ones if among == "one" else self.values[among]
         return self.values[counted] * kept, below * kept
 
 
-def mean(line: Line, measure: str) -> float:
-    """A measure of all captions together; not a number where nothing is asked for."""
-    above, below = line.ratio(measure)
+def mean(scores: CaptionScores, measure: str) -> float:
+    """A measure over all captions; nan where it applies to none."""
+    above, below = scores.ratio(measure)
     return float(above.sum() / below.sum()) if below.sum() else float("nan")
 
 
-class Bench:
-    """What sounds are measured by. reference: real clips of another split than `clips`, with their sounds.
+class Evaluator:
+    """Measures sets of sounds that were made for the same captions.
 
-    clips, real: whose captions are answered, and what they really sound like, [n, 1, samples] at 16 kHz.
+    Args:
+        yardstick: CLAP model, event tagger and reference clips.
+        clips: captions and events.
+        real: their true waveforms, [n, 1, samples] at 16 kHz.
+        counted: kinds whose number of sounds is checked, see `countable`.
     """
 
     def __init__(self, yardstick: Yardstick, clips: list[Clip], real: Tensor, counted: tuple[str, ...]):
         self.yardstick, self.clips, self.real, self.counted = yardstick, clips, real, counted
-        self.heard = yardstick.tagger.probabilities(real)
+        self.real_probabilities = yardstick.tagger.probabilities(real)
 
-    def measure(self, name: str, wavs: Tensor) -> tuple[dict[str, float], Line]:
-        """The numbers of a row, and the line, of waveforms [n, 1, samples] at 16 kHz for the captions."""
-        row, line = self.row(name, wavs)
+    def measure(self, name: str, wavs: Tensor) -> tuple[dict[str, float], CaptionScores]:
+        """Numbers of a row of rows.csv, and the scores, of waveforms [n, 1, samples] at 16 kHz."""
+        row, scores = self.row(name, wavs)
         numbers = {field: getattr(row, field) for field in SET_METRICS}
-        return numbers | {measure: mean(line, measure) for measure in RATIOS}, line
+        return numbers | {measure: mean(scores, measure) for measure in RATIOS}, scores
 
-    def row(self, name: str, wavs: Tensor) -> tuple[Measurement, Line]:
-        """The same as `minigen compare` shows it: a row of `minigen.evaluation.measure.table`, and the line."""
+    def row(self, name: str, wavs: Tensor) -> tuple[Measurement, CaptionScores]:
+        """The `Measurement` of the same waveforms, as `minigen compare` prints it, and the scores."""
         row = self.yardstick.measure(name, wavs, self.clips, self.real)
-        return row, self._line(wavs, row.matches)
+        return row, self._scores(wavs, row)
 
-    def _line(self, wavs: Tensor, matches: tuple[float, ...]) -> Line:
-        tagger, kinds = self.yardstick.tagger, self.yardstick.tagger.kinds
+    def _scores(self, wavs: Tensor, row: Measurement) -> CaptionScores:
+        tagger = self.yardstick.tagger
         probs = tagger.probabilities(wavs)
-        timed = hasattr(tagger, "timeline")  # AST has none: neither order nor counts are asked for then
-        asked = self.yardstick.asked(self.clips)
-        found = asked & (probs >= THRESHOLD).cpu()
-        chances = [metrics.kl_divergence(a[None], b[None]) for a, b in zip(self.heard, probs, strict=True)]
-        values = {"asked": asked.sum(1), "found": found.sum(1), "clap": matches, "kl": chances}
-        values["held_out"] = [has_held_out([event.kind for event in clip.events]) for clip in self.clips]
-        rows = [(0, 0, 0, 0)] * len(wavs)
-        if timed:
-            each = zip(self.clips, tagger.timeline(wavs), found, strict=True)
-            rows = [(*_order(clip, kinds, own, there), *self._counts(clip, own, there)) for clip, own, there in each]
-        names = ("both", "ordered", "counts", "counted")
-        values |= dict(zip(names, zip(*rows, strict=True), strict=True))
-        return Line({name: np.asarray(value, float) for name, value in values.items()})
+        found = self.yardstick.asked(self.clips) & (probs >= THRESHOLD).cpu()
+        pairs = zip(self.real_probabilities, probs, strict=True)
+        values = {
+            "asked": row.asked,
+            "found": row.found,
+            "clap": row.matches,
+            "kl": [metrics.kl_divergence(real[None], own[None]) for real, own in pairs],
+            "held_out": [has_held_out([event.kind for event in clip.events]) for clip in self.clips],
+        }
+        timed = np.zeros((len(wavs), 4))
+        if hasattr(tagger, "timeline"):  # AST has none: neither order nor counts can be checked
+            for i, (clip, lines) in enumerate(zip(self.clips, tagger.timeline(wavs), strict=True)):
+                timed[i] = *_order(clip, tagger.kinds, lines, found[i]), *self._counts(clip, lines, found[i])
+        values |= dict(zip(("both", "ordered", "counts", "counted"), timed.T, strict=True))
+        return CaptionScores({name: np.asarray(value, float) for name, value in values.items()})
 
     def _counts(self, clip: Clip, lines: Tensor, found: Tensor) -> tuple[int, int]:
-        """How many counts the caption gives that can be checked, and how many of these the sound has."""
+        """Numbers in the caption that can be checked, and how many of these the sound has."""
         kinds = self.yardstick.tagger.kinds
         said = {kinds.index(kind): count for kind, count in said_counts(clip).items() if kind in self.counted}
-        return len(said), sum(bool(found[kind]) and count_sounds(lines[kind].cpu()) == n for kind, n in said.items())
+        right = [bool(found[kind]) and count_sounds(lines[kind].cpu()) == count for kind, count in said.items()]
+        return len(said), sum(right)
 
 
-def make_bench(judge, tagger, clips: list[Clip], real: Tensor, reference: tuple[list[Clip], list[Tensor]]) -> Bench:
-    """A bench whose counted kinds are those that the counter gets right on the reference clips."""
+def make_evaluator(judge, tagger, clips: list[Clip], real: Tensor, reference: tuple[list[Clip], list[Tensor]]):
+    """An `Evaluator`. reference: real clips of another split; they also decide which kinds are counted."""
     yardstick = Yardstick(judge, tagger, reference[1])
     if not hasattr(tagger, "timeline"):
-        return Bench(yardstick, clips, real, ())
+        return Evaluator(yardstick, clips, real, ())
     lines = torch.cat([tagger.timeline(wav).cpu() for wav in reference[1]])
-    return Bench(yardstick, clips, real, countable(reference[0], lines, tagger.kinds))
+    return Evaluator(yardstick, clips, real, countable(reference[0], lines, tagger.kinds))
 
 
 def _order(clip: Clip, kinds: tuple[str, ...], lines: Tensor, found: Tensor) -> tuple[int, int]:
-    """Whether two events that follow each other are both found, and whether they are heard in their order."""
+    """1 if two successive events are both heard, and 1 if they are heard in order. lines: [C, F], found: [C]."""
     pair = followed_by(clip, kinds)
-    first, second = (kinds.index(kind) for kind in pair) if pair else (0, 0)
-    if not pair or not (found[first] and found[second]):
+    if pair is None:
+        return 0, 0
+    first, second = (kinds.index(kind) for kind in pair)
+    if not (found[first] and found[second]):
         return 0, 0
     return 1, round(metrics.order_accuracy(lines[first][None], lines[second][None]))

@@ -1,33 +1,52 @@
-"""The plan: which trainings the study wants, in which order, and what each is measured on.
+"""Plan of the study: its trainings in order, and what each is measured on.
 
     controls ─► seed 0: no dropout, dropout ─► weights of the regulariser ─► seed 0: regulariser, in every step
              ─► the other seeds of all four ─► questions at one seed ─► the shipped models, which were trained longer
 
-So ordered, a study that was stopped early is already worth reading. The weight of the regulariser (the paper's lambda)
-is chosen on validation clips before any model with it is trained for the table; until then those tasks wait.
+In this order a study that is stopped early already has a readable table. The weight of the regulariser (the paper's
+lambda) is chosen on validation clips. Tasks that need it wait until it is chosen.
 
-Budgets are counted in steps, never in time: 12 · 1500 + 11 · 750 steps of 16 clips, and some hundred measurements of
-200 captions (docs/study.md says what they take).
+Budgets are counted in steps, not in time: 12 · 1500 + 11 · 750 steps of 16 clips, and about a hundred measurements of
+200 captions (docs/study.md gives the times).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from minigen.evaluation.measure import CODEC, NOISE, REAL, SHUFFLED, SILENCE
 
 VALIDATION, TEST = "validation", "test"
 CONTROLS, NO_DROPOUT, DROPOUT, REGULARIZED, EVERY_STEP = (
     "controls", "no-dropout", "dropout", "regularised", "every-step",
 )  # fmt: skip
 MODELS = (NO_DROPOUT, DROPOUT, REGULARIZED, EVERY_STEP)
+OTHER_SPLIT = "another split"  # real clips of the training split, beside their own captions
+CONTROL_ROWS = (REAL, OTHER_SPLIT, CODEC, NOISE, SILENCE, SHUFFLED)
+ROWS, CAPTIONS = "rows.csv", "captions.csv"
 CHOSEN_AT = 3.0  # the guidance at which the weight of the regulariser is chosen
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Sizes of the study. Steps, not minutes: the same on every machine.
+    """Sizes of the study.
 
-    weights: of the regulariser, to choose from; 0 is measured beside them. question_steps: of the trainings at a single
-    seed. captions: of the test split, in every row; validation: captions that choices are made on. shipped: names of
-    models that are measured as they are, beside those that the study trains.
+    Args:
+        clips: of the corpus, all splits together.
+        seconds: of a clip.
+        mix: share of mixtures added to the training clips.
+        width, layers, heads: of the language model.
+        batch_size, learning_rate, warmup: of each training.
+        steps: of a training for the table.
+        question_steps: of a training for a question, at one seed.
+        seeds: of the trainings.
+        weights: of the regulariser, to choose from; 0 is measured as well.
+        guidances: guidance scales of the models in the table.
+        question_guidances: guidance scales of the questions.
+        captions: test captions that each row is measured on.
+        validation: validation captions that choices are made on.
+        reference: real clips, at most, that FAD compares with.
+        at_once: clips generated together.
+        shipped: models that are measured but not trained.
     """
 
     clips: int = 11000
@@ -48,7 +67,7 @@ class StudyConfig:
     captions: int = 200
     validation: int = 100
     reference: int = 1000
-    at_once: int = 50  # clips generated together
+    at_once: int = 50
     shipped: tuple[str, ...] = ("mini-no-dropout", "mini-dropout", "mini-regularized")
 
 
@@ -61,10 +80,16 @@ SMOKE = StudyConfig(
 
 @dataclass(frozen=True)
 class Task:
-    """One training with its measurements, or the controls. changes: settings that differ from the model's usual ones.
+    """One training and its measurements, or the measurement of the controls.
 
-    steps: 0 where nothing is trained, as with the shipped models. weighted: whether it takes the chosen weight of the
-    regulariser, and so waits for it. splits: what is measured, as (split, guidance); the controls have none of it.
+    Args:
+        name: of the run.
+        model: one of MODELS, a question, a shipped model, or the controls.
+        seed: of the training.
+        steps: of the training; 0 where nothing is trained.
+        changes: settings that differ from the usual ones.
+        weighted: whether it uses the chosen weight of the regulariser, and so waits for it.
+        splits: (split, guidance scale) of each measurement.
     """
 
     name: str
@@ -76,12 +101,12 @@ class Task:
     splits: tuple[tuple[str, float], ...] = ()
 
     def rows(self) -> set[tuple[str, str, float]]:
-        """The rows that it will have written when it is done: (run, split, guidance)."""
+        """Rows that the finished task has written: (run, split, guidance)."""
         return {(self.name, *where) for where in self.splits}
 
 
 def plan(config: StudyConfig) -> list[Task]:
-    """All tasks, in the order in which they are taken."""
+    """All tasks, in the order in which they are done."""
     first, *others = config.seeds
     main = [_model(config, model, first) for model in MODELS]
     further = [_model(config, model, seed) for seed in others for model in MODELS]
@@ -92,21 +117,21 @@ def plan(config: StudyConfig) -> list[Task]:
 
 
 def missing(tasks: Iterable[Task], rows: Iterable[dict]) -> list[Task]:
-    """The tasks of which a row is not there yet."""
+    """Tasks without all of their rows."""
     there = done_rows(rows)
     return [task for task in tasks if not task.rows() <= there]
 
 
 def done_rows(rows: Iterable[dict]) -> set[tuple[str, str, float]]:
-    """(run, split, guidance) of rows of the CSV. The last row of the controls stands for all of them."""
+    """(run, split, guidance) of rows of rows.csv. The last row of the controls stands for all of them."""
     return {(row["run"], row["split"], float(row["guidance"])) for row in rows}
 
 
 def chosen_weight(rows: list[dict], config: StudyConfig) -> float | None:
-    """The weight of the regulariser with the highest CLAP score on validation clips; None until all are measured.
+    """Weight of the regulariser with the highest CLAP score on validation clips; None until all are measured.
 
-    The score, not the recall: a cosine is known for every clip, and a hundred clips settle it sooner. 0 is no
-    candidate, because the question is what the regulariser does where it is used.
+    The CLAP score varies less than recall over a hundred clips, since every clip has a cosine. The weight 0 is no
+    candidate, because the study asks what the regulariser does where it is used.
     """
     wanted = [weight_run(weight, config) for weight in config.weights]
     found = [row for row in rows if row["split"] == VALIDATION and float(row["guidance"]) == CHOSEN_AT]
@@ -117,14 +142,14 @@ def chosen_weight(rows: list[dict], config: StudyConfig) -> float | None:
 
 
 def chosen_guidance(rows: list[dict], model: str, config: StudyConfig) -> float | None:
-    """A model's best guidance: the highest CLAP score on validation clips, at the first seed; None until measured."""
+    """Guidance scale with a model's highest CLAP score on validation clips, at the first seed; None until measured."""
     run = f"{model}-{config.seeds[0]}"
     scores = {float(r["guidance"]): float(r["clap"]) for r in rows if r["run"] == run and r["split"] == VALIDATION}
     return max(scores, key=scores.get) if set(scores) == set(config.guidances) else None
 
 
 def weight_run(weight: float, config: StudyConfig) -> str:
-    """Name of the training that tries a weight."""
+    """Name of the training with a weight."""
     return f"weight-{weight:g}-{config.seeds[0]}"
 
 
@@ -141,7 +166,7 @@ def _weights(config: StudyConfig) -> list[Task]:
 
 
 def _questions(config: StudyConfig) -> list[Task]:
-    """Each against the training of the same length with the chosen weight, or with weight 0."""
+    """One setting changed in each, compared with the training of the same length with the chosen weight, or with 0."""
     return [
         _question(config, "mean-pooling", {"pooling": "mean"}, weighted=True),
         _question(config, "dropout-0.2", {"text_dropout": 0.2}),

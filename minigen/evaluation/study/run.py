@@ -1,10 +1,10 @@
-"""Running the study: take a task that nobody has, train, generate, measure, add its rows; until nothing is missing.
+"""Runs the study: takes a free task, trains, generates, measures, adds its rows, until no task is left.
 
-    work folder   corpus/  tokens/  RUN/checkpoint, model, claim      may be deleted; what is in the rows stays
-    rows folder   rows.csv  captions.csv  (one line for each run, split and guidance)      only ever added to
+    work folder   corpus/  tokens/  RUN/checkpoint, model, claim      may be deleted; the rows stay
+    rows folder   rows.csv  captions.csv  (one line for each run, split and guidance)      rows are only added
 
-Killed at any moment it loses a minute: a training goes on from its checkpoint, a measurement that is not in rows.csv is
-made again. Several processes may work on the same folders; each claims the task it works on (`engine.files.try_lock`).
+A process that is killed loses about a minute: a training continues from its checkpoint, and a measurement without a row
+in rows.csv is repeated. Several processes can work in the same folders. Each locks its task (`engine.files.try_lock`).
 """
 
 import hashlib
@@ -30,9 +30,13 @@ from minigen.engine.files import append_row, exclusive, read_rows, try_lock
 from minigen.engine.hub import shipped
 from minigen.engine.resources import Requirements, announce
 from minigen.evaluation.measure import control_sounds, generate_for
-from minigen.evaluation.per_caption import Bench, Line, make_bench
+from minigen.evaluation.per_caption import CaptionScores, Evaluator, make_evaluator
 from minigen.evaluation.study.plan import (
+    CAPTIONS,
+    CONTROL_ROWS,
     CONTROLS,
+    OTHER_SPLIT,
+    ROWS,
     TEST,
     VALIDATION,
     StudyConfig,
@@ -42,22 +46,25 @@ from minigen.evaluation.study.plan import (
     missing,
     plan,
 )
-from minigen.evaluation.study.similarity_parts import likeness
+from minigen.evaluation.study.similarity_parts import similarity_parts
 from minigen.evaluation.study.variants import VariantConfig, objective_of
 from minigen.generate import TextToAudio
 from minigen.lm import AudioLM, AudioLMConfig, find_lm
 from minigen.train import SETTINGS_FILE, seconds_per_step, train, training_requirements
 
-ROWS, CAPTIONS = "rows.csv", "captions.csv"
-OTHER_SPLIT = "another split"  # real clips of the training split, beside their own captions
-CONTROL_ROWS = ("real clips", OTHER_SPLIT, "codec reconstruction", "noise", "silence", "shuffled captions")
-PAUSE = 10.0  # seconds between two looks at what other processes have done
+PAUSE = 10.0  # seconds to wait for tasks of other processes
 SETTINGS = ("text_dropout", "similarity", "pooling", "per_clip", "every_step", "mix")
+COLUMNS = ("steps", "hours", *SETTINGS, "valid", "valid_no_text",
+           "level", "pattern", "correlation", "fad", "fad_infinity", "kernel", "kl", "clap",
+           "recall", "recall_seen", "recall_held_out", "order", "count", "diversity")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class StudyParts:
-    """What the study takes as given: codec, text encoder, judge and tagger; their names go with the models."""
+    """Parts that the study does not train: codec, text encoder, CLAP model and event tagger.
+
+    names: of the codec and the text encoder, stored with the trained models.
+    """
 
     codec: object
     encoder: object
@@ -67,7 +74,7 @@ class StudyParts:
 
     @classmethod
     def shipped(cls) -> "StudyParts":
-        """Load the built-in ones, onto the GPU where there is one."""
+        """The built-in parts, on the GPU if there is one."""
         from minigen.codec import load_codec
         from minigen.evaluation.clap import load_judge, load_tagger
         from minigen.text import load_text_encoder
@@ -76,12 +83,13 @@ class StudyParts:
         return cls(*(part.to(device()) for part in loaded))
 
     def digest(self) -> str:
-        """A word that tells these weights from others."""
+        """Digest of the weights."""
         digest = hashlib.sha256()
         for part in (self.codec, self.encoder, self.judge, self.tagger):
             digest.update(type(part).__name__.encode())
-            module = getattr(part, "model", part)  # a text encoder holds its network, it is none
-            for name, tensor in sorted(module.state_dict().items()) if hasattr(module, "state_dict") else ():
+            module = getattr(part, "model", part)  # a text encoder is no module, its `model` is
+            state = module.state_dict() if hasattr(module, "state_dict") else {}
+            for name, tensor in sorted(state.items()):
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:10]
@@ -95,24 +103,24 @@ def run_study(
     progress: bool = True,
     most: int | None = None,
 ) -> list[str]:
-    """Do what is missing of the study, and return the names of the tasks that this process finished.
+    """Do the missing tasks of the study; returns the names of those that this process finished.
 
     Args:
-        folder: for corpus, tokens and models.
+        folder: of corpus, tokens and models.
         rows: folder of rows.csv and captions.csv.
-        config: sizes; rows that were made with others, or with other parts, are refused.
-        parts: makes the parts; not called where nothing is missing.
-        progress: say what is being done.
-        most: stop after so many tasks.
+        config: sizes of the study.
+        parts: loads the parts; called only if a task is missing.
+        progress: print what is being done.
+        most: stop after this number of tasks.
 
     Raises:
-        MinigenError: rows of another study, a loss that is no number, a disk that is full.
+        MinigenError: the rows are of a study with other sizes or parts, a loss is not finite, or the disk is full.
     """
     config, folder, rows, finished = config or StudyConfig(), Path(folder), Path(rows), []
     study = None
     while most is None or len(finished) < most:
         task, held = _next(folder, rows, config)
-        if task is None and held:  # others are at work on what is left
+        if task is None and held:  # other processes work on what is left
             time.sleep(PAUSE)
             continue
         if task is None:
@@ -127,18 +135,18 @@ def run_study(
 
 
 def _next(folder: Path, rows: Path, config: StudyConfig):
-    """The first task that is missing, may begin and is not taken, with its claim; (None, whether others hold any)."""
+    """First missing task that can begin and is free, with its lock; else None, and whether tasks are held or wait."""
     taken = False
     there = read_rows(rows / ROWS)
     for task in missing(plan(config), there):
         if task.weighted and chosen_weight(there, config) is None:
-            taken = True  # it waits for others
+            taken = True  # waits for the tasks that choose the weight
             continue
         if task.model in config.shipped and task.model not in shipped("lm"):
-            continue  # the table will say that it is missing
+            continue  # not there; the table names it as missing
         held = try_lock(folder / task.name / "claim")
         if held is not None:
-            if not missing([task], read_rows(rows / ROWS)):  # done between the reading and the claim
+            if not missing([task], read_rows(rows / ROWS)):  # done since the rows were read
                 held.release()
                 continue
             return task, held
@@ -147,7 +155,7 @@ def _next(folder: Path, rows: Path, config: StudyConfig):
 
 
 class Study:
-    """A process's part of the study: data and parts loaded once, tasks done one at a time."""
+    """One process of the study: loads data and parts once, and does one task at a time."""
 
     def __init__(self, folder: Path, rows: Path, config: StudyConfig, parts: StudyParts, progress: bool):
         self.folder, self.rows, self.config, self.parts, self.progress = folder, rows, config, parts, progress
@@ -162,11 +170,11 @@ class Study:
         with exclusive(folder / "preparing"):
             self.splits = self._corpus()
             self.tokens = {split: self._tokens(split, mix) for split, mix in (("train", config.mix), (VALIDATION, 0))}
-        self.benches: dict[str, Bench] = {}
+        self.evaluators: dict[str, Evaluator] = {}
         announce(self.requirements(), progress)
 
     def requirements(self) -> Requirements:
-        """What is left of the study will take; the time from a few steps of a throw-away copy."""
+        """Resources that the missing tasks need; the time is extrapolated from a few steps of a copy."""
         tokens, left = self.tokens["train"], missing(plan(self.config), read_rows(self.rows / ROWS))
         lm, settings = self._new_model(0), self.settings(Task("none", "none", steps=3))
         each = training_requirements(lm, tokens, settings, self.folder)
@@ -176,7 +184,7 @@ class Study:
         return Requirements("the trainings of the study", each.parameters, each.memory, disk, seconds, self.folder)
 
     def work(self, task: Task) -> None:
-        """Do one task, as far as it is not done."""
+        """Do what is missing of one task."""
         self._say(f"{task.name}: {task.steps} steps" if task.steps else task.name)
         if task.model == CONTROLS:
             self._controls(task)
@@ -194,53 +202,57 @@ class Study:
         place = self.folder / "tokens" / split
         return tokenize(self.splits[split], self.parts.codec, place, mix, progress=self.progress)
 
-    def bench(self, split: str) -> Bench:
-        """What the clips of a split are measured with; made once."""
-        if split not in self.benches:
+    def evaluator(self, split: str) -> Evaluator:
+        """Evaluator of the clips of a split, made once."""
+        if split not in self.evaluators:
             config, judge, tagger = self.config, self.parts.judge, self.parts.tagger
             clips, wavs = load_some(self.splits[split], config.captions if split == TEST else config.validation)
             other = "train" if split == VALIDATION else VALIDATION
             reference = load_some(self.splits[other], config.reference)
-            self.benches[split] = make_bench(judge, tagger, clips, torch.cat(wavs), reference)
-        return self.benches[split]
+            self.evaluators[split] = make_evaluator(judge, tagger, clips, torch.cat(wavs), reference)
+        return self.evaluators[split]
 
     # the controls
 
     def _controls(self, task: Task) -> None:
-        """The rows between which models are read; "controls" itself comes last and says that all are there."""
-        bench, there = self.bench(TEST), done_rows(read_rows(self.rows / ROWS))
-        sounds = control_sounds(bench.real, self.parts.codec)
+        """Add the rows of the controls. The row "controls" comes last, and means that all others are there."""
+        evaluator, there = self.evaluator(TEST), done_rows(read_rows(self.rows / ROWS))
+        sounds = control_sounds(evaluator.real, self.parts.codec)
         for name in CONTROL_ROWS:
             if (name, TEST, 0.0) not in there:
-                self._add(task, name, TEST, 0.0, *self._control(name, bench, sounds))
+                self._add(task, name, TEST, 0.0, *self._control(name, evaluator, sounds))
         self._add(task, task.name, TEST, 0.0, {"clap": float("nan")}, None)
 
-    def _control(self, name: str, bench: Bench, sounds: dict[str, Tensor]) -> tuple[dict[str, float], Line]:
+    def _control(
+        self, name: str, evaluator: Evaluator, sounds: dict[str, Tensor]
+    ) -> tuple[dict[str, float], CaptionScores]:
         if name != OTHER_SPLIT:
-            return bench.measure(name, sounds[name])
-        clips, wavs = load_some(self.splits["train"], len(bench.clips))
-        other = Bench(bench.yardstick, clips, torch.cat(wavs), bench.counted)
-        numbers, line = other.measure(name, other.real)
-        return {**numbers, "kl": float("nan")}, line  # a clip's divergence from itself says nothing
+            return evaluator.measure(name, sounds[name])
+        clips, wavs = load_some(self.splits["train"], len(evaluator.clips))
+        other = Evaluator(evaluator.yardstick, clips, torch.cat(wavs), evaluator.counted)
+        numbers, scores = other.measure(name, other.real)
+        return {**numbers, "kl": float("nan")}, scores  # the divergence of clips from themselves is always 0
 
     # a model
 
     def _model(self, task: Task) -> None:
+        """Train or load a model, measure it, and add its rows."""
         lm, settings, last = self._shipped(task) if task.model in self.config.shipped else self._train(task)
         tta = TextToAudio(self.parts.codec, self.parts.encoder, lm)
         there = done_rows(read_rows(self.rows / ROWS))
-        learnt = {name: settings.get(name, "") for name in SETTINGS} | {"mix": self._mix(task)}
-        learnt |= {"steps": settings["steps"], "hours": round(float(last["minutes"]) / 60, 3)}
-        learnt |= {name: float(last[name]) for name in ("valid", "valid_no_text")}
-        learnt |= likeness(lm, self.parts.encoder, self.tokens[VALIDATION], settings["pooling"])._asdict()
+        training = {name: settings.get(name, "") for name in SETTINGS} | {"mix": self._mix(task)}
+        training |= {"steps": settings["steps"], "hours": round(float(last["minutes"]) / 60, 3)}
+        training |= {name: float(last[name]) for name in ("valid", "valid_no_text")}
+        training |= similarity_parts(lm, self.parts.encoder, self.tokens[VALIDATION], settings["pooling"])._asdict()
         for split, guidance in task.splits:
             if (task.name, split, guidance) not in there:
-                numbers, line = self._measure(tta, task, split, guidance)
-                self._add(task, task.name, split, guidance, {**learnt, **numbers}, line if split == TEST else None)
-        (self.folder / task.name / CHECKPOINT).unlink(missing_ok=True)  # 80 MB; the model itself stays
+                numbers, scores = self._measure(tta, task, split, guidance)
+                kept = scores if split == TEST else None
+                self._add(task, task.name, split, guidance, {**training, **numbers}, kept)
+        (self.folder / task.name / CHECKPOINT).unlink(missing_ok=True)  # 80 MB; the model stays
 
     def settings(self, task: Task) -> VariantConfig:
-        """The settings of a task's training; the chosen weight of the regulariser where it takes that."""
+        """Settings of the training of a task, with the chosen weight of the regulariser if the task uses it."""
         config = self.config
         usual = VariantConfig(
             task.steps, config.batch_size, config.learning_rate, min(config.warmup, 1 + task.steps // 10),
@@ -254,7 +266,7 @@ class Study:
         return self.config.mix if task.changes.get("mix", True) else 0.0
 
     def _train(self, task: Task) -> tuple[AudioLM, dict, dict]:
-        """The model, its settings, and the last row of its log."""
+        """Train a model, or continue; returns it, its settings, and the last row of its log."""
         settings, tokens = self.settings(task), self.tokens["train"]
         if not self._mix(task):
             tokens = _unmixed(tokens)
@@ -265,13 +277,13 @@ class Study:
         return lm, asdict(settings), history[-1]
 
     def _shipped(self, task: Task) -> tuple[AudioLM, dict, dict]:
-        """As `_train`, of a model that lies in data/lm with its settings and its log."""
+        """As `_train`, for a model in data/lm with its settings and its log."""
         folder = find_lm(task.model)
         lm = AudioLM.from_pretrained(folder).to(device())
         return lm, json.loads((folder / SETTINGS_FILE).read_text("utf-8")), read_rows(folder / "log.csv")[-1]
 
     def _new_model(self, seed: int) -> AudioLM:
-        """The model before training: the same weights for the same seed in every task."""
+        """A model before training: equal weights for equal seeds, in every task."""
         config, tokens = self.config, self.tokens["train"]
         streams, width = tokens.codes.shape[1], config.width
         sizes = AudioLMConfig(streams, tokens.codebook_size, width, config.layers, config.heads, 4 * width,
@@ -279,29 +291,31 @@ class Study:
         torch.manual_seed(seed)
         return AudioLM(sizes)
 
-    def _measure(self, tta: TextToAudio, task: Task, split: str, guidance: float) -> tuple[dict[str, float], Line]:
-        """Every task meets the same captions and, at the same seed, the same noise: models are compared in pairs."""
-        bench = self.bench(split)
-        captions = [clip.caption for clip in bench.clips]
+    def _measure(
+        self, tta: TextToAudio, task: Task, split: str, guidance: float
+    ) -> tuple[dict[str, float], CaptionScores]:
+        """Generate and measure. All tasks have the same captions and, at one seed, the same random numbers."""
+        evaluator = self.evaluator(split)
+        captions = [clip.caption for clip in evaluator.clips]
         label = f"{task.name}, {split}, guidance {guidance:g}"
         wavs = generate_for(
             tta, captions, self.config.seconds, guidance, task.seed, self.config.at_once, self.progress, label
         )
-        return bench.measure(label, wavs.cpu())
+        return evaluator.measure(label, wavs.cpu())
 
-    # what is left behind
+    # output
 
     def _add(
-        self, task: Task, run: str, split: str, guidance: float, numbers: dict[str, float], line: Line | None
+        self, task: Task, run: str, split: str, guidance: float, numbers: dict[str, float], scores: CaptionScores | None
     ) -> None:
-        """The captions' line first, then the row, which says that both are there; one process at a time."""
+        """Add the caption scores, then the row: a row means that both are there. One process at a time."""
         where = {"run": run, "split": split, "guidance": guidance}
         row = {**where, "model": task.model, "seed": task.seed, "study": self.identity}
         row |= {name: numbers.get(name, "") for name in COLUMNS}
         row = {name: "" if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
         with exclusive(self.folder / "adding"):
-            if line is not None:
-                append_row(self.rows / CAPTIONS, {**where, **line.text()})
+            if scores is not None:
+                append_row(self.rows / CAPTIONS, {**where, **scores.cells()})
             append_row(self.rows / ROWS, row)
 
     def _say(self, text: str) -> None:
@@ -310,13 +324,8 @@ class Study:
             print(f"{text} ({left} tasks are left)", flush=True)
 
 
-COLUMNS = ("steps", "hours", *SETTINGS, "valid", "valid_no_text",
-           "level", "pattern", "correlation", "fad", "fad_infinity", "kernel", "kl", "clap",
-           "recall", "recall_seen", "recall_held_out", "order", "count", "diversity")  # fmt: skip
-
-
 def _unmixed(tokens: TokenSet) -> TokenSet:
-    """Only the clips that are no mixture."""
+    """The clips that are no mixtures."""
     rows = [row for row, sources in enumerate(tokens.sources) if len(sources) == 1]
     lists = {name: [getattr(tokens, name)[row] for row in rows] for name in ("captions", "events", "sources")}
     return replace(tokens, codes=tokens.codes[rows], **lists)

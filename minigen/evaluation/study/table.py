@@ -1,225 +1,146 @@
-"""The table of the study, its figures and its sentences: made from rows.csv and captions.csv and from nothing else.
+"""Tables and sentences of the study, made from rows.csv and captions.csv alone.
 
-    rows ─► which metrics are sound? ─► table: controls, models (means over seeds, intervals)  table.md
-    lines ─► paired bootstrap ────────► comparisons: difference, interval, "leaves out 0?"     guidance.svg and others
-                                        the heart of both, a few lines                         README.md, notebook 09
+    make_table    table.md: controls, models, shipped models, comparisons, questions, figures
+    summary       fewer columns and all comparisons: docs/study.md, notebook 09
+    conclusion    four rows and one sentence: README.md
 
-A metric is only shown if real clips are best in it and noise is worst. No number and no verdict is typed in: another
-run gives other sentences, and a study that is not finished says what is missing.
+No number and no verdict is typed in: other rows give other sentences. An unfinished study says what is missing.
 """
 
 import math
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 
+from minigen.display.tables import markdown_table
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import read_rows, write_atomically
+from minigen.engine.files import write_atomically
 from minigen.evaluation.bootstrap import Difference, Ratio, interval, paired_difference
-from minigen.evaluation.per_caption import RATIOS, Line, mean
+from minigen.evaluation.measure import CODEC
+from minigen.evaluation.per_caption import RATIOS, CaptionScores, mean
+from minigen.evaluation.study.figures import write_figures
 from minigen.evaluation.study.plan import (
-    DROPOUT,
-    EVERY_STEP,
-    NO_DROPOUT,
-    REGULARIZED,
+    CONTROL_ROWS,
+    ROWS,
     TEST,
     StudyConfig,
-    chosen_guidance,
     chosen_weight,
     missing,
     plan,
     weight_run,
 )
-from minigen.evaluation.study.run import CAPTIONS, CONTROL_ROWS, OTHER_SPLIT, ROWS
+from minigen.evaluation.study.results import (
+    COMPARISONS,
+    ENTRIES,
+    GUIDED,
+    METRICS,
+    REGULARISED,
+    SHIPPED,
+    SHIPPED_COMPARISONS,
+    UNGUIDED,
+    Entry,
+    Metric,
+    Results,
+    Run,
+    sound_metrics,
+)
 
-TIE = 1e-9  # values nearer than this are the same
-REAL, CODEC, NOISE, SILENCE, SHUFFLED = "real clips", "codec reconstruction", "noise", "silence", "shuffled captions"
-
-
-class Metric(NamedTuple):
-    """A column: field of the rows, title, which way is better ("low", "high", or "near" the real clips), percent?"""
-
-    field: str
-    title: str
-    better: str
-    percent: bool = False
-
-
-METRICS = (
-    Metric("recall", "recall", "high", True), Metric("recall_seen", "recall, seen", "high", True),
-    Metric("recall_held_out", "recall, held out", "high", True), Metric("order", "order", "high", True),
-    Metric("count", "count", "high", True), Metric("clap", "CLAP", "high"), Metric("kl", "KL", "low"),
-    Metric("fad", "FAD", "low"), Metric("fad_infinity", "FAD inf", "low"), Metric("kernel", "kernel", "low"),
-    Metric("diversity", "diversity", "near"),
-)  # fmt: skip
+ARROWS = {"low": " ↓", "high": " ↑", "near": ""}
+SUMMARY_METRICS = ("recall", "recall_held_out", "clap", "fad")
+COMPARED_METRICS = ("recall", "recall_held_out", "clap", "kl", "order", "count")
+MARKED = re.compile(r"(?<=<!-- study -->\n).*?(?=<!-- end of study -->)", re.DOTALL)  # in README.md and docs/study.md
 
 
-class Entry(NamedTuple):
-    """A row of the table: its name, the model, and at which guidance (None: the best on validation clips)."""
-
-    name: str
-    model: str
-    guidance: float | None = None
-
-
-ENTRIES = (
-    Entry("no text dropout", NO_DROPOUT), Entry("text dropout, no guidance", DROPOUT, 1.0),
-    Entry("text dropout, guidance", DROPOUT), Entry("regulariser", REGULARIZED),
-    Entry("regulariser in every step", EVERY_STEP),
-)  # fmt: skip
-COMPARED = ((2, 1), (2, 0), (3, 2), (4, 2), (4, 3))  # numbers of ENTRIES: the first less the second
-SHIPPED = (
-    Entry("mini-no-dropout", "mini-no-dropout"), Entry("mini-dropout, no guidance", "mini-dropout", 1.0),
-    Entry("mini-dropout", "mini-dropout"), Entry("mini-regularized, no guidance", "mini-regularized", 1.0),
-    Entry("mini-regularized", "mini-regularized"),
-)  # fmt: skip
-SHIPPED_COMPARED = ((2, 1), (4, 3), (2, 0), (4, 2))
-IN_SUMMARY = ("recall", "recall_held_out", "clap", "fad")
-PLACE = re.compile(r"(?<=<!-- study -->\n).*?(?=<!-- end of study -->)", re.DOTALL)  # in the README
-COMPARED_BY = ("recall", "recall_held_out", "clap", "kl", "order", "count")
-
-
-class Results:
-    """The two files, read.
-
-    Raises:
-        MinigenError: there are no rows yet.
-    """
-
-    def __init__(self, folder: str | Path, config: StudyConfig):
-        self.config, self.rows = config, read_rows(Path(folder) / ROWS)
-        if not self.rows:
-            raise MinigenError(f"{Path(folder) / ROWS} holds no rows yet. Run `minigen study` first.")
-        self.lines = {
-            (row["run"], float(row["guidance"])): Line.read(row) for row in read_rows(Path(folder) / CAPTIONS)
-        }
-        self.tested = {(r["run"], float(r["guidance"])): r for r in self.rows if r["split"] == TEST}
-
-    def guidance(self, entry: Entry) -> float | None:
-        """Where an entry is read; None as long as the choice is not made."""
-        return entry.guidance or chosen_guidance(self.rows, entry.model, self.config)
-
-    def runs(self, model: str, guidance: float | None) -> list[tuple[str, float]]:
-        """The measured trainings of a model, by seed."""
-        wanted = [(f"{model}-{seed}", guidance) for seed in self.config.seeds]
-        return [run for run in wanted if run in self.tested]
-
-    def value(self, field: str, runs: list[tuple[str, float]]) -> float:
-        """Mean over trainings of a column; nan where there is none."""
-        values = [float(self.tested[run][field] or "nan") for run in runs]
-        return float(np.mean(values)) if values else math.nan
-
-    def ratio(self, measure: str, runs: list[tuple[str, float]]) -> Ratio:
-        """What `paired_difference` takes: [seeds, captions] twice."""
-        above, below = zip(*(self.lines[run].ratio(measure) for run in runs), strict=True)
-        return Ratio(np.stack(above), np.stack(below))
-
-
-def sound_metrics(results: Results) -> tuple[list[Metric], list[str]]:
-    """The metrics that may be shown, and for each other one a sentence that says why not.
-
-    Real clips, or other real clips, must do at least as well as the codec's reconstruction and every model, and noise
-    no better than any of these. Silence and shuffled captions are other ways of being wrong and are not asked.
-    """
-    sounds = {name: [(name, 0.0)] for name in CONTROL_ROWS if (name, 0.0) in results.tested}
-    models = {e.name: results.runs(e.model, results.guidance(e)) for e in ENTRIES + SHIPPED}
-    asked = {name: runs for name, runs in (sounds | models).items() if runs and name not in (SILENCE, SHUFFLED)}
-    kept, dropped = [], []
-    for metric in METRICS:
-        reason = _unsound(metric, {name: _goodness(results, metric, runs) for name, runs in asked.items()})
-        if reason:
-            dropped.append(f"{metric.title} is left out: {reason}.")
-        else:
-            kept.append(metric)
-    return kept, dropped
-
-
-def _unsound(metric: Metric, goodness: dict[str, float]) -> str:
-    """Why a metric is not shown; "" where it may be. goodness: -inf where the metric does not apply to a sound."""
-    real = max(goodness.get(REAL, -math.inf), goodness.get(OTHER_SPLIT, -math.inf))
-    noise = goodness.get(NOISE, -math.inf)
-    rivals = [name for name in goodness if name not in (REAL, OTHER_SPLIT, NOISE)]
-    if real == -math.inf:
-        return "it does not apply to these real clips"
-    if better := [name for name in rivals if goodness[name] > real + TIE]:
-        return f"by it, {better[0]} would be better than real clips"
-    if worse := [name for name in rivals if goodness[name] < noise - TIE]:
-        return f"by it, {worse[0]} would be worse than noise"
-    return "by it, noise would be as good as real clips" if noise >= real - TIE else ""
-
-
-def _goodness(results: Results, metric: Metric, runs: list[tuple[str, float]]) -> float:
-    value = results.value(metric.field, runs)
-    if metric.better == "near":
-        value = -abs(value - results.value(metric.field, [(REAL, 0.0)]))
-    value = -value if metric.better == "low" else value
-    return -math.inf if math.isnan(value) else value  # what does not apply, such as the order of unheard events
+# the three texts
 
 
 def make_table(folder: str | Path, config: StudyConfig | None = None) -> str:
-    """Write table.md and the figures beside the rows, and return the text.
+    """Write table.md and the figures beside the rows; returns the text.
 
     Raises:
-        MinigenError: no rows, or a place that cannot be written.
+        MinigenError: no rows, no controls, or a folder that cannot be written.
     """
     folder, config = Path(folder), config or StudyConfig()
     results = Results(folder, config)
     if not all((name, 0.0) in results.tested for name in CONTROL_ROWS):
-        raise MinigenError(f"{folder / ROWS} lacks controls. No table stands without them: run `minigen study` on.")
+        raise MinigenError(f"{folder / ROWS} lacks controls. No table is made without them: continue `minigen study`.")
     metrics, dropped = sound_metrics(results)
     parts = [
-        "# The study", _what(results), _missing(results), _table(results, metrics), "\n".join(dropped),
-        _of_codec(results, metrics, ENTRIES),
+        "# The study", _settings(results), _missing(results), _table(results, metrics), "\n".join(dropped),
+        _relative_to_codec(results, metrics, ENTRIES),
         "## The shipped models", _shipped(results, metrics) or "None is measured.",
-        "## What the regulariser changed", _likeness(results),
-        "## Comparisons", _comparisons(results, metrics, ENTRIES, COMPARED),
-        "## At one seed", _questions(results, metrics), _figures(folder, results),
+        "## What the regulariser changed", _similarity(results),
+        "## Comparisons", _comparisons(results, metrics, COMPARISONS),
+        "## At one seed", _questions(results, metrics), write_figures(folder, results),
     ]  # fmt: skip
-    text = "\n\n".join(part for part in parts if part) + "\n"
+    text = _paragraphs(parts)
     write_atomically(folder / "table.md", text)
     return text
 
 
 def summary(folder: str | Path, config: StudyConfig | None = None) -> str:
-    """The heart of the table in Markdown, as the README and notebook 09 show it: few columns, all comparisons.
+    """The table with few columns, and all comparisons, in Markdown.
 
     Raises:
         MinigenError: no rows.
     """
     results = Results(folder, config or StudyConfig())
-    metrics = [metric for metric in sound_metrics(results)[0] if metric.field in IN_SUMMARY]
-    parts = [_what(results), _missing(results), _table(results, metrics), _of_codec(results, metrics, ENTRIES),
-             _comparisons(results, metrics, ENTRIES, COMPARED), _shipped(results, metrics)]  # fmt: skip
-    return "\n\n".join(part for part in parts if part) + "\n"
+    metrics = _of_fields(results, SUMMARY_METRICS)
+    return _paragraphs([
+        _settings(results), _missing(results), _table(results, metrics),
+        _relative_to_codec(results, metrics, ENTRIES), _comparisons(results, metrics, COMPARISONS),
+        _shipped(results, metrics),
+    ])  # fmt: skip
 
 
-def write_summary(text: str, page: str | Path) -> None:
-    """Put the summary between its marks in a page; one that has no marks, or is not there, stays as it is."""
+def conclusion(folder: str | Path, config: StudyConfig | None = None) -> str:
+    """Four rows of the table and one sentence, in Markdown: what guidance does, and what the regulariser does.
+
+    Raises:
+        MinigenError: no rows.
+    """
+    results = Results(folder, config or StudyConfig())
+    metrics = _of_fields(results, SUMMARY_METRICS)
+    rows = [_control_row(results, metrics, CODEC), *_rows(results, metrics, (UNGUIDED, GUIDED, REGULARISED))]
+    return _paragraphs([_missing(results), markdown_table(_titles(metrics), rows, numbers=True), _verdict(results)])
+
+
+def write_between_marks(text: str, page: str | Path) -> None:
+    """Put a text between the marks of a page. A page without marks, or none at all, stays as it is."""
     page = Path(page)
     if page.is_file():
         before = page.read_text("utf-8")
-        after = PLACE.sub(lambda _: text, before)
+        after = MARKED.sub(lambda _: text, before)
         if after != before:
             write_atomically(page, after)
 
 
-def _what(results: Results) -> str:
+def _paragraphs(parts: list[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _of_fields(results: Results, fields: tuple[str, ...]) -> list[Metric]:
+    return [metric for metric in sound_metrics(results)[0] if metric.field in fields]
+
+
+# paragraphs
+
+
+def _settings(results: Results) -> str:
     config, weight = results.config, chosen_weight(results.rows, results.config)
     trained = [row for row in results.rows if row["hours"] and row["model"] not in config.shipped]
     hours = {row["run"]: float(row["hours"]) for row in trained}
     text = (
         f"All models are {config.width} wide with {config.layers} layers and were trained for {config.steps} steps of "
-        f"{config.batch_size} clips ({config.question_steps} steps at a single seed); {len(hours)} trainings took "
-        f"{sum(hours.values()):.1f} hours, added up. {config.captions} captions of the test split, half of them with "
-        f"pairs of events that never sound together in training. "
+        f"{config.batch_size} clips ({config.question_steps} steps for the questions at one seed). {len(hours)} "
+        f"trainings took {sum(hours.values()):.1f} hours in total. The {config.captions} captions are of the test "
+        f'split; half of them ("held out") have pairs of events that never sound together in training. '
     )
     if weight is None:
         return text + "The weight of the regulariser is not chosen yet."
     scores = ", ".join(f"{w:g}: {_validation(results, weight_run(w, config)):.3f}" for w in config.weights)
-    return text + f"Weight of the regulariser: {weight:g}, by the CLAP score on validation clips ({scores})."
+    return text + f"The regulariser has the weight {weight:g}, chosen by the CLAP score on validation clips ({scores})."
 
 
 def _validation(results: Results, run: str) -> float:
@@ -231,72 +152,200 @@ def _missing(results: Results) -> str:
     return f"**Not finished**: {len(left)} tasks are missing ({', '.join(left)})." if left else ""
 
 
-def _table(results: Results, metrics: list[Metric]) -> str:
-    arrows = {"low": " ↓", "high": " ↑", "near": ""}
-    lines = [["", "guidance", "seeds", *(m.title + arrows[m.better] for m in metrics)]]
-    for name in CONTROL_ROWS:
-        lines.append([name, "", "", *(_cell(results, metric, [(name, 0.0)]) for metric in metrics)])
-    return _markdown(lines + _rows(results, metrics, ENTRIES))
+def _verdict(results: Results) -> str:
+    """One sentence: the change of recall by guidance and by the regulariser, and whether it differs from 0."""
+    changes = []
+    for cause, one, other in (("guidance", GUIDED, UNGUIDED), ("the regulariser", REGULARISED, GUIDED)):
+        runs = _common_seeds(results, one, other)
+        if not runs[0]:
+            return "There is no conclusion yet: not all of these models are measured."
+        found = paired_difference(*(results.ratio("recall", of) for of in runs))
+        verb = "makes no difference to recall that can be told from 0:"
+        if found.sure:
+            verb = "raises recall:" if found.mean > 0 else "lowers recall:"
+        changes.append(f"{cause} {verb} {_difference(METRICS[0], found)}")
+    seeds, captions = len(results.config.seeds), results.config.captions
+    return f"Over {seeds} seeds and {captions} captions, {changes[0]}; {changes[1]}."
 
 
-def _rows(results: Results, metrics: list[Metric], entries: tuple[Entry, ...]) -> list[list[str]]:
-    """A line for each entry that is measured."""
-    lines = []
-    for entry in entries:
-        guidance = results.guidance(entry)
-        runs = results.runs(entry.model, guidance)
-        if runs:
-            cells = (_cell(results, metric, runs) for metric in metrics)
-            lines.append([entry.name, f"{guidance:g}", str(len(runs)), *cells])
-    return lines
-
-
-def _shipped(results: Results, metrics: list[Metric]) -> str:
-    """The models in data/lm, which were trained longer; "" as long as none is measured."""
-    lines = _rows(results, metrics, SHIPPED)
-    if not lines:
-        return ""
-    titles = ["", "guidance", "seeds", *(metric.title for metric in metrics)]
-    lines.insert(0, ["codec reconstruction", "", "", *(_cell(results, metric, [(CODEC, 0.0)]) for metric in metrics)])
-    steps = {row["model"]: f"{row['model']} {row['steps']} steps" for row in results.rows
-             if row["model"] in results.config.shipped}  # fmt: skip
-    text = f"The **shipped models** were trained longer and on more clips ({', '.join(steps.values())}: `data/lm`):"
-    parts = [text, _markdown([titles, *lines]), _of_codec(results, metrics, SHIPPED),
-             _comparisons(results, metrics, SHIPPED, SHIPPED_COMPARED)]  # fmt: skip
-    return "\n\n".join(part for part in parts if part)
-
-
-def _of_codec(results: Results, metrics: list[Metric], entries: tuple[Entry, ...]) -> str:
-    """Recall as a share of that of real clips which only went through the codec: what the model itself loses."""
+def _relative_to_codec(results: Results, metrics: list[Metric], entries: tuple[Entry, ...]) -> str:
+    """Recall divided by the recall of real clips after the codec: what the model itself loses."""
     if not any(metric.field == "recall" for metric in metrics):
         return ""
     codec = {field: results.value(field, [(CODEC, 0.0)]) for field in ("recall", "recall_held_out")}
     parts = []
     for entry in entries:
-        runs = results.runs(entry.model, results.guidance(entry))
+        runs = results.of(entry)
         shares = [results.value(field, runs) / base for field, base in codec.items() if runs and base > 0]
         if len(shares) == 2:
             parts.append(f"{entry.name} {shares[0]:.0%}, with held-out pairs {shares[1]:.0%}")
-    return f"True events, relative to those heard after the codec: {'; '.join(parts)}." if parts else ""
+    return f"Recall relative to that of the codec reconstruction: {'; '.join(parts)}." if parts else ""
 
 
-def measured(results: Results, sounds: dict[str, tuple[str, float]]) -> str:
-    """All sound metrics of some rows, by name: (run, guidance)."""
+def _shipped(results: Results, metrics: list[Metric]) -> str:
+    """The models in data/lm, which were trained longer; "" if none is measured."""
+    rows = _rows(results, metrics, SHIPPED)
+    if not rows:
+        return ""
+    steps = {row["model"]: f"{row['model']} {row['steps']} steps" for row in results.rows
+             if row["model"] in results.config.shipped}  # fmt: skip
+    return _paragraphs([
+        f"The **shipped models** were trained longer and on more clips ({', '.join(steps.values())}: `data/lm`):",
+        markdown_table(_titles(metrics), [_control_row(results, metrics, CODEC), *rows], numbers=True),
+        _relative_to_codec(results, metrics, SHIPPED), _comparisons(results, metrics, SHIPPED_COMPARISONS),
+    ]).rstrip()  # fmt: skip
+
+
+def _similarity(results: Results) -> str:
+    """Level, pattern and correlation of the cosines in each model, with the least and the largest of the seeds."""
+    config = results.config
+    runs = {entry.name: results.runs(entry.model, config.guidances[0]) for entry in ENTRIES if entry != UNGUIDED}
+    runs |= {f"weight {weight:g}, one seed": [(weight_run(weight, config), config.question_guidances[0])]
+             for weight in (0.0, *config.weights)}  # fmt: skip
+    rows = []
+    for name, found in runs.items():
+        if found := [run for run in found if run in results.tested]:
+            rows.append([name, *(_spread(results, field, found) for field in ("level", "pattern", "correlation"))])
+    if not rows:
+        return "None is measured yet."
+    text = (
+        "The similarity loss of the hidden states without text, on 64 validation clips, is a sum of two parts. The "
+        "level is the square of the mean difference of the cosines: all are too high. The pattern is the variance of "
+        "the differences: the wrong pairs are alike (`minigen/evaluation/study/similarity_parts.py`)."
+    )
+    titles = ["", "level", "pattern", "correlation with the captions' cosines"]
+    return f"{text}\n\n{markdown_table(titles, rows, numbers=True)}"
+
+
+def _spread(results: Results, field: str, runs: list[Run]) -> str:
+    values = [results.value(field, [run]) for run in runs]
+    spread = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
+
+
+# comparisons
+
+
+def _comparisons(results: Results, metrics: list[Metric], pairs: tuple[tuple[Entry, Entry], ...]) -> str:
+    """A line for each pair of entries, on the same captions and the same seeds."""
+    lines = []
+    for one, other in pairs:
+        runs = _common_seeds(results, one, other)
+        if runs[0]:
+            lines.append(f"- **{one.name}** minus **{other.name}**: {_differences(results, metrics, *runs)}")
+    return "\n".join(lines) or "No two models are measured yet."
+
+
+def _common_seeds(results: Results, one: Entry, other: Entry) -> tuple[list[Run], list[Run]]:
+    """Measured trainings of both entries, of the seeds that both have."""
+    runs = [{run[0].rsplit("-", 1)[1]: run for run in results.of(entry)} for entry in (one, other)]
+    seeds = [seed for seed in runs[0] if seed in runs[1]]
+    return [runs[0][seed] for seed in seeds], [runs[1][seed] for seed in seeds]
+
+
+def _differences(results: Results, metrics: list[Metric], one: list[Run], other: list[Run]) -> str:
+    texts = []
+    for metric in metrics:
+        if metric.field not in COMPARED_METRICS:
+            continue
+        found = paired_difference(results.ratio(metric.field, one), results.ratio(metric.field, other))
+        if not math.isnan(found.mean):
+            texts.append(f"{metric.title} {_difference(metric, found)} ({_certainty(metric, found)})")
+    return "; ".join(texts) + "." if texts else "no metric that is sound applies."
+
+
+def _difference(metric: Metric, found: Difference) -> str:
+    mean, low, high = (_show(metric, value, "+") for value in found[:3])
+    return f"{mean}{' points' if metric.percent else ''} [{low}, {high}]"
+
+
+def _certainty(metric: Metric, found: Difference) -> str:
+    text = "excludes 0" if found.sure else "includes 0: cannot tell"
+    if len(found.seeds) > 1:
+        text += f"; by seed {', '.join(_show(metric, value, '+') for value in found.seeds)}"
+    return text
+
+
+def _questions(results: Results, metrics: list[Metric]) -> str:
+    """Trainings at the first seed, each minus one that differs from it in one setting, at the same guidance."""
+    config, weight = results.config, chosen_weight(results.rows, results.config)
+    seed, none, guidance = config.seeds[0], weight_run(0.0, config), config.question_guidances[-1]
+    pairs = [(f"weight {w:g}", weight_run(w, config), "weight 0", none) for w in config.weights]
+    if weight is not None:
+        chosen = weight_run(weight, config)
+        pairs += [("mean pooling", f"mean-pooling-{seed}", "max pooling", chosen),
+                  ("a coin for every clip, regulariser", f"per-clip-regularised-{seed}", "one for the batch",
+                   chosen)]  # fmt: skip
+    pairs += [(f"dropout {share}", f"dropout-{share}-{seed}", "dropout 0.1", none) for share in ("0.2", "0.3")]
+    pairs += [("a coin for every clip", f"per-clip-{seed}", "one for the batch", none),
+              ("without mixing", f"no-mixing-{seed}", "with mixing", none)]  # fmt: skip
+    lines = []
+    for name, run, other_name, other in pairs:
+        runs = (run, guidance), (other, guidance)
+        if all(of in results.tested for of in runs):
+            text = _differences(results, metrics, [runs[0]], [runs[1]])
+            lines.append(f"- **{name}** minus **{other_name}**, guidance {guidance:g}: {text}")
+    warning = "One training each: the intervals are over captions, and another seed may give another result."
+    return "\n".join([warning, "", *lines]) if lines else "None is measured yet."
+
+
+# tables and cells
+
+
+def _titles(metrics: list[Metric]) -> list[str]:
+    return ["", "guidance", "seeds", *(metric.title + ARROWS[metric.better] for metric in metrics)]
+
+
+def _table(results: Results, metrics: list[Metric]) -> str:
+    controls = [_control_row(results, metrics, name) for name in CONTROL_ROWS]
+    return markdown_table(_titles(metrics), [*controls, *_rows(results, metrics, ENTRIES)], numbers=True)
+
+
+def _control_row(results: Results, metrics: list[Metric], name: str) -> list[str]:
+    return [name, "", "", *(_cell(results, metric, [(name, 0.0)]) for metric in metrics)]
+
+
+def _rows(results: Results, metrics: list[Metric], entries: tuple[Entry, ...]) -> list[list[str]]:
+    """A row for each entry that is measured."""
+    rows = []
+    for entry in entries:
+        if runs := results.of(entry):
+            cells = [_cell(results, metric, runs) for metric in metrics]
+            rows.append([entry.name, f"{results.guidance(entry):g}", str(len(runs)), *cells])
+    return rows
+
+
+def measured(results: Results, sounds: dict[str, Run]) -> str:
+    """A table of the sound metrics of some rows: name -> (run, guidance)."""
     metrics = sound_metrics(results)[0]
-    there = {name: where for name, where in sounds.items() if where in results.tested}
-    table = [[name, *(_cell(results, metric, [where]) for metric in metrics)] for name, where in there.items()]
-    return _markdown([["", *(metric.title for metric in metrics)], *table])
+    rows = [[name, *(_cell(results, metric, [run]) for metric in metrics)]
+            for name, run in sounds.items() if run in results.tested]  # fmt: skip
+    return markdown_table(["", *(metric.title for metric in metrics)], rows, numbers=True)
 
 
-def of_captions(lines: dict[str, Line]) -> str:
-    """The study's measures that are sums over captions, of any sounds by name, with their intervals over captions."""
+def of_captions(scores: dict[str, CaptionScores]) -> str:
+    """A table of the measures that are sums over captions, for any sounds by name, with intervals over captions."""
     shown = [metric for metric in METRICS if metric.field in RATIOS]
-    table = [["", *(metric.title for metric in shown)]]
-    for name, line in lines.items():
-        ratios = [Ratio(*(part[None] for part in line.ratio(metric.field))) for metric in shown]
-        cells = zip(shown, [mean(line, metric.field) for metric in shown], map(interval, ratios), strict=True)
-        table.append([name, *(_with_interval(*cell) for cell in cells)])
-    return _markdown(table)
+    rows = []
+    for name, own in scores.items():
+        cells = []
+        for metric in shown:
+            counted, among = own.ratio(metric.field)
+            bounds = interval(Ratio(counted[None], among[None]))
+            cells.append(_with_interval(metric, mean(own, metric.field), bounds))
+        rows.append([name, *cells])
+    return markdown_table(["", *(metric.title for metric in shown)], rows, numbers=True)
+
+
+def _cell(results: Results, metric: Metric, runs: list[Run]) -> str:
+    """Mean over seeds, with its interval over captions and seeds, or else the least and the largest of the seeds."""
+    value = results.value(metric.field, runs)
+    if math.isnan(value):
+        return "n/a"
+    if metric.field in RATIOS:
+        return _with_interval(metric, value, interval(results.ratio(metric.field, runs)))
+    values = [results.value(metric.field, [run]) for run in runs]
+    return _with_interval(metric, value, (min(values), max(values)))
 
 
 def _with_interval(metric: Metric, value: float, bounds: tuple[float, float]) -> str:
@@ -307,144 +356,7 @@ def _with_interval(metric: Metric, value: float, bounds: tuple[float, float]) ->
     return f"{shown} [{_show(metric, low)}, {_show(metric, high)}]" if low < high else shown
 
 
-def _likeness(results: Results) -> str:
-    """Level, pattern and correlation of the cosines in each model, with the least and the largest of the seeds."""
-    lines = [["", "level", "pattern", "correlation with the captions' cosines"]]
-    runs = {entry.name: results.runs(entry.model, results.config.guidances[0]) for entry in ENTRIES}
-    del runs[ENTRIES[1].name]  # the same weights as the next
-    runs |= {f"weight {w:g}, one seed": [(weight_run(w, results.config), results.config.question_guidances[0])]
-             for w in (0.0, *results.config.weights)}  # fmt: skip
-    for name, found in runs.items():
-        if found := [run for run in found if run in results.tested]:
-            cells = [_spread(results, field, found) for field in ("level", "pattern", "correlation")]
-            lines.append([name, *cells])
-    text = (
-        "Similarity loss of 64 validation clips, of hidden states without text, as a sum: (mean of the differences)², "
-        "all cosines too high alike, and their variance, the wrong pairs alike (`study/similarity_parts.py`)."
-    )
-    return text + "\n\n" + _markdown(lines) if len(lines) > 1 else "None is measured yet."
-
-
-def _spread(results: Results, field: str, runs: list[tuple[str, float]]) -> str:
-    values = [results.value(field, [run]) for run in runs]
-    spread = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
-
-
-def _cell(results: Results, metric: Metric, runs: list[tuple[str, float]]) -> str:
-    """Mean over seeds, with its interval over captions and seeds, or else the least and the largest of the seeds."""
-    value = results.value(metric.field, runs)
-    if math.isnan(value):
-        return "n/a"
-    if metric.field in RATIOS:
-        low, high = interval(results.ratio(metric.field, runs))
-    else:
-        values = [results.value(metric.field, [run]) for run in runs]
-        low, high = min(values), max(values)
-    return _with_interval(metric, value, (low, high))
-
-
 def _show(metric: Metric, value: float, sign: str = "") -> str:
     if metric.percent:
         return f"{100 * value:{sign}.0f}"
     return f"{value:{sign}.3f}" if abs(value) < 10 else f"{value:{sign}.1f}"
-
-
-def _comparisons(
-    results: Results, metrics: list[Metric], entries: tuple[Entry, ...], compared: tuple[tuple[int, int], ...]
-) -> str:
-    """Every comparison of two entries, on the same captions and the same seeds."""
-    pairs = [(entries[one], entries[other]) for one, other in compared]
-    rows = [_compared(results, metrics, (e.name, e.model, results.guidance(e)), (o.name, o.model, results.guidance(o)))
-            for e, o in pairs]  # fmt: skip
-    return "\n".join(row for row in rows if row) or "No two models are measured yet."
-
-
-def _compared(results: Results, metrics: list[Metric], one: tuple, other: tuple) -> str:
-    runs = [results.runs(*entry[1:]) for entry in (one, other)]
-    both = min(map(len, runs))
-    if not both or [run[0].rsplit("-", 1)[1] for run in runs[0][:both]] != [
-        r[0].rsplit("-", 1)[1] for r in runs[1][:both]
-    ]:
-        return ""
-    return f"- **{one[0]}** less **{other[0]}**: {_differences(results, metrics, runs[0][:both], runs[1][:both])}"
-
-
-def _differences(results: Results, metrics: list[Metric], one: list, other: list) -> str:
-    shown = [metric for metric in metrics if metric.field in COMPARED_BY]
-    said = [_said(m, paired_difference(results.ratio(m.field, one), results.ratio(m.field, other))) for m in shown]
-    return "; ".join(text for text in said if text) + "." if any(said) else "no metric that is sound applies."
-
-
-def _said(metric: Metric, found: Difference) -> str:
-    if math.isnan(found.mean):
-        return ""
-    mean, low, high = (_show(metric, value, "+") for value in found[:3])
-    unit = " points" if metric.percent else ""
-    seeds = f"; by seed {', '.join(_show(metric, value, '+') for value in found.seeds)}" if len(found.seeds) > 1 else ""
-    sure = "leaves out 0" if found.sure else "holds 0: cannot tell"
-    return f"{metric.title} {mean}{unit} [{low}, {high}] ({sure}{seeds})"
-
-
-def _questions(results: Results, metrics: list[Metric]) -> str:
-    """Trainings at the first seed, each less the one that differs from it in one thing, guided alike."""
-    config, weight = results.config, chosen_weight(results.rows, results.config)
-    seed, none = config.seeds[0], weight_run(0.0, config)
-    pairs = [(f"weight {w:g}", weight_run(w, config), none, "weight 0") for w in config.weights]
-    if weight is not None:
-        chosen = weight_run(weight, config)
-        pairs.append(("mean pooling", f"mean-pooling-{seed}", chosen, "max pooling"))
-        pairs.append(
-            ("a coin for every clip, regulariser", f"per-clip-regularised-{seed}", chosen, "one for the batch")
-        )
-    pairs += [(f"dropout {share}", f"dropout-{share}-{seed}", none, "dropout 0.1") for share in ("0.2", "0.3")]
-    pairs.append(("a coin for every clip", f"per-clip-{seed}", none, "one for the batch"))
-    pairs.append(("without mixing", f"no-mixing-{seed}", none, "with mixing"))
-    guidance = config.question_guidances[-1]
-    said = [
-        f"- **{name}** less **{against}**, guidance {guidance:g}: "
-        + _differences(results, metrics, [(run, guidance)], [(base, guidance)])
-        for name, run, base, against in pairs
-        if (run, guidance) in results.tested and (base, guidance) in results.tested
-    ]
-    warning = "One training each: the intervals are over captions, and another seed may tell otherwise."
-    return "\n".join([warning, "", *said]) if said else "None is measured yet."
-
-
-def _figures(folder: Path, results: Results) -> str:
-    """Guidance against recall, CLAP score and diversity: the four trainings, the shipped models, the weights."""
-    from minigen.display.plots import guidance_sweep, svg
-
-    sweeps = {
-        "guidance": {m: _points(results, m, results.config.seeds, results.config.guidances)
-                     for m in (NO_DROPOUT, DROPOUT, REGULARIZED, EVERY_STEP)},
-        "shipped": {m: _points(results, m, results.config.seeds, results.config.guidances)
-                    for m in results.config.shipped},
-        "weights": {f"weight {w:g}": _points(results, f"weight-{w:g}", results.config.seeds[:1],
-                                             results.config.question_guidances)
-                    for w in (0.0, *results.config.weights)},
-    }  # fmt: skip
-    shown = []
-    for name, sweep in sweeps.items():
-        sweep = {label: points for label, points in sweep.items() if points}
-        if sweep:
-            write_atomically(folder / f"{name}.svg", svg(guidance_sweep(sweep)))
-            shown.append(f"![{', '.join(sweep)}: recall, CLAP score and diversity over guidance]({name}.svg)")
-    return "\n\n".join(shown)
-
-
-def _points(results: Results, model: str, seeds: tuple, guidances: tuple) -> dict[float, object]:
-    """What `plots.guidance_sweep` draws: by guidance, means over seeds and their intervals."""
-    points = {}
-    for guidance in guidances:
-        runs = [(f"{model}-{seed}", guidance) for seed in seeds if (f"{model}-{seed}", guidance) in results.tested]
-        if runs:
-            values = {field: results.value(field, runs) for field in ("recall", "clap", "diversity")}
-            bounds = {f"{field}_interval": interval(results.ratio(field, runs)) for field in ("recall", "clap")}
-            points[guidance] = SimpleNamespace(**values, **bounds)
-    return points
-
-
-def _markdown(lines: list[list[str]]) -> str:
-    head, *rows = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([head, "|---" + "|---:" * (len(lines[0]) - 1) + "|", *rows])

@@ -19,8 +19,10 @@ from minigen.corpus.synthesis.builtin import split_sizes
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import read_rows, write_atomically
 from minigen.engine.hub import ROOT
+from minigen.evaluation.measure import CODEC, REAL, SHUFFLED
 from minigen.evaluation.study.plan import TEST, StudyConfig
-from minigen.evaluation.study.table import CODEC, REAL, SHUFFLED, Results, measured
+from minigen.evaluation.study.results import Results
+from minigen.evaluation.study.table import measured
 from minigen.lm import AudioLM
 from minigen.train import SETTINGS_FILE, TrainConfig
 

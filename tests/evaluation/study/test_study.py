@@ -25,10 +25,13 @@ from minigen.engine.files import exclusive, read_rows, try_lock
 from minigen.evaluation.bootstrap import Difference, Ratio, paired_difference
 from minigen.evaluation.counting import count_sounds, countable, said_counts
 from minigen.evaluation.measure import Yardstick
-from minigen.evaluation.per_caption import DIGITS, Bench, Line, make_bench, mean
+from minigen.evaluation.per_caption import DIGITS, CaptionScores, Evaluator, make_evaluator, mean
 from minigen.evaluation.study.plan import (
+    CAPTIONS,
+    CONTROL_ROWS,
     CONTROLS,
     MODELS,
+    ROWS,
     SMOKE,
     TEST,
     VALIDATION,
@@ -37,17 +40,10 @@ from minigen.evaluation.study.plan import (
     chosen_weight,
     plan,
 )
-from minigen.evaluation.study.run import CAPTIONS, COLUMNS, CONTROL_ROWS, ROWS, StudyParts, run_study
-from minigen.evaluation.study.similarity_parts import compare_cosines, likeness
-from minigen.evaluation.study.table import (
-    METRICS,
-    Results,
-    make_table,
-    of_captions,
-    sound_metrics,
-    summary,
-    write_summary,
-)
+from minigen.evaluation.study.results import METRICS, Results, sound_metrics
+from minigen.evaluation.study.run import COLUMNS, StudyParts, run_study
+from minigen.evaluation.study.similarity_parts import compare_cosines, similarity_parts
+from minigen.evaluation.study.table import conclusion, make_table, of_captions, summary, write_between_marks
 from minigen.evaluation.study.variants import VariantConfig, objective_of
 from minigen.lm import AudioLM
 from minigen.recipes.lm.ship import bring, write_cards
@@ -348,38 +344,38 @@ def test_a_kind_is_counted_only_if_the_counter_gets_it_right_on_real_clips():
     assert countable(clips[:4], torch.stack([twice] * 4), kinds) == ()
 
 
-# the bench
+# scores of captions
 
 
-def line(**values) -> Line:
+def scores(**values) -> CaptionScores:
     zeros = {name: np.zeros(3) for name in (*DIGITS, "clap", "kl")}
-    return Line(zeros | {name: np.array(value, float) for name, value in values.items()})
+    return CaptionScores(zeros | {name: np.array(value, float) for name, value in values.items()})
 
 
-def test_a_line_of_captions_comes_back_from_the_csv():
-    own = line(clap=[0.1234, -0.5, 1], kl=[0.001, 12.3456, 0], asked=[1, 2, 3], found=[0, 2, 1], held_out=[0, 1, 1])
-    text = {name: str(value) for name, value in own.text().items()}
-    again = Line.read(text)
+def test_the_scores_of_captions_come_back_from_the_csv():
+    own = scores(clap=[0.1234, -0.5, 1], kl=[0.001, 12.3456, 0], asked=[1, 2, 3], found=[0, 2, 1], held_out=[0, 1, 1])
+    text = {name: str(value) for name, value in own.cells().items()}
+    again = CaptionScores.read(text)
     np.testing.assert_allclose(again.values["clap"], [0.123, -0.5, 1])
     np.testing.assert_allclose(again.values["kl"], [0, 12.35, 0])
     assert all((again.values[name] == own.values[name]).all() for name in DIGITS)
 
 
 def test_measures_are_sums_over_captions_and_those_of_held_out_pairs_only_over_theirs():
-    own = line(clap=[0.1, 0.2, 0.6], asked=[1, 2, 3], found=[0, 2, 1], held_out=[0, 1, 1], both=[1, 1, 0],
+    own = scores(clap=[0.1, 0.2, 0.6], asked=[1, 2, 3], found=[0, 2, 1], held_out=[0, 1, 1], both=[1, 1, 0],
                ordered=[1, 0, 0])  # fmt: skip
     assert mean(own, "clap") == pytest.approx(0.3) and mean(own, "recall") == 0.5
     assert mean(own, "recall_seen") == 0 and mean(own, "recall_held_out") == pytest.approx(3 / 5)
     assert mean(own, "order") == 0.5 and np.isnan(mean(own, "count"))
 
 
-def test_the_bench_agrees_with_the_yardstick_and_asks_for_order_only_where_both_are_heard():
+def test_the_evaluator_agrees_with_the_yardstick_and_asks_for_order_only_where_both_are_heard():
     t = torch.arange(16000) / 16000
     tones = [0.5 * torch.sin(2 * torch.pi * hertz * t) for hertz in (150, 6000)]
     wavs = torch.stack([torch.cat([tones[0], tones[1]]), torch.cat([tones[1], tones[0]]), torch.cat([tones[0]] * 2)])
     clips = [clip("a dog then an engine", ("dog_bark", 1, 0, 1), ("engine", 1, 1, 2))] * 3
     yardstick = Yardstick(BandJudge(), BandTagger(), list(wavs[:, None].split(1)))
-    numbers, own = Bench(yardstick, clips, wavs[:, None], ()).measure("x", wavs[:, None])
+    numbers, own = Evaluator(yardstick, clips, wavs[:, None], ()).measure("x", wavs[:, None])
     row = yardstick.measure("x", wavs[:, None], clips, wavs[:, None])
     assert numbers["recall"] == pytest.approx(row.recall) and numbers["clap"] == pytest.approx(row.clap)
     assert numbers["kl"] == pytest.approx(row.kl) and numbers["fad"] == row.fad
@@ -405,7 +401,7 @@ def test_level_and_pattern_are_the_similarity_loss_and_the_correlation_sees_the_
 def test_the_measures_of_captions_can_be_shown_of_any_sounds_as_in_the_table(tmp_path):
     write_rows(tmp_path, CONFIG, SKILL)
     results = Results(tmp_path, CONFIG)
-    shown = of_captions({"real clips": results.lines["real clips", 0.0]})
+    shown = of_captions({"real clips": results.scores["real clips", 0.0]})
     table = make_table(tmp_path, CONFIG)
     there = [line for line in table.splitlines() if line.startswith("| real clips |")][0].split("|")
     here = [line for line in shown.splitlines() if line.startswith("| real clips |")][0].split("|")
@@ -420,14 +416,14 @@ def test_a_tagger_without_a_timeline_is_asked_for_neither_order_nor_counts():
 
     clips = [clip("a dog barks twice, then rain falls", ("dog_bark", 2, 0, 1), ("rain", 1, 1, 2)) for i in range(4)]
     wavs = 0.1 * torch.randn(4, 1, 16000)
-    line = make_bench(BandJudge(), Ear(), clips, wavs, (clips, list(wavs.split(1)))).row("any", wavs)[1]
-    assert not line.values["both"].any() and not line.values["counts"].any()
+    own = make_evaluator(BandJudge(), Ear(), clips, wavs, (clips, list(wavs.split(1)))).row("any", wavs)[1]
+    assert not own.values["both"].any() and not own.values["counts"].any()
 
 
-def test_likeness_is_that_of_the_states_that_the_regulariser_sees():
+def test_the_similarity_parts_are_those_of_the_states_that_the_regulariser_sees():
     torch.manual_seed(0)
     lm = AudioLM(SIZES).eval()
-    found = likeness(lm, Words(), tokens(), "max", 5)
+    found = similarity_parts(lm, Words(), tokens(), "max", 5)
     loss = usual_parts(lm, *tokens().batch(range(5)), drop=True, regularise=True)["similarity"]
     assert found.level + found.pattern == pytest.approx(loss.item(), rel=1e-4)
 
@@ -501,7 +497,7 @@ def write_rows(folder: Path, config: StudyConfig, skill: dict[str, float], leave
         values = dict(asked=asked, found=found, held_out=held, both=found > 0, ordered=(found > 0) * (luck < own / 2),
                       counts=asked > 1, counted=(found > 1) * (luck < 0.9 * own), clap=own - 0.2 * luck,
                       kl=2 - own)  # fmt: skip
-        text = Line({key: np.broadcast_to(np.asarray(value, float), n) for key, value in values.items()})
+        text = CaptionScores({key: np.broadcast_to(np.asarray(value, float), n) for key, value in values.items()})
         far = 10 * (1 - own) + (0.1 if name == "another split" else 0)
         numbers = {m.field: mean(text, m.field) for m in METRICS if m.field not in ("fad", "fad_infinity", "kernel",
                                                                                    "diversity")}  # fmt: skip
@@ -514,7 +510,7 @@ def write_rows(folder: Path, config: StudyConfig, skill: dict[str, float], leave
         rows.append({**where, "model": model, "seed": seed, "study": "s", **dict.fromkeys(COLUMNS, ""), **numbers,
                      **trained})  # fmt: skip
         if split == TEST:
-            lines.append({**where, **text.text()})
+            lines.append({**where, **text.cells()})
     rows.append({**rows[0], "run": CONTROLS, "clap": ""})
     for name, content in ((ROWS, rows), (CAPTIONS, lines)):
         with open(folder / name, "w", newline="") as file:
@@ -536,12 +532,12 @@ def test_the_table_comes_from_the_rows_alone_and_says_which_differences_are_sure
     assert names == [*CONTROL_ROWS, "no text dropout", "text dropout, no guidance", "text dropout, guidance",
                      "regulariser", "regulariser in every step"]  # fmt: skip
     told = {line.split("**: ")[0]: line for line in text.splitlines() if line.startswith("- **")}
-    better = told["- **regulariser** less **text dropout, guidance"]
-    assert "recall +" in better and "leaves out 0; by seed" in better
-    same = told["- **regulariser in every step** less **text dropout, guidance"]
-    assert "recall +0 points [+0, +0] (holds 0: cannot tell" in same
+    better = told["- **regulariser** minus **text dropout, guidance"]
+    assert "recall +" in better and "excludes 0; by seed" in better
+    same = told["- **regulariser in every step** minus **text dropout, guidance"]
+    assert "recall +0 points [+0, +0] (includes 0: cannot tell" in same
     assert "Not finished" not in text and (tmp_path / "guidance.svg").exists() and (tmp_path / "weights.svg").exists()
-    assert "relative to those heard after the codec: " in text and "regulariser 79%, with held-out pairs" in text
+    assert "relative to that of the codec reconstruction: " in text and "regulariser 79%, with held-out pairs" in text
     assert "11.5 hours" in text  # 23 trainings of half an hour
     assert "| regulariser | 0.200 [0.200, 0.200] | 0.030 [0.030, 0.030] | 0.480 [0.480, 0.480] |" in second
     assert "| weight 3, one seed | 0.200 | 0.030 | 0.300 |" in second and "no guidance |" not in second
@@ -573,16 +569,35 @@ def test_the_summary_has_few_columns_all_comparisons_and_the_tables_numbers(tmp_
 def test_the_summary_goes_between_its_marks_and_nowhere_else(tmp_path):
     page = tmp_path / "README.md"
     page.write_text("before\n<!-- study -->\nold\n<!-- end of study -->\nafter\n")
-    write_summary("new \\1\n", page)
+    write_between_marks("new \\1\n", page)
     assert page.read_text() == "before\n<!-- study -->\nnew \\1\n<!-- end of study -->\nafter\n"
     page.write_text("no marks\n")
-    write_summary("new\n", page)
-    write_summary("new\n", tmp_path / "other.md")
+    write_between_marks("new\n", page)
+    write_between_marks("new\n", tmp_path / "other.md")
     assert page.read_text() == "no marks\n" and not (tmp_path / "other.md").exists()
 
 
-def test_the_readme_says_what_the_rows_say():
-    assert summary(TOP / "data/study") in (TOP / "README.md").read_text()
+def test_the_conclusion_has_four_rows_and_says_what_is_sure(tmp_path):
+    write_rows(tmp_path, CONFIG, SKILL | {"every-step": 0.9})
+    text = conclusion(tmp_path, CONFIG)
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:]
+    assert rows == ["codec reconstruction", "text dropout, no guidance", "text dropout, guidance", "regulariser"]
+    (sentence,) = [line for line in text.splitlines() if line.startswith("Over ")]
+    assert sentence.startswith("Over 3 seeds and 60 captions, guidance raises recall: +")
+    assert "; the regulariser raises recall: +" in sentence
+    write_rows(tmp_path, CONFIG, SKILL | {"regularised": 0.5})
+    assert "no difference to recall that can be told from 0: +0 points [+0, +0]." in conclusion(tmp_path, CONFIG)
+    write_rows(tmp_path, CONFIG, SKILL, {task.name for task in plan(CONFIG)[3:]})
+    assert "There is no conclusion yet" in conclusion(tmp_path, CONFIG)
+
+
+def test_readme_page_and_table_say_what_the_rows_say(tmp_path):
+    """`minigen study --table` has written all three from the rows that are in the repository."""
+    shutil.copytree(TOP / "data/study", tmp_path / "study")
+    assert make_table(tmp_path / "study") == (TOP / "data/study/table.md").read_text("utf-8")
+    for page, text in (("README.md", conclusion), ("docs/study.md", summary)):
+        between = (TOP / page).read_text("utf-8").split("<!-- study -->\n")[1].split("<!-- end of study -->")[0]
+        assert between == text(TOP / "data/study")
 
 
 @pytest.mark.parametrize(
