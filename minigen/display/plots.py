@@ -1,16 +1,13 @@
-"""Figures: what a person looks at beside what they hear. Each function returns a matplotlib `Figure`, axes with units.
+"""Plots for notebooks and reports. Each function returns a matplotlib `Figure` whose axes have names and units.
 
-    waveform, spectrogram          a sound                     codes_heatmap         what the codec made of it
-    loss_curves                    a training run              guidance_sweep        what guidance buys and costs
-    similarity_matrices            what the regulariser compares
-    lines                          any quantity over another   window_lengths        one sound, several windows
-    event_lanes                    what sounds when            codebook_map          points of a plane and their entries
-    spectrograms                   several sounds              probability_bars      distributions over a few codes
-    intervals                      means, and how sure they are
-    matrices                       tables of numbers as pictures, such as attention weights
+    waveform, spectrogram, spectrograms, window_lengths, event_lanes     sounds
+    codes_heatmap, codebook_map, probability_bars                        codes
+    loss_curves, similarity_matrices                                     training
+    guidance_sweep, intervals                                            measurements
+    lines, matrices                                                      any quantity over another, any table of numbers
 
-`Figure` is used directly, without pyplot: nothing is shown, no window or backend is needed, and nothing stays in memory
-when the figure is gone. `figure.savefig(path)` writes it; a notebook shows the figure that a cell ends with.
+`Figure` is used without pyplot: no window or backend is needed, and figures are freed with their last reference.
+`figure.savefig(path)` writes a file. A notebook shows the figure that a cell ends with.
 """
 
 import math
@@ -27,15 +24,22 @@ from minigen.audio import SAMPLE_RATE, log_mel
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by most eyes: Okabe and Ito
-LINES = ("-", "--", "-.", ":")  # and on paper without colour
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+)  # palette of Okabe and Ito, for colour-blind readers too
+LINES = ("-", "--", "-.", ":")  # line styles, for print without colour
 MARKERS = ("o", "s", "^", "D")
-QUIET_DB, LOUD_DB = -40, 30  # the colours of every spectrogram, so that two can be compared
-HZ_TICKS = (0, 250, 500, 1000, 2000, 4000, 8000, 16000)
+QUIET_DB, LOUD_DB = -40, 30  # colour range of all spectrograms, so that they can be compared
+HZ_TICKS, FEW_HZ_TICKS = (0, 250, 500, 1000, 2000, 4000, 8000, 16000), (0, 500, 2000, 8000)
 
 
 def waveform(wav: Tensor, sample_rate: int = SAMPLE_RATE, title: str = "") -> "Figure":
-    """Pressure over time: wav [samples], [1, samples] or [1, 1, samples], seconds across, -1 to 1 up."""
+    """Amplitude over time in seconds. wav: [samples], [1, samples] or [1, 1, samples]."""
     figure, axes = _figure(6, 2)
     samples = _flat(wav)
     axes.plot(np.arange(len(samples)) / sample_rate, samples, color=COLOURS[0], linewidth=0.5)
@@ -44,46 +48,44 @@ def waveform(wav: Tensor, sample_rate: int = SAMPLE_RATE, title: str = "") -> "F
 
 
 def spectrogram(wav: Tensor, sample_rate: int = SAMPLE_RATE, title: str = "", bands: int = 80) -> "Figure":
-    """Log-mel spectrogram in dB: seconds across, Hz up on the mel scale, brighter is louder.
+    """Log-mel spectrogram in dB: time in seconds, frequency in Hz on the mel scale, brighter is louder.
 
-    wav: [samples], [1, samples] or [1, 1, samples]. The colours run from -40 to 30 dB in every spectrogram; 0 dB is a
+    wav: [samples], [1, samples] or [1, 1, samples]. The colours range from -40 to 30 dB in all spectrograms. 0 dB is a
     power of 1 in a band of `minigen.audio.log_mel`.
     """
     figure, axes = _figure(6, 3)
-    seconds, top = _flat(wav).size / sample_rate, mel(sample_rate / 2)
-    image = axes.imshow(
-        mel_db(wav, sample_rate, bands), origin="lower", aspect="auto", cmap="magma", vmin=QUIET_DB, vmax=LOUD_DB,
-        extent=(0, seconds, 0, top), interpolation="nearest",
-    )  # fmt: skip
-    ticks = [hz for hz in HZ_TICKS if hz <= sample_rate / 2]
-    axes.set(
-        xlabel="time (s)", ylabel="frequency (Hz)", title=title, yticks=[mel(hz) for hz in ticks], yticklabels=ticks
-    )
+    image = _draw_spectrogram(axes, wav, sample_rate, title, HZ_TICKS, bands)
     figure.colorbar(image, ax=axes, label="level (dB)")
     return figure
 
 
 def spectrograms(wavs: Mapping[str, Tensor], sample_rate: int = SAMPLE_RATE, columns: int = 2) -> "Figure":
-    """Several sounds in one picture, title -> wav as in `spectrogram`: one scale for all, `columns` in a row."""
+    """Several spectrograms in one figure, `columns` in a row, with one colour scale. wavs: title -> wav."""
     rows = math.ceil(len(wavs) / columns)
     figure, axes = _figure(3.6 * columns + 0.8, 0.4 + 1.7 * rows, rows, columns)
-    axes, top = np.atleast_1d(axes).flatten(), mel(sample_rate / 2)
-    ticks = [hz for hz in (0, 500, 2000, 8000) if hz <= sample_rate / 2]
+    axes = np.atleast_1d(axes).flatten()
     for axis, (title, wav) in zip(axes, wavs.items(), strict=False):
-        image = axis.imshow(
-            mel_db(wav, sample_rate), origin="lower", aspect="auto", cmap="magma", vmin=QUIET_DB, vmax=LOUD_DB,
-            extent=(0, _flat(wav).size / sample_rate, 0, top), interpolation="nearest",
-        )  # fmt: skip
-        axis.set(title=title, yticks=[mel(hz) for hz in ticks], yticklabels=ticks)
-        axis.set(xlabel="time (s)", ylabel="frequency (Hz)")
+        image = _draw_spectrogram(axis, wav, sample_rate, title, FEW_HZ_TICKS)
     for axis in axes[len(wavs) :]:
         axis.remove()
     figure.colorbar(image, ax=axes[: len(wavs)].tolist(), label="level (dB)")
     return figure
 
 
+def _draw_spectrogram(axis, wav: Tensor, sample_rate: int, title: str, hz_ticks: Sequence[int], bands: int = 80):
+    """Draw into one axis; returns the image for a colour bar."""
+    ticks = [hz for hz in hz_ticks if hz <= sample_rate / 2]
+    image = axis.imshow(
+        mel_db(wav, sample_rate, bands), origin="lower", aspect="auto", cmap="magma", vmin=QUIET_DB, vmax=LOUD_DB,
+        extent=(0, _flat(wav).size / sample_rate, 0, mel(sample_rate / 2)), interpolation="nearest",
+    )  # fmt: skip
+    axis.set(xlabel="time (s)", ylabel="frequency (Hz)", title=title)
+    axis.set(yticks=[mel(hz) for hz in ticks], yticklabels=ticks)
+    return image
+
+
 def spectrogram_png(wav: Tensor, sample_rate: int = SAMPLE_RATE, bands: int = 80) -> bytes:
-    """The picture of `spectrogram` alone, without axes: a PNG of one pixel a band and 20 ms."""
+    """The image of `spectrogram` without axes, as PNG: one pixel for each band and 20 ms."""
     from matplotlib.image import imsave
 
     file = BytesIO()
@@ -93,14 +95,15 @@ def spectrogram_png(wav: Tensor, sample_rate: int = SAMPLE_RATE, bands: int = 80
 
 
 def loss_curves(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str = "") -> "Figure":
-    """Losses in nats a code over the training steps.
+    """Cross-entropy in nats per code over the training steps.
 
-    curves: name -> (steps, losses). A loss that is nan was not measured at its step and is left out.
+    curves: name -> (steps, losses). Losses that are nan were not measured and are left out.
     """
     figure, axes = _figure(5, 3.4)
     for i, (name, (steps, losses)) in enumerate(curves.items()):
         points = [(step, loss) for step, loss in zip(steps, losses, strict=True) if math.isfinite(loss)]
-        axes.plot(*zip(*points, strict=True) if points else ([], []), label=name, **_style(i), markersize=3)
+        x, y = [step for step, _ in points], [loss for _, loss in points]
+        axes.plot(x, y, label=name, **_style(i), markersize=3)
     axes.set(xlabel="step", ylabel="cross-entropy (nats per code)", title=title)
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
@@ -108,12 +111,12 @@ def loss_curves(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], t
 
 
 def guidance_sweep(sweep: Mapping[str, Mapping[float, object]], title: str = "") -> "Figure":
-    """What guidance does: recall and CLAP score with their 95% intervals, and diversity, over the guidance scale.
+    """Recall and CLAP score with their 95% intervals, and diversity, over the guidance scale.
 
-    sweep: model -> {guidance scale: `minigen.evaluation.measure.Measurement`}. A panel without any number is left out.
+    sweep: model -> {guidance scale: `minigen.evaluation.measure.Measurement`}. Panels without numbers are left out.
     """
     panels = [
-        ("recall", "events heard (share)"),
+        ("recall", "recall (share of events)"),
         ("clap", "CLAP score (cosine)"),
         ("diversity", "diversity (1 − cosine)"),
     ]
@@ -135,7 +138,7 @@ def guidance_sweep(sweep: Mapping[str, Mapping[float, object]], title: str = "")
 def similarity_matrices(text: Tensor, audio: Tensor, captions: Sequence[str] | None = None) -> "Figure":
     """The two matrices that the regulariser compares, [B, B] each, and their squared difference off the diagonal.
 
-    captions: labels of the rows, if wanted. Cosines from -1 to 1; the mean of the third picture's pairs is the loss.
+    The loss is the mean of the third matrix over its off-diagonal pairs. captions: labels of the rows.
     """
     text, audio = (torch.as_tensor(matrix).detach().cpu().float() for matrix in (text, audio))
     squared = (text - audio).square().fill_diagonal_(0)
@@ -151,10 +154,10 @@ def similarity_matrices(text: Tensor, audio: Tensor, captions: Sequence[str] | N
 
 
 def codes_heatmap(codes: Tensor, frame_rate: float = 50.0, codebook_size: int = 1024, title: str = "") -> "Figure":
-    """Which entry each codebook chose, frame by frame: codes [K, T], seconds across, one row a codebook.
+    """Codes [K, T] as colours: time in seconds, one row for each codebook.
 
-    Equal colours are equal entries; neighbouring colours mean nothing, an entry's number is only its name. Codes of
-    `codebook_size` and above (the special token of a delay pattern) are left white.
+    Equal colours are equal entries. Similar colours mean nothing, because the number of an entry is only a name. Codes
+    of `codebook_size` and above, such as the special token of a delay pattern, are white.
     """
     codes = torch.as_tensor(codes).cpu().numpy()
     figure, axes = _figure(6, 1 + 0.3 * len(codes))
@@ -171,7 +174,7 @@ def codes_heatmap(codes: Tensor, frame_rate: float = 50.0, codebook_size: int = 
 def lines(
     curves: Mapping[str, tuple], xlabel: str, ylabel: str, dots: Mapping[str, tuple] | None = None, title: str = ""
 ) -> "Figure":
-    """Curves over one axis: name -> (x, y), points marked where a curve has 20 or fewer; `dots` are points alone."""
+    """Curves, name -> (x, y), with markers if a curve has 20 points or fewer. dots: points without a line."""
     figure, axes = _figure(7, 3)
     for i, (name, (x, y)) in enumerate(curves.items()):
         style = _style(i) if len(x) <= 20 else {**_style(i), "marker": ""}
@@ -186,7 +189,7 @@ def lines(
 
 
 def probability_bars(rows: Mapping[str, Tensor], xlabel: str = "code", columns: int = 3) -> "Figure":
-    """Distributions over the same few codes, title -> probabilities [V]: one panel each, one scale for all."""
+    """Distributions over a few codes, one panel each, with one scale. rows: title -> probabilities [V]."""
     height = math.ceil(len(rows) / columns)
     figure, axes = _figure(2.6 * columns, 0.3 + 1.8 * height, height, columns)
     axes = np.atleast_1d(axes).flatten()
@@ -200,10 +203,10 @@ def probability_bars(rows: Mapping[str, Tensor], xlabel: str = "code", columns: 
 
 
 def window_lengths(wav: Tensor, lengths: Sequence[int], sample_rate: int = SAMPLE_RATE, top: float = 2000) -> "Figure":
-    """Spectrograms of one sound with Hann windows of several lengths (samples): Hz from 0 to `top`, not mel.
+    """Spectrograms of one sound with Hann windows of several lengths in samples, from 0 to `top` Hz (not mel).
 
-    wav: [samples], [1, samples] or [1, 1, samples]. Each picture's colours run over the 60 dB below its own maximum;
-    frames are 4 ms apart.
+    wav: [samples], [1, samples] or [1, 1, samples]. Frames are 4 ms apart. The colours of each panel range over the 60
+    dB below its maximum.
     """
     figure, axes = _figure(3.2 * len(lengths) + 0.8, 3, columns=len(lengths))
     samples, hop = torch.as_tensor(_flat(wav)), round(0.004 * sample_rate)
@@ -223,7 +226,7 @@ def window_lengths(wav: Tensor, lengths: Sequence[int], sample_rate: int = SAMPL
 
 
 def event_lanes(events: Sequence, seconds: float, title: str = "") -> "Figure":
-    """When each event sounds, one lane an event: `minigen.corpus.Event`s from onset to offset, with their counts."""
+    """Events over time, one lane for each `minigen.corpus.Event`, from onset to offset, with its count."""
     figure, axes = _figure(6, 0.9 + 0.35 * max(1, len(events)))
     for lane, event in enumerate(events):
         axes.barh(lane, event.offset - event.onset, left=event.onset, height=0.6, color=COLOURS[lane % 6])
@@ -236,7 +239,7 @@ def event_lanes(events: Sequence, seconds: float, title: str = "") -> "Figure":
 
 
 def codebook_map(points: Tensor, maps: Mapping[str, Tensor]) -> "Figure":
-    """Codebooks over the vectors [n, 2] they quantise: name -> entries [V, 2]; a cross is an entry nobody chose."""
+    """Vectors [n, 2] coloured by their nearest entry. maps: name -> entries [V, 2]; a cross is an unused entry."""
     figure, axes = _figure(3.2 * len(maps), 3.3, columns=len(maps))
     points = torch.as_tensor(points).float()
     for axis, (name, entries) in zip(np.atleast_1d(axes), maps.items(), strict=True):
@@ -246,16 +249,16 @@ def codebook_map(points: Tensor, maps: Mapping[str, Tensor]) -> "Figure":
         axis.scatter(*points.T.numpy(), c=[COLOURS[i % 6] for i in chosen.tolist()], s=3, alpha=0.35, linewidths=0)
         axis.plot(*entries[used].T.numpy(), "o", color="black", markersize=4)
         axis.plot(*entries[~used].T.numpy(), "x", color="black", markersize=5)
-        axis.set(xlabel="first number of a vector", ylabel="second number", title=name, aspect="equal")
+        axis.set(xlabel="first component", ylabel="second component", title=name, aspect="equal")
     return figure
 
 
 def matrices(
     maps: Mapping[str, Tensor], xlabel: str, ylabel: str, label: str, cmap: str = "viridis", aspect: str = "equal"
 ) -> "Figure":
-    """Tables of numbers side by side, title -> [rows, columns], first row on top: one scale of colours for all.
+    """Tables of numbers as images side by side, with one colour scale; the first row is on top.
 
-    xlabel counts the columns, ylabel the rows, label names what the numbers are.
+    maps: title -> [rows, columns]; xlabel, ylabel: names of columns and rows; label: what the numbers are.
     """
     tables = [torch.as_tensor(table).detach().cpu().float().numpy() for table in maps.values()]
     low, high = min(table.min() for table in tables), max(table.max() for table in tables)
@@ -269,9 +272,10 @@ def matrices(
 
 
 def intervals(rows: Mapping[str, tuple[float, float, float]], xlabel: str, mark: float | None = None) -> "Figure":
-    """Means and their intervals, one row each, the first on top. rows: name -> (mean, low, high); nan is left out.
+    """Means with their intervals, one row each, the first on top.
 
-    mark: a value to compare with, such as 0 for differences or 0.5 for preferences, drawn as a line.
+    rows: name -> (mean, low, high); rows with nan are left out. mark: a reference value that is drawn as a line, such
+    as 0 for differences or 0.5 for preferences.
     """
     rows = {name: row for name, row in rows.items() if np.isfinite(row).all()}
     figure, axes = _figure(6, 0.9 + 0.3 * len(rows))
@@ -286,7 +290,7 @@ def intervals(rows: Mapping[str, tuple[float, float, float]], xlabel: str, mark:
 
 
 def mel(hz: float) -> float:
-    """Mel scale, 2595 log10(1 + hz / 700), as HTK and torchaudio have it: equal steps sound about equally wide."""
+    """Mel scale, 2595 log10(1 + hz / 700), as in HTK and torchaudio: equal steps sound about equally large."""
     return 2595 * math.log10(1 + hz / 700)
 
 
@@ -297,7 +301,7 @@ def mel_db(wav: Tensor, sample_rate: int = SAMPLE_RATE, bands: int = 80) -> np.n
 
 
 def svg(figure: "Figure", ink: str | None = None) -> str:
-    """The figure as SVG text without a background. ink: colour of text, axes and ticks; None keeps black."""
+    """The figure as SVG text without background. ink: colour of text, axes and ticks, black by default."""
     from matplotlib import rc_context
 
     if ink is not None:

@@ -1,13 +1,14 @@
-"""The judge: how well does a sound fit a caption? Sounds and captions become points on one sphere.
+"""CLAP model: embeds sounds and captions in one space, so that their cosine says how well they fit.
 
     wav     --log-mel--> convolutions, Transformer over time --> unit vector [B, E] --+
                                                                                       +--> cosine: CLAP score, retrieval
     caption --tokens---> RoBERTa --------------------------> unit vector [B, E] ------+
 
-CLAP: "Large-scale contrastive language-audio pretraining" (arXiv 2211.06687). The official model hears with HTSAT, a
-window Transformer; `OfficialJudge` loads laion/clap-htsat-unfused or any folder in its format. The built-in `Judge` has
-CLAP's text half and the tagger's convolutions for ears, because HTSAT learns too slowly on one processor core (its card
-has the figures). Its weights have never heard the output of a codec or of a language model.
+CLAP: "Large-scale contrastive language-audio pretraining" (arXiv 2211.06687). `OfficialJudge` is the model of
+laion/clap-htsat-unfused, or of a folder in its format; its audio encoder is HTSAT, a window Transformer. `Judge` is the
+built-in model. It has CLAP's text encoder; its audio encoder starts with the convolutions of the event tagger, because
+HTSAT trains too slowly on one processor core (the model's card has the figures). It was not trained on the output of a
+codec or of a language model.
 """
 
 import math
@@ -38,10 +39,10 @@ __all__ = ["Judge", "JudgeConfig", "OfficialJudge", "OfficialTagger", "Tagger", 
 
 
 def load_judge(name: str | Path = "mini") -> "Judge | OfficialJudge":
-    """A judge by name: "mini", a folder, or an official one such as "laion/clap-htsat-unfused".
+    """A CLAP model by name: "mini", a folder, or an official one such as "laion/clap-htsat-unfused".
 
     Raises:
-        MinigenError: no such folder, weights that are not safetensors, or an official model that cannot be fetched.
+        MinigenError: no such folder, weights that are not safetensors, or an official model that cannot be downloaded.
     """
     from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
@@ -54,15 +55,21 @@ def load_judge(name: str | Path = "mini") -> "Judge | OfficialJudge":
             )
         judge = Judge(JudgeConfig(**settings), tokenizer)
         judge.load_state_dict(read_tensors(folder, torch.float32))
-    except Exception as error:  # the loaders raise a dozen unrelated types for a missing, cut or foreign file
+    except Exception as error:  # loaders raise many types for missing or damaged files
         raise MinigenError(f"{folder} holds no complete judge ({one_line(error)}). Fetch it again.") from error
     return judge.eval()
 
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """Shape of a `Judge`. width: of both halves and of the embeddings; layers: of each Transformer; heads: in a layer;
-    pieces: in the tokenizer; seconds: heard at once.
+    """Sizes of a `Judge`.
+
+    Args:
+        width (int): of both encoders and of the embeddings.
+        layers (int): of each Transformer.
+        heads (int): of attention, in each layer.
+        pieces (int): of the tokenizer.
+        seconds (float): length of the audio encoder's input.
     """
 
     width: int = 128
@@ -73,7 +80,7 @@ class JudgeConfig:
 
 
 class Judge(HubModel, nn.Module):
-    """The built-in judge. `ears` is a whole `Tagger`, so that training can keep what it knows of events."""
+    """The built-in CLAP model. `ears` is a complete `Tagger`: training can also use its event loss."""
 
     def __init__(self, config: JudgeConfig, tokenizer):
         from transformers import ClapTextConfig, ClapTextModelWithProjection
@@ -90,15 +97,16 @@ class Judge(HubModel, nn.Module):
         self.text = ClapTextModelWithProjection(ClapTextConfig(
             vocab_size=config.pieces, hidden_size=width, num_hidden_layers=config.layers, projection_dim=width,
             num_attention_heads=config.heads, intermediate_size=2 * width, max_position_embeddings=130))  # fmt: skip
-        self.scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # of the cosine in training, CLAP's start
+        self.scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # log of the inverse temperature, from CLAP's start
 
     def hear(self, features: Tensor) -> Tensor:
-        """Unit vectors from the ears' features of each frame: [B, width, T] -> [B, width]."""
-        states = self.time(features.transpose(1, 2) + self.place)
-        return normalize(self.projection(torch.cat([states.mean(1), states.amax(1)], -1)).float(), dim=-1)
+        """Unit vectors from the tagger's features of each frame: [B, width, T] -> [B, width]."""
+        states = self.time(features.transpose(1, 2) + self.place)  # [B, T, width]
+        pooled = torch.cat([states.mean(1), states.amax(1)], -1)  # [B, 2 * width]
+        return normalize(self.projection(pooled).float(), dim=-1)
 
     def read(self, captions: list[str]) -> Tensor:
-        """Unit vectors of a batch of captions, [n, width]."""
+        """Unit vectors of one batch of captions, [n, width]."""
         tokens = _tokens(self.tokenizer, captions, self.text.config.max_position_embeddings, self.scale.device)
         return normalize(self.text(**tokens).text_embeds.float(), dim=-1)
 
@@ -106,7 +114,7 @@ class Judge(HubModel, nn.Module):
     def embed_audio(self, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> Tensor:
         """Unit vectors of sounds: [B, 1, samples] -> float32 [B, width].
 
-        A longer clip than `config.seconds` is heard in pieces (`by_pieces`), a shorter one is followed by silence.
+        A clip longer than `config.seconds` is embedded in pieces (`by_pieces`); a shorter one is padded with silence.
 
         Raises:
             MinigenError: another shape, or no samples.
@@ -117,7 +125,7 @@ class Judge(HubModel, nn.Module):
 
     @torch.no_grad()
     def embed_text(self, captions: list[str]) -> Tensor:
-        """Unit vectors of captions: n captions -> float32 [n, width]. What exceeds 128 tokens is cut.
+        """Unit vectors of captions: n captions -> float32 [n, width]. Captions are cut after 128 tokens.
 
         Raises:
             MinigenError: no captions.
@@ -125,7 +133,7 @@ class Judge(HubModel, nn.Module):
         return _in_batches(self.read, captions)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json, model.safetensors (float16) and the tokenizer to a folder that `load_judge` reads."""
+        """Write config.json, model.safetensors (float16) and the tokenizer to a folder for `load_judge`."""
         self.tokenizer.save_pretrained(folder)
         write_model(folder, asdict(self.config), self.state_dict(), torch.float16)
 
@@ -136,11 +144,13 @@ class Judge(HubModel, nn.Module):
 
 
 class OfficialJudge(nn.Module):
-    """A CLAP model of `transformers` with its tokenizer and its feature extractor."""
+    """A CLAP model of `transformers`, with its tokenizer and the parameters of its feature extractor."""
 
     def __init__(self, model: nn.Module, tokenizer, extractor):
         super().__init__()
-        fusion = extractor.truncation == "fusion"  # laion/clap-htsat-fused: other filters, and the picture four times
+        fusion = (
+            extractor.truncation == "fusion"
+        )  # laion/clap-htsat-fused: other filters, and the spectrogram four times
         filters = extractor.mel_filters if fusion else extractor.mel_filters_slaney
         self.model, self.tokenizer, self.extractor, self.copies = model, tokenizer, extractor, 4 if fusion else 1
         self.register_buffer("filters", torch.tensor(filters, dtype=torch.float32), persistent=False)
@@ -148,7 +158,7 @@ class OfficialJudge(nn.Module):
 
     @torch.no_grad()
     def embed_audio(self, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> Tensor:
-        """Unit vectors of sounds: [B, 1, samples] -> float32 [B, E]. A clip of more than 10 s is heard in pieces.
+        """Unit vectors of sounds: [B, 1, samples] -> float32 [B, E]. A clip longer than 10 s is embedded in pieces.
 
         Raises:
             MinigenError: another shape, or no samples.
@@ -158,11 +168,12 @@ class OfficialJudge(nn.Module):
         return by_pieces(hear, wav, int(self.extractor.nb_max_samples))
 
     def features(self, wav: Tensor) -> Tensor:
-        """Log-mel pictures in dB, as ClapFeatureExtractor makes them one by one: [B, 1, samples] -> [B, 1, F, bands].
+        """Log-mel spectrograms in dB: [B, 1, samples] -> [B, 1, F, bands] ([B, 4, F, bands] with fusion).
 
             10 log10(max(filters @ |STFT|^2, 1e-10))
 
-        A short clip is first repeated or padded with zeros to full length, as the extractor's `padding` says.
+        Equal to ClapFeatureExtractor, which takes one clip at a time. A short clip is first repeated or padded with
+        zeros to full length, as the extractor's `padding` says.
         """
         size, hop = self.extractor.fft_window_size, self.extractor.hop_length
         wav = self._full_length(wav.squeeze(1).to(self.filters.device))
@@ -179,7 +190,7 @@ class OfficialJudge(nn.Module):
 
     @torch.no_grad()
     def embed_text(self, captions: list[str]) -> Tensor:
-        """Unit vectors of captions: n captions -> float32 [n, E]. What exceeds 512 tokens is cut.
+        """Unit vectors of captions: n captions -> float32 [n, E]. Captions are cut after 512 tokens.
 
         Raises:
             MinigenError: no captions.
@@ -190,13 +201,16 @@ class OfficialJudge(nn.Module):
 
 
 def by_pieces(hear: Callable[[Tensor], Tensor], wav: Tensor, samples: int) -> Tensor:
-    """Unit vectors of clips of any length: the mean over pieces of `samples`, weighted by length, then normalised.
+    """Unit vectors of clips of any length: mean over pieces of `samples`, weighted by their lengths, then normalised.
 
-    CLAP's own extractor takes one piece of a long clip by chance; here the same clip always gives the same vector.
+    CLAP's own extractor takes a random piece of a long clip; here equal clips give equal vectors.
     hear: [b, 1, up to samples] -> unit vectors [b, E]; wav: [B, 1, any].
     """
-    pieces = ((piece.shape[-1], piece.split(BATCH)) for piece in wav.split(samples, -1))
-    return normalize(sum(length * torch.cat([hear(part) for part in parts]) for length, parts in pieces), dim=-1)
+    total = 0
+    for piece in wav.split(samples, -1):
+        vectors = torch.cat([hear(part) for part in piece.split(BATCH)])  # [B, E]
+        total = total + piece.shape[-1] * vectors
+    return normalize(total, dim=-1)
 
 
 def _in_batches(read: Callable[[list[str]], Tensor], captions: list[str]) -> Tensor:
@@ -207,6 +221,6 @@ def _in_batches(read: Callable[[list[str]], Tensor], captions: list[str]) -> Ten
 
 
 def _tokens(tokenizer, captions: list[str], positions: int, device: torch.device) -> dict[str, Tensor]:
-    """Token numbers and mask, [n, N] each, cut to the model's length: RoBERTa's positions count from 2."""
+    """Token numbers and mask, [n, N] each, cut to the model's length. RoBERTa's positions start at 2."""
     tokens = tokenizer(captions, padding=True, truncation=True, max_length=positions - 2, return_tensors="pt")
     return {key: tokens[key].to(device) for key in ("input_ids", "attention_mask")}

@@ -1,10 +1,10 @@
-"""The tagger: which events does a sound hold, and when? It serves FAD, KL, event recall and order.
+"""Event tagger: probability of each kind of event, in a clip and over time. For FAD, KL, recall and order.
 
-    wav --log-mel--> convolutions --> features of each frame --> [B, C, F] chance of each kind --pool--> [B, C]
+    wav --log-mel--> convolutions --> features of each frame --> [B, C, F] probabilities --pool--> [B, C]
                                             +--mean over frames--> [B, E] for FAD and the kernel distance
 
-`Tagger` is the project's own, trained on the built-in corpus and on real recordings, never on the output of a codec or
-of a language model (minigen/recipes/judge/train.py); `OfficialTagger` is the Audio Spectrogram Transformer by name.
+`Tagger` is the built-in model. It was trained on the built-in corpus and on real recordings, not on the output of a
+codec or of a language model (minigen/recipes/judge/train.py). `OfficialTagger` is the Audio Spectrogram Transformer.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,13 +19,13 @@ from minigen.engine.errors import MinigenError, one_line
 from minigen.engine.hub import HubModel, find_model
 from minigen.engine.weights import load_official, read_config, read_tensors, write_model
 
-BATCH = 32  # clips that go through a model at once
+BATCH = 32  # clips in one forward pass
 LOUDEST = 1.5  # largest sample of a waveform in [-1, 1]
 
 
 @dataclass(frozen=True)
 class TaggerConfig:
-    """Shape of a `Tagger`. channels: of the four convolutions over the picture; width: of the features."""
+    """Sizes of a `Tagger`. channels: of the four 2D convolutions; width: of the features."""
 
     kinds: tuple[str, ...] = KINDS
     channels: tuple[int, int, int, int] = (32, 64, 128, 192)
@@ -33,10 +33,10 @@ class TaggerConfig:
 
 
 def load_tagger(name: str | Path = "mini") -> "Tagger | OfficialTagger":
-    """An event classifier: "mini", a folder, or an official one such as "MIT/ast-finetuned-audioset-10-10-0.4593".
+    """An event tagger by name: "mini", a folder, or "MIT/ast-finetuned-audioset-10-10-0.4593" and its like.
 
     Raises:
-        MinigenError: no such folder, weights that are not safetensors, or an official model that cannot be fetched.
+        MinigenError: no such folder, weights that are not safetensors, or an official model that cannot be downloaded.
     """
     folder = find_model("tagger", name)
     try:
@@ -45,7 +45,7 @@ def load_tagger(name: str | Path = "mini") -> "Tagger | OfficialTagger":
             return OfficialTagger(folder)
         tagger = Tagger(TaggerConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()}))
         tagger.load_state_dict(read_tensors(folder, torch.float32))
-    except Exception as error:  # foreign settings, cut weights, weights of another shape
+    except Exception as error:  # other settings, truncated weights, weights of another shape
         raise MinigenError(f"{folder} holds no tagger ({one_line(error)}). Name another folder.") from error
     return tagger.eval()
 
@@ -65,22 +65,23 @@ def check_wav(wav: Tensor) -> Tensor:
 
 
 def linear_softmax(frames: Tensor) -> Tensor:
-    """Chance that an event sounds in a clip, from its chance in each frame: [..., F] -> [...].
+    """Probability of an event in a clip, from its probability in each frame: [..., F] -> [...].
 
         p = sum_t p_t^2 / sum_t p_t
 
-    Each frame votes with its own probability as its weight: a short event counts in full, and silence around it does
-    not dilute it. Source: Wang, Li, Metze, "A comparison of five multiple instance learning pooling functions for
+    A mean over frames, weighted with the probabilities themselves: silence around a short event does not lower it.
+    Source: Wang, Li, Metze, "A comparison of five multiple instance learning pooling functions for
     sound event detection with weak labeling" (arXiv 1810.09050), section 2.
     """
     return frames.square().sum(-1) / frames.sum(-1).clamp(min=1e-7)
 
 
 class Tagger(HubModel, nn.Module):
-    """Convolutional event classifier: log-mel [B, 64, 50 per second] -> one chance per kind and frame, 12.5 a second.
+    """Convolutional event tagger: log-mel [B, 64, F], 50 frames a second -> logits of each kind, 12.5 a second.
 
-    Four convolutions shrink time by 4 and frequency by 16, a fifth folds the four bands that remain, a sixth looks
-    0.2 s to either side, and one linear layer scores the kinds. Events overlap: each kind has its own sigmoid.
+    Four 2D convolutions reduce time by 4 and frequency by 16. A 1D convolution combines the remaining four bands,
+    another one adds 0.16 s of context to either side, and a linear layer gives the logits. Each kind has its own
+    sigmoid, because events overlap.
     """
 
     timeline_rate = SAMPLE_RATE / 320 / 4
@@ -101,8 +102,9 @@ class Tagger(HubModel, nn.Module):
 
     def hidden(self, mel: Tensor) -> Tensor:
         """Features of each frame: log-mel [B, 64, F] -> [B, width, ceil(F / 2) // 2]."""
-        picture = self.bands(mel)[:, None].contiguous(memory_format=torch.channels_last)
-        folded = self.fold(self.picture(picture).flatten(1, 2))
+        picture = self.bands(mel)[:, None]  # [B, 1, 64, F]
+        picture = self.picture(picture.contiguous(memory_format=torch.channels_last))  # [B, channels, 4, F / 4]
+        folded = self.fold(picture.flatten(1, 2))  # [B, width, F / 4]
         return folded + self.context(folded)
 
     def forward(self, mel: Tensor) -> Tensor:
@@ -111,9 +113,9 @@ class Tagger(HubModel, nn.Module):
 
     @torch.no_grad()
     def timeline(self, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> Tensor:
-        """When each kind sounds: [B, 1, samples] -> probabilities [B, C, F], `timeline_rate` frames a second.
+        """Probability of each kind over time: [B, 1, samples] -> [B, C, F], `timeline_rate` frames a second.
 
-        Frame f speaks for the time from f / timeline_rate to (f + 1) / timeline_rate seconds.
+        Frame f covers the time from f / timeline_rate to (f + 1) / timeline_rate seconds.
 
         Raises:
             MinigenError: another shape, or no samples.
@@ -121,7 +123,7 @@ class Tagger(HubModel, nn.Module):
         return torch.cat([self(mel).sigmoid() for mel in self._pictures(wav, sample_rate)])
 
     def probabilities(self, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> Tensor:
-        """Chance of each kind in each clip: [B, 1, samples] -> [B, C] in [0, 1]; kinds do not exclude each other."""
+        """Probability of each kind in each clip: [B, 1, samples] -> [B, C]. Several kinds can be present."""
         return linear_softmax(self.timeline(wav, sample_rate))
 
     @torch.no_grad()
@@ -134,7 +136,7 @@ class Tagger(HubModel, nn.Module):
         return (log_mel(part) for part in wav.split(BATCH))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors (float16) to a folder that `load_tagger` reads."""
+        """Write config.json and model.safetensors (float16) to a folder for `load_tagger`."""
         write_model(folder, asdict(self.config), self.state_dict(), torch.float16)
 
     @classmethod
@@ -144,7 +146,7 @@ class Tagger(HubModel, nn.Module):
 
 
 class OfficialTagger(nn.Module):
-    """The Audio Spectrogram Transformer (arXiv 2104.01778): AudioSet's 527 kinds, clips of up to 10 s, no timeline."""
+    """Audio Spectrogram Transformer (arXiv 2104.01778): the 527 kinds of AudioSet, clips of up to 10 s, no timeline."""
 
     def __init__(self, folder: Path):
         from transformers import ASTFeatureExtractor, ASTForAudioClassification
@@ -162,7 +164,7 @@ class OfficialTagger(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> Tensor:
-        """Chance of each kind in each clip: [B, 1, samples] -> [B, C] in [0, 1]; kinds do not exclude each other."""
+        """Probability of each kind in each clip: [B, 1, samples] -> [B, C]. Several kinds can be present."""
         return torch.cat([self.model(x).logits.sigmoid() for x in self._features(wav, sample_rate)])
 
     @torch.no_grad()
