@@ -31,6 +31,7 @@ from minigen.corpus.clip import Clip
 from minigen.corpus.corpus import Corpus, CorpusReport
 from minigen.corpus.tokens import tokenize
 from minigen.decoding.torch_step import make_decoder
+from minigen.display.tables import markdown_table
 from minigen.engine import distributed
 from minigen.engine.files import write_atomically
 from minigen.engine.resources import fast_bf16
@@ -388,14 +389,12 @@ def describe(threads: int, usual: int) -> dict:
 def table(rows: list[Row], about: dict) -> str:
     """The rows as a Markdown page."""
     lines = ["# minigen bench", "", "; ".join(f"{name} {value}" for name, value in about.items()) + ".", ""]
-    lines += [
-        "| what | unit | ours | transformers | ratio | processor time | goal | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    titles = ("what", "unit", "ours", "transformers", "ratio", "processor time", "goal", "")
+    cells = []
     for row in rows:
         numbers = [_short(row.ours), _short(row.theirs), _short(row.ratio, " ×"), _short(row.cpu_ratio, " ×")]
-        lines.append(f"| {row.what} | {row.unit} | {' | '.join(numbers)} | {row.goal} | {row.note} |")
-    return "\n".join(lines) + "\n"
+        cells.append([row.what, row.unit, *numbers, row.goal, row.note])
+    return "\n".join([*lines, markdown_table(titles, cells)]) + "\n"
 
 
 def _short(value: float | None, sign: str = "") -> str:

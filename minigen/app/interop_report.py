@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minigen.codec import ResidualVectorQuantizer, load_codec
+from minigen.display.tables import markdown_row, markdown_table
 from minigen.engine.hub import find_model
 from minigen.engine.weights import no_loading_bar
 from minigen.evaluation.clap import load_judge, load_tagger
@@ -283,12 +284,12 @@ PARTS: tuple[Callable[[Path], list[Row]], ...] = (_musicgen, _back, _audiogen, _
 @torch.no_grad()
 def main() -> None:
     """Print the table as Markdown."""
-    print("| part | official name | what was compared | largest difference |\n|---|---|---|---|")
+    print(markdown_table(("part", "official name", "what was compared", "largest difference"), []))
     for part in PARTS:
         torch.manual_seed(0)
         with TemporaryDirectory() as folder, no_loading_bar():
             for row in part(Path(folder)):
-                print(f"| {' | '.join(row)} |", flush=True)
+                print(markdown_row(row), flush=True)
 
 
 if __name__ == "__main__":

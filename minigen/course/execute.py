@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from minigen.display.tables import markdown_table
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import write_atomically
 from minigen.engine.hub import ROOT
@@ -114,12 +115,13 @@ def read_times(top: Path = ROOT) -> dict[str, Taken]:
 
 def time_table(times: dict[str, Taken]) -> str:
     """The lessons of `times` as a table in Markdown, with what their solutions take."""
-    lines = ["| notebook | processor (s) | memory (GB) | solutions (s) |", "|---|---|---|---|"]
+    rows = []
     for name in sorted(name for name in times if "/" not in name):
         taken, solved = times[name], times.get(f"solutions/{name}")
-        lines.append(f"| `{name}` | {taken.processor:.0f} | {taken.memory / 1000:.1f} | "
-                     f"{f'{solved.processor:.0f}' if solved else '–'} |")  # fmt: skip
-    return "\n".join(lines) + "\n"
+        seconds = f"{solved.processor:.0f}" if solved else "–"
+        rows.append([f"`{name}`", f"{taken.processor:.0f}", f"{taken.memory / 1000:.1f}", seconds])
+    titles = ("notebook", "processor (s)", "memory (GB)", "solutions (s)")
+    return markdown_table(titles, rows) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """Markdown tables: the exact text of each kind."""
 
+import re
+from pathlib import Path
+
+import minigen
 from minigen.display.tables import markdown_row, markdown_table, padded_table
 
 
@@ -20,3 +24,10 @@ def test_a_padded_table_lines_up():
         "| real clips |       94 |",
         "| x          | 5 [1, 9] |",
     ]
+
+
+def test_no_other_module_writes_a_table_by_hand():
+    by_hand = re.compile(r'"\| |\|---|-- \|')
+    package = Path(minigen.__file__).parent
+    found = [path for path in package.rglob("*.py") if path.name != "tables.py" and by_hand.search(path.read_text())]
+    assert not found

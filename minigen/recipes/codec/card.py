@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from minigen.audio import fit_length, load_audio, save_audio
+from minigen.display.tables import markdown_table
 from minigen.engine.files import write_atomically
 from minigen.recipes.codec.losses import frame_lines, mel_distance, perplexities, roughness_ratio
 from minigen.recipes.corpus.real_listener import picture, read_recordings, train_listener
@@ -80,32 +81,31 @@ def times_real_time(codec, wavs: Wavs) -> float:
     return float(np.median(speeds))
 
 
-def figures_table(codec, held_out: dict[str, Wavs]) -> list[str]:
-    """Markdown lines: a row for each named set of clips, and each codec."""
-    lines = [
-        "| held-out clips | codec | kb/s | mel distance | grain | perplexity of the codebooks |",
-        "|---|---|---|---|---|---|",
-    ]
+def figures_table(codec, held_out: dict[str, Wavs]) -> str:
+    """Markdown table: a row for each named set of clips, and each codec."""
+    titles = ("held-out clips", "codec", "kb/s", "mel distance", "grain", "perplexity of the codebooks")
+    rows = []
     rates = OPUS_RATES if has_opus() else ()
     for name, wavs in held_out.items():
         used = " ".join(f"{share:.2f}" for share in entries_used(codec, wavs))
         near, grain = distances(through(codec), wavs)
-        lines.append(f"| {name} ({len(wavs)}) | this one | {kbps(codec):g} | {near:.3f} | {grain:.2f} | {used} |")
+        clips = f"{name} ({len(wavs)})"
+        rows.append([clips, "this one", f"{kbps(codec):g}", f"{near:.3f}", f"{grain:.2f}", used])
         for rate in rates:
             near, grain = distances(through_opus(rate), wavs)
-            lines.append(f"| {name} ({len(wavs)}) | Opus | {rate} | {near:.3f} | {grain:.2f} | |")
-    return lines
+            rows.append([clips, "Opus", rate, f"{near:.3f}", f"{grain:.2f}", ""])
+    return markdown_table(titles, rows)
 
 
-def grain_table(codec, kinds: dict[str, Wavs]) -> list[str]:
-    """Markdown lines: mean roughness ratio of each kind of recording after this codec, and after Opus."""
+def grain_table(codec, kinds: dict[str, Wavs]) -> str:
+    """Markdown table: mean roughness ratio of each kind of recording after this codec, and after Opus."""
     codecs = {"this one": through(codec)} | {f"Opus {rate}": through_opus(rate) for rate in OPUS_RATES if has_opus()}
     rows = [
         (kind, *(f"{distances(run, wavs)[1]:.2f}" for run in codecs.values()), f"{lines_of(codec, wavs):.1f} dB")
         for kind, wavs in kinds.items()
     ]
     head = ("grain", *codecs, "lines at multiples of the frame rate")
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return markdown_table(head, rows)
 
 
 def lines_of(codec, wavs: Wavs) -> float:
@@ -152,9 +152,8 @@ def write_card(folder: Path, codec, recipe, state: dict, data: str, start: str, 
         f"**Data**, equally often: {data}.",
         "",
     ]
-    lines += [*_figures(codec, tested), "| setting | value |", "|---|---|"]
-    lines += [*(f"| {name} | {value} |" for name, value in settings.items()), ""]
-    lines += ["While training, means of 50 steps:", "", *_curve(state["curve"]), ""]
+    lines += [*_figures(codec, tested), markdown_table(("setting", "value"), settings.items()), ""]
+    lines += ["While training, means of 50 steps:", "", _curve(state["curve"]), ""]
     write_atomically(folder / "card.md", "\n".join(lines))
 
 
@@ -163,7 +162,7 @@ def _figures(codec, tested: HeldOut | None) -> list[str]:
         return []
     speed, threads = times_real_time(codec, next(iter(tested.sets.values()))[:20]), torch.get_num_threads()
     return [
-        *figures_table(codec, tested.sets), "", *(grain_table(codec, tested.kinds) if tested.kinds else []), "",
+        figures_table(codec, tested.sets), "", *([grain_table(codec, tested.kinds)] if tested.kinds else []), "",
         *([_named(codec, tested.folder), ""] if tested.folder else []),
         f"Encoding and decoding: {speed:.0f} times real time on {threads} processor thread(s).", "",
         "Mel distance: `mel_distance` in `minigen/recipes/codec/losses.py`, clips at a peak of 1. Grain:",
@@ -179,9 +178,8 @@ def _named(codec, folder: str | Path) -> str:
     )
 
 
-def _curve(curve: list[dict]) -> list[str]:
+def _curve(curve: list[dict]) -> str:
     rows = curve[:: max(1, len(curve) // 24)]
     columns = ("step", "minutes", "mel", "spectral", "grain", "texture", "size", "turn", "latent", "discriminator",
                "match")  # fmt: skip
-    cells = [[str(row.get(name, "")) for name in columns] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *cells)]
+    return markdown_table(columns, [[row.get(name, "") for name in columns] for row in rows])

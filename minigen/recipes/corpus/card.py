@@ -23,6 +23,7 @@ from minigen.corpus.synthesis.builtin import describe_clip
 from minigen.corpus.synthesis.captions import paraphrases
 from minigen.corpus.synthesis.scenes import Scene
 from minigen.display.plots import LOUD_DB, QUIET_DB, mel, mel_db
+from minigen.display.tables import markdown_table
 from minigen.engine.files import write_atomically
 from minigen.recipes.corpus.real_listener import (
     Recordings,
@@ -91,17 +92,15 @@ def _listened(recordings: Recordings, clips: int, seed: int) -> tuple[dict[str, 
         "accuracy on synthesised clips": float(table.diagonal().sum() / table.sum()),
         "accuracy on synthesised clips, worst kind": float(share.min()),
     }
+    classified = [(f"**{kind}**", *row.tolist()) for kind, row in zip(recordings.kinds, table, strict=True)]
     told = ", ".join(f"fold {fold}: {value:.3f}" for fold, value in folds.items())
     lines = [
         "## A classifier that was trained on real recordings only", "",
         f"`minigen.recipes.corpus.real_listener`, trained on {len(recordings.labels)} real recordings and on no "
         f"synthesised sound. Measured on real recordings of a held-out fold ({told}), and on {clips} synthesised clips "
         f"of each kind, one event each, with the levels, distances and rooms of the corpus (seed {seed}):", "",
-        "| figure | value |", "|---|---|", *(f"| {name} | {value:.4f} |" for name, value in figures.items()), "",
-        "| synthesised, classified as | " + " | ".join(recordings.kinds) + " |",
-        "|---" * (len(recordings.kinds) + 1) + "|",
-        *(f"| **{kind}** | " + " | ".join(map(str, row.tolist())) + " |"
-          for kind, row in zip(recordings.kinds, table, strict=True)), "",
+        markdown_table(("figure", "value"), [(name, f"{value:.4f}") for name, value in figures.items()]), "",
+        markdown_table(("synthesised, classified as", *recordings.kinds), classified), "",
     ]  # fmt: skip
     return figures, lines
 

@@ -11,6 +11,7 @@ from minigen.corpus.clip import KINDS
 from minigen.corpus.synthesis.builtin import describe_clip
 from minigen.corpus.synthesis.captions import caption, plain_caption
 from minigen.corpus.synthesis.scenes import Scene
+from minigen.display.tables import markdown_table
 from minigen.engine.checkpoint import CHECKPOINT
 from minigen.engine.files import write_atomically
 from minigen.evaluation.clap import Judge, Tagger
@@ -115,7 +116,7 @@ def finish(
         f"Training: `{training}`", "", f"Loss, mean of each tenth of the steps: {falls}", "",
         f"Figures on {training.test_clips} held-out corpus clips (seed {training.seed}, split test; every second one "
         f"has a pair of kinds that never sounds together in training){tested}:", "",
-        "| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in figures.items()), "",
+        markdown_table(("figure", "value"), figures.items()), "",
         *([note, ""] if note else []),
     ]  # fmt: skip
     write_atomically(folder / "card.md", "\n".join(text))

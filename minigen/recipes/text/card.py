@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from minigen.display.tables import markdown_table
 from minigen.recipes.text.teacher import NAME
 
 COLUMNS = ("max", "mean", "teacher, max", "teacher, mean", "teacher, mean, as shown", "tf-idf")
@@ -65,7 +66,7 @@ def order_card(run, figures: dict[str, float], start, minutes: float, audiocaps:
     parameters = sum(weight.numel() for weight in run.model.parameters()) / 1e6
     tenths = [np.mean(tenth, axis=0) for tenth in np.array_split(run.curve, min(10, len(run.curve)))]
     curve = ", ".join(f"{question:.2f} / {unlike:.3f} / {right:.2f}" for question, unlike, right in tenths)
-    lines = [f"| {name} | {value:.3f} |" for name, value in figures.items()]
+    table = markdown_table(("captions, pooling", "figure"), [(name, f"{value:.3f}") for name, value in figures.items()])
     return f"""# Compact T5 text encoder, trained on order
 
 A T5 encoder (`minigen.t5`, the format of `transformers.T5EncoderModel`) of \
@@ -88,9 +89,7 @@ Method and reason: `minigen/recipes/text/order.py`.
 captions that were not trained on. Order: accuracy of a linear probe, fitted on other wordings, that reads from the
 state of a piece whether it sounds first or second (0.5 is guessing).
 
-| captions, pooling | figure |
-| --- | --- |
-{chr(10).join(lines)}
+{table}
 
 **Limits.** It knows short English captions of sounds. It represents order where "then", "followed by", "before" or
 "after" stands between two sounds.
@@ -122,5 +121,4 @@ def _table(figures: dict[str, float]) -> str:
     names = [key.removesuffix(", tf-idf") for key in figures if key.endswith(", tf-idf")]
     columns = [column for column in COLUMNS if f"{names[0]}, {column}" in figures]
     rows = [[name, *(f"{figures[f'{name}, {column}']:.3f}" for column in columns)] for name in names]
-    lines = [["captions", *columns], ["---"] * (1 + len(columns)), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(("captions", *columns), rows)
