@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, close, same, stopped
+from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, close, numbers, same, stopped
 
 RATES = ((2000, 50, 1024), (6000, 75, 1024), (2200, 50, 2048), (1500, 75, 1024), (4100, 50, 1024))
 COUNTS = ([5, 5, 5, 5], [20, 0, 0, 0], [8, 4, 2, 1, 1], [3, 0, 1], [250] * 8)
@@ -13,26 +13,19 @@ COUNTS = ([5, 5, 5, 5], [20, 0, 0, 0], [8, 4, 2, 1, 1], [3, 0, 1], [250] * 8)
 
 def codebooks(function: Callable[[float, float, int], int]) -> Verdict:
     """K: function(bits, frame_rate, entries) is how many codebooks fit into `bits` a second, rounded down."""
-    given = []
-    for case in RATES:
-        try:
-            given.append(function(*case))
-        except Exception as error:  # whatever a reader's function may raise
-            return stopped(f"codebooks{case}", error)
-        if given[-1] is ...:
-            return UNANSWERED
-        if as_float(given[-1]) is None:
-            return Verdict(False, f"codebooks{case} gives {given[-1]!r}, not a number. What is returned?")
+    given, failed = numbers("codebooks", function, RATES)
+    if failed:
+        return failed
     exact = [bits / (frames * math.log2(entries)) for bits, frames, entries in RATES]
     right = [math.floor(value) for value in exact]
     if same(given, right):
-        return Verdict(True, "K = bits / (frames · log2 V), rounded down: part of a codebook is none.")
+        return Verdict(True, "K = bits / (frames · log2 V), rounded down: a part of a codebook is no use.")
     return Verdict(False, _codebooks_mistake(given, exact, right))
 
 
 def _codebooks_mistake(given: list, exact: list[float], right: list[int]) -> str:
     mistakes = (
-        (exact, "the formula is right, but part of a codebook is none: round down."),
+        (exact, "the formula is right, but a part of a codebook is no use: round down."),
         ([math.ceil(value) for value in exact], "rounding up spends more bits than there are. Round down."),
         ([bits // (frames * entries) for bits, frames, entries in RATES], "one of V entries takes log2 V bits, not V."),
         ([bits // frames for bits, frames, _ in RATES], "that is the bits of a frame. How many does one code take?"),

@@ -4,31 +4,24 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, close, number, same, stopped
+from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, close, number, numbers, same, stopped
 from minigen.evaluation.listening.results import wilson
 from minigen.metrics import bootstrap_interval
 
 CASES = ((0.0, 1.0, 3.0, 1.0), (0.0, 1.0, 0.0, 3.0), (1.0, 0.5, -2.0, 2.0), (2.0, 1.5, 2.0, 1.5))  # (m1, s1, m2, s2)
 METRICS = ("fad", "kernel", "kl", "clap", "recall", "order", "diversity")
 SEEN_BY = {  # fault -> the metrics that show it, and why the others do not
-    "replay": ({"clap", "kl", "recall"}, "a metric that holds each clip against its own caption"),
-    "repeat": ({"diversity"}, "a metric of the clips among each other"),
-    "swap": ({"order"}, "a metric that looks at when, not only at whether"),
+    "replay": ({"clap", "kl", "recall"}, "a metric that compares each clip with its own caption"),
+    "repeat": ({"diversity"}, "a metric that compares the clips with each other"),
+    "swap": ({"order"}, "a metric of when events happen, not only of whether they do"),
 }
 
 
 def gaussians(function: Callable[[float, float, float, float], float]) -> Verdict:
     """The Fréchet distance of two Gaussians: function(m1, s1, m2, s2) must be (m1 − m2)² + (s1 − s2)²."""
-    given = []
-    for case in CASES:
-        try:
-            given.append(function(*case))
-        except Exception as error:  # whatever a reader's function may raise
-            return stopped(f"gaussians{case}", error)
-        if given[-1] is ...:
-            return UNANSWERED
-        if as_float(given[-1]) is None:
-            return Verdict(False, f"gaussians{case} gives {given[-1]!r}, not a number. What is returned?")
+    given, failed = numbers("gaussians", function, CASES)
+    if failed:
+        return failed
     right = [(m - n) ** 2 + (s - t) ** 2 for m, s, n, t in CASES]
     if same(given, right):
         return Verdict(True, "s1² + s2² − 2 s1 s2 = (s1 − s2)²: in one dimension the root is s1 s2.")
@@ -67,13 +60,13 @@ def shown_by(answer: object) -> Verdict:
         if metric not in right:
             return Verdict(False, f"{fault}: {_why_not(fault, metric)} Take {hint}.")
     return Verdict(
-        True, "FAD and kernel see the heap, CLAP, KL and recall the pairs, order the time, diversity copies."
+        True, "FAD and kernel compare sets; CLAP, KL and recall see the pairs, order the times, diversity the copies."
     )
 
 
 def _why_not(fault: str, metric: str) -> str:
     if fault == "replay" and metric in ("fad", "kernel"):
-        return f"{metric} compares heaps; replayed recordings are a perfect heap."
+        return f"{metric} compares whole sets, and replayed recordings are a perfect set."
     if fault == "repeat" and metric in ("fad", "kernel"):
         return f"{metric} rises, as it does for every other difference: it does not tell which."
     if fault == "swap" and metric in ("clap", "kl", "recall", "fad", "kernel"):
@@ -85,9 +78,8 @@ def judgements(answer: object) -> Verdict:
     """Smallest multiple of ten at which 60 % wins have a Wilson interval above 50 %."""
     right = next(n for n in range(10, 1000, 10) if wilson(round(0.6 * n), n)[0] > 0.5)
     low, high = wilson(round(0.6 * right), right)
-    said = (
-        f"{round(0.6 * right)} of {right}: {low:.1%} to {high:.1%}. A preference of 60 % takes a class, not an evening."
-    )
+    wins = round(0.6 * right)
+    said = f"{wins} of {right}: {low:.1%} to {high:.1%}. One evening is too short to show a preference of 60 %."
     mistakes = (
         (70, "is enough for a one-sided interval (z 1.64). Here both ends count: z 1.96."),
         (200, "is enough to find it in four tests of five. Asked is when 60 % of n, exactly, leave out 50 %."),
@@ -122,13 +114,14 @@ def _judge_ends(low: float, high: float, one: np.ndarray, other: np.ndarray) -> 
     wanted = bootstrap_interval(one - other, seed=0)
     near = 0.25 * (wanted[1] - wanted[0])
     if abs(low - wanted[0]) < near and abs(high - wanted[1]) < near:
-        return Verdict(True, "what makes a caption hard for both is gone from the differences: the interval is narrow.")
+        said = "how hard a caption is for both models cancels in the differences: the interval is narrow."
+        return Verdict(True, said)
     if abs(low + wanted[1]) < near and abs(high + wanted[0]) < near:
         return Verdict(False, "the sign is turned: take one − other.")
     if low > high:
         return Verdict(False, f"low is {low:.3f} and high {high:.3f}: the ends are exchanged.")
     if high - low > 2.5 * (wanted[1] - wanted[0]):
-        return Verdict(False, f"{low:.3f} to {high:.3f} is as wide as if the models had met other captions. Subtract "
+        return Verdict(False, f"{low:.3f} to {high:.3f} is as wide as for different captions. Subtract "
                               "clip by clip first, then bootstrap the differences.")  # fmt: skip
     return Verdict(False, f"{low:.3f} to {high:.3f}, but about {wanted[0]:.3f} to {wanted[1]:.3f} is needed: the "
                           "95 % interval of the mean of one − other.")  # fmt: skip

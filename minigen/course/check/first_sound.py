@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 
-from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, number, same, stopped
+from minigen.course.check.verdict import UNANSWERED, Verdict, number, numbers, same
 from minigen.patterns import DelayPattern
 
 CASES = (  # (frames, delays) that tell the formulas apart
@@ -36,16 +36,9 @@ def bit_rate(answer: object, codec) -> Verdict:
 
 def columns(function: Callable[[int, tuple[int, ...]], int]) -> Verdict:
     """S for T frames: function(frames, delays) must be what `DelayPattern(delays).steps(frames)` is."""
-    given = []
-    for frames, delays in CASES:
-        try:
-            given.append(function(frames, delays))
-        except Exception as error:  # whatever a reader's function may raise
-            return stopped(f"columns({frames}, {delays})", error)
-        if given[-1] is ...:
-            return UNANSWERED
-        if as_float(given[-1]) is None:
-            return Verdict(False, f"columns({frames}, {delays}) gives {given[-1]!r}, not a number. What is returned?")
+    given, failed = numbers("columns", function, CASES)
+    if failed:
+        return failed
     right = [DelayPattern(delays).steps(frames) for frames, delays in CASES]
     if same(given, right):
         return Verdict(True, "S = T + max(delays): the stream that starts last also ends last.")
@@ -59,10 +52,10 @@ def _columns_mistake(given: list, right: list) -> str:
         (lambda t, d: t + len(d), "len(delays) counts the streams; what matters is how late the last one starts."),
         (lambda t, d: t + len(d) - 1, "the number of streams less one is their longest delay only for 0, 1, 2, ..."),
         (lambda t, d: t + d[-1], "the last stream need not be the latest: think of delays (3, 0)."),
-        (lambda t, d: t + sum(d), "the streams wait at the same time, not one after the other: not the sum."),
+        (lambda t, d: t + sum(d), "the delays overlap in time: take the longest, not the sum."),
         (lambda t, d: t * len(d), "frames × streams is the flatten pattern. Here a column holds several streams."),
-        (lambda t, d: t + max(d) + 1, "one too many. The start column is read by the model, not part of S."),
-        (lambda t, d: t - max(d), "subtracting goes from columns back to frames."),
+        (lambda t, d: t + max(d) + 1, "one too many. The model reads a start column, but it does not count in S."),
+        (lambda t, d: t - max(d), "subtracting gives the frames of a number of columns. Here the columns are wanted."),
     )
     for formula, text in mistakes:
         if same(given, [formula(*case) for case in CASES]):
@@ -88,5 +81,5 @@ def ignored_at_zero(answer: object) -> Verdict:
     if cleaned & {"temperature", "top_k"}:
         return Verdict(False, "temperature and top_k act after guidance, on whatever logits it leaves.")
     if not cleaned:
-        return Verdict(False, "put 0 for w in uncond + w (cond − uncond). One of the two terms is gone.")
+        return Verdict(False, "put 0 for w in uncond + w (cond − uncond). Which term is left?")
     return Verdict(True, "uncond + 0 (cond − uncond) = uncond, and uncond never saw the caption.")

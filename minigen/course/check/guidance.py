@@ -131,12 +131,12 @@ def _rounded(answer: object, right: float) -> object:
 def their_scale(answer: object, ours: float = 3.0) -> Verdict:
     """Ho and Salimans' w for our scale: (1 + w) cond − w uncond = uncond + ours (cond − uncond)."""
     mistakes = (
-        (ours, "is our scale. Compare what stands before cond: 1 + w on their side."),
+        (ours, "is our scale. Compare the factors of cond: theirs is 1 + w."),
         (ours + 1, "goes the other way: their 1 + w is our scale."),
-        (1 - ours, "has the sign turned round. What stands before uncond is −w on their side, 1 − scale on ours."),
+        (1 - ours, "has the wrong sign. The factor of uncond is −w in theirs, 1 − scale in ours."),
     )
-    said = f"1 + w = {ours:g}. Their 0 is our 1, plain conditional sampling; their −1 is our 0."
-    return number(answer, ours - 1, said, mistakes, "Collect what stands before cond on both sides.")
+    said = f"1 + w = {ours:g}. Their 0 is our 1, plain conditional sampling. Their −1 is our 0."
+    return number(answer, ours - 1, said, mistakes, "Compare the factors of cond on both sides.")
 
 
 def cells(answer: object, captions: int, frames: int, delays: tuple[int, ...]) -> Verdict:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, number, same, stopped
+from minigen.course.check.verdict import UNANSWERED, Verdict, number, numbers, same, stopped
 
 WINDOWS = ((6, 3), (5, 1), (4, 4), (3, 7))  # (steps, width): inside, itself alone, all of the past, wider than that
 WIDTHS = (4, 8, 64, 256)
@@ -44,7 +44,7 @@ def _mask_mistake(given: object, steps: int, width: int) -> str:
     right = (back >= 0) & (back < width)
     mistakes = (
         (~right, "True where nothing may be read. Turn it round: True = read."),
-        (right.T, "turned over: a row is the column that asks, so what it reads lies to its left."),
+        (right.T, "transposed: a row is the column that reads, and what it reads lies to its left."),
         (back.abs() < width, "a window to both sides: it sees the future."),
         (back >= 0, "the causal triangle. Now cut off what lies too far back."),
         (back < width, "cut off in the past only: it sees all of the future."),
@@ -66,16 +66,9 @@ def _first_wrong_row(mask: Tensor, right: Tensor, place: str) -> str:
 
 def layer_parameters(function: Callable[[int], int]) -> Verdict:
     """Parameters of one layer with F = 4 D: function(D) must be 16 D² + 6 D."""
-    given = []
-    for width in WIDTHS:
-        try:
-            given.append(function(width))
-        except Exception as error:  # whatever a reader's function may raise
-            return stopped(f"layer_parameters({width})", error)
-        if given[-1] is ...:
-            return UNANSWERED
-        if as_float(given[-1]) is None:
-            return Verdict(False, f"layer_parameters({width}) gives {given[-1]!r}, not a number. What is returned?")
+    given, failed = numbers("layer_parameters", function, [(width,) for width in WIDTHS])
+    if failed:
+        return failed
     if same(given, [16 * D * D + 6 * D for D in WIDTHS]):
         return Verdict(True, "2 · 4 D² of attention, 2 · 4 D² of feed-forward, 3 · 2 D of norms: 16 D² + 6 D.")
     return Verdict(False, _layer_mistake(given))

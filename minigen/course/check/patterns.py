@@ -6,7 +6,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, number, same, stopped
+from minigen.course.check.verdict import Verdict, as_float, call, number, same
 from minigen.patterns import DelayPattern
 
 TENTH = Fraction(1, 10)
@@ -18,7 +18,6 @@ JOINTS = (  # tables p(a, b), a row for each a, that tell the formulas apart
     [[0 * TENTH, 3 * TENTH, 0 * TENTH], [TENTH, 0 * TENTH, 6 * TENTH]],
 )
 DELAYS = ((0, 1, 2, 3), (0, 0, 1, 1), (0, 2, 4, 6), (0, 0), (3, 0, 1))
-CUT = object()  # stands for a call that failed
 
 
 def impossible(function: Callable[[list], object]) -> Verdict:
@@ -28,7 +27,7 @@ def impossible(function: Callable[[list], object]) -> Verdict:
     """
     given = []
     for joint in JOINTS:
-        value, failed = _call("impossible", function, [list(row) for row in joint])
+        value, failed = call("impossible", function, [list(row) for row in joint])
         if failed:
             return failed
         if as_float(value) is None:
@@ -36,7 +35,8 @@ def impossible(function: Callable[[list], object]) -> Verdict:
         given.append(as_float(value))
     right = [_impossible(joint) for joint in JOINTS]
     if same(given, right):
-        return Verdict(True, "Σ p(a) p(b) over the pairs that have p(a, b) = 0: each code right, the pair wrong.")
+        said = "Σ p(a) p(b) over the pairs that have p(a, b) = 0: each code is possible, the pair is not."
+        return Verdict(True, said)
     for formula, text in IMPOSSIBLE_MISTAKES:
         if same(given, [formula(joint) for joint in JOINTS]):
             return Verdict(False, text)
@@ -57,7 +57,7 @@ def known(function: Callable[[int, int, int, int, tuple], object]) -> Verdict:
     ]
     given = []
     for case in cases:
-        value, failed = _call("known", function, *case)
+        value, failed = call("known", function, *case)
         if failed:
             return failed
         if value not in (True, False):
@@ -82,7 +82,7 @@ def revert(function: Callable[[Tensor, tuple], object]) -> Verdict:
     for delays in DELAYS:
         codes = torch.arange(2 * len(delays) * 9).view(2, len(delays), 9)
         sequence = DelayPattern(delays).apply(codes, fill=999)
-        value, failed = _call("revert", function, sequence.clone(), delays)
+        value, failed = call("revert", function, sequence.clone(), delays)
         if failed:
             return failed
         verdict = _judge_reverted(value, codes, sequence, delays)
@@ -108,15 +108,6 @@ def latency(answer: object, delays: tuple[int, ...] = (0, 2, 4, 6), frame_rate: 
     )
     said = f"frame 0 is whole after columns 0 … {late}: {late + 1} × {frame:g} ms = {(late + 1) * frame:g} ms."
     return number(answer, (late + 1) * frame, said, mistakes, "In which column stands the last code of frame 0?")
-
-
-def _call(name: str, function: Callable, *arguments) -> tuple[object, Verdict | None]:
-    """What a reader's function returns, or the verdict on a function that raises or is not written yet."""
-    try:
-        value = function(*arguments)
-    except Exception as error:  # whatever a reader's function may raise
-        return CUT, stopped(f"{name}", error)
-    return value, UNANSWERED if value is ... else None
 
 
 def _pairs(joint: list) -> list[tuple[Fraction, Fraction]]:

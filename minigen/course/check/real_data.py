@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, same, stopped
+from minigen.course.check.verdict import Verdict, as_float, call, numbers, same
 
 # youtube_id, start_time, names of the files there, and the one that holds the row's clip (None: there is none)
 ROWS = (
@@ -21,9 +21,9 @@ MEMORY = ((24e9, 55e6, 1.4e9), (8e9, 8.5e6, 0.37e9), (80e9, 420e6, 0.5e9), (1e9,
 def clip_of(function: Callable) -> Verdict:
     """Which file holds a row's clip: function(youtube_id, start_time, names) -> a name out of the set, or None."""
     for video, start, names, right in ROWS:
-        given, verdict = _try(function, video, start, set(names))
-        if verdict:
-            return verdict
+        given, failed = call("clip_of", function, video, start, set(names))
+        if failed:
+            return failed
         if given != right:
             asked = f"clip_of({video!r}, {start!r}, {sorted(names)})"
             return Verdict(False, f"{asked} gives {given!r}, not {right!r}. {_clip_hint(given, right, names)}")
@@ -45,9 +45,9 @@ def _clip_hint(given, right, names) -> str:
 def pairs(function: Callable) -> Verdict:
     """Ordered pairs that are compared where each of P processes sees only its own B / P clips: B (B / P − 1)."""
     right = [clips * (clips // count - 1) for clips, count in SHARED]
-    given, verdict = _numbers("pairs", function, SHARED)
-    if verdict:
-        return verdict
+    given, failed = numbers("pairs", function, SHARED)
+    if failed:
+        return failed
     if same(given, right):
         return Verdict(
             True, "B (B / P − 1) of B (B − 1): with 8 processes and 256 clips only one pair in eight is left."
@@ -60,7 +60,7 @@ def pairs(function: Callable) -> Verdict:
             lambda b, p: b * (b // p - 1) / 2,
             "count each pair once. The loss is a mean over i ≠ j, so (i, j) and (j, i).",
         ),
-        (lambda b, p: b * (b - 1) / p, "share out all pairs; but most lie across two processes, and those are lost."),
+        (lambda b, p: b * (b - 1) / p, "divide all pairs by P. But most pairs lie in two processes: they are lost."),
         (lambda b, p: b * (b - p), "need dividing: a process holds B / P clips, each of which has B / P − 1 others."),
     )
     return _diagnose(
@@ -71,9 +71,9 @@ def pairs(function: Callable) -> Verdict:
 def rows_that_fit(function: Callable) -> Verdict:
     """Rows of a batch that fit: floor((free − 4 · 7 · parameters) / bytes of a row), and never below 0."""
     right = [max(0, int((free - 28 * weights) // row)) for free, weights, row in MEMORY]
-    given, verdict = _numbers("rows_that_fit", function, MEMORY)
-    if verdict:
-        return verdict
+    given, failed = numbers("rows_that_fit", function, MEMORY)
+    if failed:
+        return failed
     if same(given, right):
         return Verdict(
             True, "(free − 28 · parameters) / bytes of a row, rounded down: nothing fits where the weights do not."
@@ -93,27 +93,6 @@ def rows_that_fit(function: Callable) -> Verdict:
     return _diagnose(
         "rows_that_fit", given, right, MEMORY, mistakes, "What is left beside the weights, divided by a row?"
     )
-
-
-def _try(function: Callable, *case) -> tuple[object, Verdict | None]:
-    """What a reader's function gives, or the verdict where it gives nothing that can be judged."""
-    try:
-        given = function(*case)
-    except Exception as error:  # whatever a reader's function may raise
-        return None, stopped(f"the call with {case}", error)
-    return given, UNANSWERED if given is ... else None
-
-
-def _numbers(name: str, function: Callable, cases: tuple) -> tuple[list, Verdict | None]:
-    given = []
-    for case in cases:
-        value, verdict = _try(function, *case)
-        if verdict is None and as_float(value) is None:
-            verdict = Verdict(False, f"{name}{_call(case)} gives {value!r}, not a number. What is returned?")
-        if verdict:
-            return given, verdict
-        given.append(value)
-    return given, None
 
 
 def _diagnose(name: str, given: list, right: list, cases: tuple, mistakes: Iterator, hint: str) -> Verdict:

@@ -53,8 +53,8 @@ def _with_other_padding(function: Callable, states: Tensor, mask: Tensor) -> Ver
     """The same, when the padding holds large numbers instead of zeros, as the last states of a model do."""
     got = _call(function, states.masked_fill(~mask[..., None], 9.0), mask)
     if isinstance(got, Tensor) and torch.allclose(got.double(), pool(states, mask, "max")):
-        return Verdict(True, "padding never wins, whatever it holds.")
-    return Verdict(False, "right as long as the padding is zero. Put −inf there, whatever it holds, and take the max.")
+        return Verdict(True, "padding is never the maximum, whatever it contains.")
+    return Verdict(False, "right only while the padding is zero. Replace it by −inf, then take the maximum.")
 
 
 def loss(function: Callable[[Tensor, Tensor], Tensor]) -> Verdict:

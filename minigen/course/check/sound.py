@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, close, same, stopped
+from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, close, numbers, same, stopped
 
 TONES = ((3000, 16000), (13000, 16000), (7000, 8000), (8000, 8000), (9000, 8000), (21000, 8000), (500, 1200))
 PAIRS = ((40, 16000), (100, 16000), (125, 16000), (50, 44100), (31.25, 8000))
@@ -14,17 +14,17 @@ LEVELS = (0.0, 5.0, -5.0, 20.0)
 
 def alias(function: Callable[[float, float], float]) -> Verdict:
     """Which frequency is heard: function(hz, rate) is in 0..rate/2, at the distance of hz from a multiple of rate."""
-    given = _tried(function, "alias", TONES)
-    if isinstance(given, Verdict):
-        return given
+    given, failed = numbers("alias", function, TONES)
+    if failed:
+        return failed
     if same(given, [abs(hz - rate * round(hz / rate)) for hz, rate in TONES]):
-        return Verdict(True, "tones as far from any multiple of the rate, above it or below, have the same samples.")
+        return Verdict(True, "two tones at the same distance from a multiple of the rate have the same samples.")
     mistakes = (
         (lambda hz, rate: hz, "a tone above half the rate does not stay where it is. Where does it fold to?"),
         (lambda hz, rate: rate - hz, "right between half the rate and the rate. What of 3000 Hz, which fits?"),
         (lambda hz, rate: abs(rate - hz), "right near the rate itself. What of 3000 Hz, and of more than 1.5 rates?"),
         (lambda hz, rate: hz % rate, "the remainder may still be above half the rate, where it folds once more."),
-        (lambda hz, rate: hz % (rate / 2), "at half the rate tones turn back, they do not start again from 0 Hz."),
+        (lambda hz, rate: hz % (rate / 2), "above half the rate a tone is reflected; it does not start at 0 Hz again."),
         (lambda hz, rate: min(hz, rate / 2), "a tone that does not fit is not held at the edge but reflected there."),
         (lambda hz, rate: hz if hz <= rate / 2 else rate - hz, "folds once; 21000 Hz at 8000 Hz folds more often."),
         (lambda hz, rate: hz if hz <= rate / 2 else abs(rate - hz), "folds once; 21000 Hz at 8000 Hz folds more."),
@@ -34,11 +34,11 @@ def alias(function: Callable[[float, float], float]) -> Verdict:
 
 def window(function: Callable[[float, float], int]) -> Verdict:
     """The shortest Hann window, a power of two, whose bins lie half of `apart` Hz from each other, or closer."""
-    given = _tried(function, "window", PAIRS)
-    if isinstance(given, Verdict):
-        return given
+    given, failed = numbers("window", function, PAIRS)
+    if failed:
+        return failed
     if same(given, [_window(2, *pair) for pair in PAIRS]):
-        return Verdict(True, "n_fft ≥ 2 · rate / apart: the closer two tones are, the longer one has to listen.")
+        return Verdict(True, "n_fft ≥ 2 · rate / apart: the closer two tones are, the longer the window must be.")
     mistakes = (
         (lambda apart, rate: _window(1, apart, rate), "puts the tones one bin apart: no bin is left between them."),
         (lambda apart, rate: _window(4, apart, rate), "puts the tones four bins apart. Two are enough: half of it."),
@@ -99,22 +99,6 @@ def _gain_verdict(given: list[float], first: torch.Tensor, second: torch.Tensor)
             return Verdict(not text, text or "g = rms(first) / rms(second) · 10^(−db / 20).")
     got = 20 * math.log10(ratio / given[1]) if given[1] > 0 else math.nan
     return Verdict(False, f"asked for 5 dB, the first clip comes out {got:.1f} dB above the second. Start with 0 dB.")
-
-
-def _tried(function: Callable, name: str, cases: tuple) -> list | Verdict:
-    """What a reader's function gives for each case, or why that is no answer."""
-    given = []
-    for case in cases:
-        asked = f"{name}({', '.join(f'{value:g}' for value in case)})"
-        try:
-            given.append(function(*case))
-        except Exception as error:  # whatever a reader's function may raise
-            return stopped(f"{asked}", error)
-        if given[-1] is ...:
-            return UNANSWERED
-        if as_float(given[-1]) is None:
-            return Verdict(False, f"{asked} gives {given[-1]!r}, not a number. What is returned?")
-    return given
 
 
 def _diagnosed(given: list, mistakes: tuple, name: str, cases: tuple, right: Callable) -> Verdict:

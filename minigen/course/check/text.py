@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from minigen.course.check.verdict import UNANSWERED, Verdict, number, stopped
+from minigen.course.check.verdict import UNANSWERED, Verdict, call, number
 
 SCORES = torch.tensor([[2.0, 1.0, -1.0, 3.0], [-2.0, -1.0, -3.0, -0.5], [0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
 REAL = torch.tensor([[True, True, True, False], [True, True, False, False], [True, False, True, True]])
@@ -20,7 +20,7 @@ NO_TEXT = ("memory=None", "mask all False", "states of zeros, mask all True", "t
 
 def masked_softmax(function: Callable[[Tensor, Tensor], object]) -> Verdict:
     """Softmax over the real words: function(scores [S, N], mask bool [S, N], True = real) -> weights [S, N]."""
-    value, failed = _call("masked_softmax", function, SCORES.clone(), REAL.clone())
+    value, failed = call("masked_softmax", function, SCORES.clone(), REAL.clone())
     if failed:
         return failed
     right = _softmax(SCORES, REAL)
@@ -31,7 +31,7 @@ def masked_softmax(function: Callable[[Tensor, Tensor], object]) -> Verdict:
         (plain, "the padding still takes its share: the mask has no effect."),
         (plain * REAL, "padding is 0, but the words no longer add up to 1: mask the scores, not the weights."),
         (_softmax(SCORES, ~REAL), "the mask is upside down: True is a real word."),
-        ((SCORES * REAL).softmax(-1), "a score of 0 is no small score, e⁰ = 1. Padding needs a score of −∞."),
+        ((SCORES * REAL).softmax(-1), "a score of 0 is not small: e⁰ = 1. Padding needs a score of −∞."),
         (
             SCORES.masked_fill(~REAL, -torch.inf).softmax(0),
             "each column of the table adds up to 1. Words lie along dim −1.",
@@ -45,7 +45,7 @@ def masked_softmax(function: Callable[[Tensor, Tensor], object]) -> Verdict:
 def mean_pool(function: Callable[[Tensor, Tensor], object]) -> Verdict:
     """Mean over the real words: function(states [B, N, D], mask bool [B, N]) -> [B, D]."""
     for states in (STATES, STRAY):
-        value, failed = _call("mean_pool", function, states.clone(), STATES_REAL.clone())
+        value, failed = call("mean_pool", function, states.clone(), STATES_REAL.clone())
         if failed:
             return failed
         right = (states * STATES_REAL[..., None]).sum(1) / STATES_REAL.sum(1, keepdim=True)
@@ -76,7 +76,7 @@ def no_text(answer: object) -> Verdict:
     if unknown:
         return Verdict(False, f"{', '.join(unknown)} is not on the list. Choose among: {'; '.join(NO_TEXT)}.")
     if NO_TEXT[3] in names:
-        return Verdict(False, "'silence' is a word like any other. It has states, and they are read.")
+        return Verdict(False, "'silence' is a word like any other. It has states, and cross-attention reads them.")
     if NO_TEXT[2] in names:
         return Verdict(
             False, "the states pass a projection with a bias: zeros go in, and something is read that is not 0."
@@ -84,7 +84,7 @@ def no_text(answer: object) -> Verdict:
     missing = [name for name in NO_TEXT[:2] if name not in names]
     if missing:
         return Verdict(False, f"{missing[0]} is missing. What does cross-attention add to x there?")
-    return Verdict(True, "with nothing to read, cross-attention adds 0, and x passes as if the block were not there.")
+    return Verdict(True, "without anything to read, cross-attention adds 0 to x.")
 
 
 def dropped(answer: object, dog: float = 0.3, bark: tuple[float, float] = (0.9, 0.2)) -> Verdict:
@@ -96,26 +96,17 @@ def dropped(answer: object, dog: float = 0.3, bark: tuple[float, float] = (0.9, 
     right = dog * with_dog + (1 - dog) * with_rain
     mistakes = (
         ((with_dog + with_rain) / 2, "weighs both captions alike. Dogs are rarer here."),
-        (0.5, "would be what an untrained row says. The steps without text train it."),
+        (0.5, "is the probability before training. The steps without text change it."),
         (0.1 * right, "multiplies by the share of dropped steps. That share says how often the row learns, not what."),
-        (0.1 * right + 0.9 * 0.5, "mixes in the start. With enough steps the row forgets it, whatever the share."),
+        (0.1 * right + 0.9 * 0.5, "mixes in the value before training. After enough steps nothing of it is left."),
         (with_dog, "is p(bark | dog). Without text the model does not know that it is a dog."),
         (with_rain, "is p(bark | rain). Without text the model does not know that it rains."),
         ((1 - dog) * with_dog + dog * with_rain, "has the captions' shares the wrong way round."),
-        (dog * with_dog, "leaves the rain out, where something may bark as well."),
+        (dog * with_dog, 'leaves out the captions "rain", in which something may bark as well.'),
         (1 - right, "is the probability that nothing barks."),
     )
     said = f"{dog:g} × {with_dog:g} + {1 - dog:g} × {with_rain:g} = {right:g} = p(bark), as if there were no captions."
     return number(answer, right, said, mistakes, "Average p(bark | caption) over the captions, as often as they come.")
-
-
-def _call(name: str, function: Callable, *arguments) -> tuple[object, Verdict | None]:
-    """What a reader's function returns, or the verdict on a function that raises or is not written yet."""
-    try:
-        value = function(*arguments)
-    except Exception as error:  # whatever a reader's function may raise
-        return None, stopped(f"{name}", error)
-    return value, UNANSWERED if value is ... else None
 
 
 def _softmax(scores: Tensor, mask: Tensor) -> Tensor:

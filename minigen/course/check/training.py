@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, number, same, stopped
+from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, number, numbers, same, stopped
 
 BATCHES = ((16, 0.1), (2, 0.5), (8, 1.0), (5, 0.3))  # (B, p)
 GRADIENTS = ([3.0, -4.0], [[0.0, 12.0], [0.0, 0.0]])  # of norms 5 and 12, together 13
@@ -30,16 +30,9 @@ def first_loss(answer: object) -> Verdict:
 
 def pairs(function: Callable[[int, float], float]) -> Verdict:
     """Mean number of ordered pairs of which both are dropped: function(B, p) must be B (B - 1) p²."""
-    given = []
-    for case in BATCHES:
-        try:
-            given.append(function(*case))
-        except Exception as error:  # whatever a reader's function may raise
-            return stopped(f"pairs{case}", error)
-        if given[-1] is ...:
-            return UNANSWERED
-        if as_float(given[-1]) is None:
-            return Verdict(False, f"pairs{case} gives {given[-1]!r}, not a number. What is returned?")
+    given, failed = numbers("pairs", function, BATCHES)
+    if failed:
+        return failed
     if same(given, [B * (B - 1) * p * p for B, p in BATCHES]):
         return Verdict(True, "B (B − 1) pairs, each without text with probability p · p.")
     return Verdict(False, _pairs_mistake(given))
@@ -48,9 +41,9 @@ def pairs(function: Callable[[int, float], float]) -> Verdict:
 def _pairs_mistake(given: list) -> str:
     mistakes = (
         (lambda B, p: B * (B - 1) * p * p / 2, "counts each pair once. Ordered pairs: (i, j) and (j, i) are two."),
-        (lambda B, p: B * (B - 1) * p, "is what a coin a batch leaves. Here two coins must fall, one for each clip."),
+        (lambda B, p: B * (B - 1) * p, "is for one draw a batch. Here each of the two clips has its own draw."),
         (lambda B, p: B * B * p * p, "pairs every clip with itself, too: B − 1 partners each."),
-        (lambda B, p: B * p * (B * p - 1), "takes the mean of n first. The mean of n (n − 1) is not that of n's mean."),
+        (lambda B, p: B * p * (B * p - 1), "puts the mean of n into n (n − 1), whose mean is another number."),
         (lambda B, p: B * p, "is the number of clips without text. How many pairs do they make?"),
         (lambda B, p: B * (B - 1), "counts all pairs of the batch, with text or without."),
     )
@@ -84,7 +77,7 @@ def _clip_mistake(given: object, gradients: list[Tensor], limit: float) -> str:
     norms = [one.norm() for one in gradients]
     norm = math.hypot(*norms)
     factors = (
-        ([min(1.0, limit / one) for one in norms], "each by its own norm, which turns the whole. One norm for all."),
+        ([min(1.0, limit / one) for one in norms], "each by its own norm: the direction changes. One norm for all."),
         ([limit / norm] * 2, "a small gradient has been made larger. The factor is never above 1."),
         ([min(1.0, limit / norm**2)] * 2, "divided by the sum of squares. The norm is its square root."),
         ([min(1.0, limit / sum(norms))] * 2, "norms are not added: the squares are, then comes the root."),

@@ -1,13 +1,13 @@
-"""What a check says, and what the checks share: an answer as a number, beside the right one and typical wrong ones."""
+"""The verdict of a check, and helpers of all checks: call a function of the reader, compare numbers."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says; a notebook cell that ends with it shows `Right: ...` or `Not yet: ...`."""
+    """Result of a check. A notebook cell that ends with it shows `Right: ...` or `Not yet: ...`."""
 
     right: bool
     text: str
@@ -20,12 +20,35 @@ UNANSWERED = Verdict(False, "no answer so far. Replace the dots and run the cell
 
 
 def stopped(what: str, error: Exception) -> Verdict:
-    """A reader's function, or a call of it, ended in an error."""
+    """The verdict on a call that raised an error."""
     return Verdict(False, f"{what} stopped with {type(error).__name__}: {error}")
 
 
+def call(name: str, function: Callable, *arguments) -> tuple[object, Verdict | None]:
+    """Call a function of the reader: -> (its value, None), or (None, the verdict) if it raises or is not written."""
+    try:
+        value = function(*arguments)
+    except Exception as error:  # a reader's function may raise anything
+        return None, stopped(name, error)
+    return value, UNANSWERED if value is ... else None
+
+
+def numbers(name: str, function: Callable, cases: Iterable[tuple]) -> tuple[list, Verdict | None]:
+    """Call a function of the reader with each case: -> (its numbers, None), or the verdict if one is no number."""
+    given = []
+    for case in cases:
+        asked = f"{name}({', '.join(f'{value:g}' if isinstance(value, float) else str(value) for value in case)})"
+        value, failed = call(asked, function, *case)
+        if failed:
+            return given, failed
+        if as_float(value) is None:
+            return given, Verdict(False, f"{asked} gives {value!r}, not a number. What is returned?")
+        given.append(value)
+    return given, None
+
+
 def number(answer: object, right: float, said: str, mistakes: Iterable[tuple[float, str]], hint: str) -> Verdict:
-    """Judge a numeric answer: `said` where it is right, the text of the mistake that leads to it, else `hint`."""
+    """Judge a numeric answer: `said` if it is right, the text of the mistake that leads to it, otherwise `hint`."""
     if answer is ...:
         return UNANSWERED
     given = as_float(answer)
@@ -50,7 +73,7 @@ def close(a: float, b: float) -> bool:
 
 
 def as_float(answer: object) -> float | None:
-    """A number of any library as a float; None for what is no number (text, True, a list, NaN)."""
+    """A number of any library as a float; None for anything else (text, True, a list, NaN)."""
     if isinstance(answer, (str, bool, bytes)):
         return None
     try:

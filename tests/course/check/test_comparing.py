@@ -48,7 +48,7 @@ def test_any_metric_of_pairs_shows_a_replay(replay):
 @pytest.mark.parametrize(
     ("answer", "diagnosis"),
     [
-        ({"replay": "fad", "repeat": "diversity", "swap": "order"}, "perfect heap"),
+        ({"replay": "fad", "repeat": "diversity", "swap": "order"}, "perfect set"),
         ({"replay": "clap", "repeat": "fad", "swap": "order"}, "does not tell which"),
         ({"replay": "clap", "repeat": "diversity", "swap": "recall"}, "same for both orders"),
         ({"replay": "clap", "repeat": "order", "swap": "order"}, "does not show it"),

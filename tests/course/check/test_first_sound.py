@@ -74,7 +74,7 @@ def test_columns_are_accepted_however_they_are_computed(function):
         (lambda t, d: t + sum(d), "not the sum"),
         (lambda t, d: t * len(d), "flatten"),
         (lambda t, d: t + max(d) + 1, "one too many"),
-        (lambda t, d: t - max(d), "back to frames"),
+        (lambda t, d: t - max(d), "the columns are wanted"),
         (lambda t, d: 2 * t, "columns(200, (0, 1, 2, 3)) gives 400, but 203 are needed"),
         (lambda t, d: None, "not a number"),
         (lambda t, d: t + d, "stopped with TypeError"),

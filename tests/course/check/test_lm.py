@@ -32,7 +32,7 @@ def test_a_window_is_accepted_however_it_is_made(function):
         (lambda s, w: back(s) >= 0, "cut off what lies too far back"),
         (lambda s, w: back(s) < w, "sees all of the future"),
         (lambda s, w: back(s).abs() < w, "to both sides"),
-        (lambda s, w: ((back(s) >= 0) & (back(s) < w)).T, "turned over"),
+        (lambda s, w: ((back(s) >= 0) & (back(s) < w)).T, "transposed"),
         (lambda s, w: ~((back(s) >= 0) & (back(s) < w)), "True = read"),
         (lambda s, w: (back(s) >= 0) & (back(s) <= w), "one too wide"),
         (lambda s, w: (back(s) > 0) & (back(s) < w), "without the diagonal"),

@@ -63,7 +63,7 @@ def test_pairs_are_accepted_however_they_are_counted(function):
         (lambda b, p: b // p * (b // p - 1), "the 12 are the pairs of one process"),
         (lambda b, p: b * b // p, "each clip with itself"),
         (lambda b, p: math.comb(b // p, 2) * p, "count each pair once"),
-        (lambda b, p: b * (b - 1) / p, "share out all pairs"),
+        (lambda b, p: b * (b - 1) / p, "divide all pairs by P"),
         (lambda b, p: b * (b - p), "need dividing"),
         (lambda b, p: b + p, "pairs(8, 2) gives 10, not 24"),
         (lambda b, p: None, "not a number"),

@@ -35,7 +35,7 @@ def test_max_pooling_is_accepted_however_it_is_computed(function):
         (lambda s, m: s.masked_fill(~m[..., None], torch.inf).amin(1), "smallest"),
         (lambda s, m: s[:, 0], "first token"),
         (lambda s, m: s.amax(2), "the shape is [3, 4]"),
-        (lambda s, m: torch.where(s == 0, -torch.inf, s).amax(1), "as long as the padding is zero"),
+        (lambda s, m: torch.where(s == 0, -torch.inf, s).amax(1), "only while the padding is zero"),
         (lambda s, m: 2 * s.amax(1), "other numbers"),
         (lambda s, m: s[m].unknown, "AttributeError"),
         (lambda s, m: ..., "no answer"),

@@ -35,7 +35,7 @@ def test_an_alias_is_accepted_however_it_is_computed(function):
         (lambda hz, rate: rate - hz, "3000 Hz, which fits"),
         (lambda hz, rate: abs(rate - hz), "near the rate"),
         (lambda hz, rate: hz % rate, "folds once more"),
-        (lambda hz, rate: hz % (rate / 2), "turn back"),
+        (lambda hz, rate: hz % (rate / 2), "is reflected"),
         (lambda hz, rate: min(hz, rate / 2), "reflected"),
         (lambda hz, rate: hz if hz <= rate / 2 else rate - hz, "folds once"),
         (lambda hz, rate: hz if hz <= rate / 2 else abs(rate - hz), "folds once"),

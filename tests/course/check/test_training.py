@@ -51,9 +51,9 @@ def test_pairs_are_accepted_by_formula_and_by_enumeration(function):
     ("function", "diagnosis"),
     [
         (lambda B, p: B * (B - 1) * p * p / 2, "each pair once"),
-        (lambda B, p: B * (B - 1) * p, "coin a batch"),
+        (lambda B, p: B * (B - 1) * p, "one draw a batch"),
         (lambda B, p: B * B * p * p, "with itself"),
-        (lambda B, p: B * p * (B * p - 1), "mean of n first"),
+        (lambda B, p: B * p * (B * p - 1), "puts the mean of n into"),
         (lambda B, p: B * p, "How many pairs"),
         (lambda B, p: B * (B - 1), "with text or without"),
         (lambda B, p: 7.0, "7 for B = 16"),
