@@ -204,7 +204,13 @@ def _sound_file(text: str) -> Path:
 
 
 def _corpus(listed) -> None:
-    option = _command(listed, commands.corpus, "make the built-in corpus", "--out build/corpus --clips 1000 --seed 0")
+    what = "make the built-in corpus, or show how another data set is understood"
+    option = _command(listed, commands.corpus, what, "--out build/corpus --clips 1000 --seed 0")
+    option(
+        "--look", metavar="FOLDER", help="only show how this folder or table is read: columns, splits, captions, gaps"
+    )
+    option("--split", default="train", help="with --look: train, validation or test")
+    option("--audio", help="with --look: folder of the clips, where they do not lie with the table")
     option("--out", type=Path, default=commands.CORPUS, help="folder for audio/ and the tables of the splits")
     option("--clips", type=Range(int, 3), default=1000, help="number of clips, over all splits")
     option("--seconds", type=Range(float, 1, MAX_SECONDS), default=4.0, help="length of a clip")

@@ -48,13 +48,23 @@ def check_writable(path: Path, room: int = 0, is_file: bool = False) -> None:
 
 
 def corpus(options: Namespace) -> None:
-    """`minigen corpus`: make the built-in corpus."""
+    """`minigen corpus`: make the built-in corpus, or tell how another data set is understood."""
+    if options.look:
+        return _look(options)
     from minigen.corpus.synthesis.builtin import build_corpus, corpus_requirements
 
     check_writable(options.out)
     _announce(corpus_requirements(options.out, options.clips, options.seed, options.seconds, measure=True))
     build_corpus(options.out, options.clips, options.seed, options.seconds, options.workers)
     print(f"{options.clips} clips of {options.seconds:g} s in {options.out}")
+
+
+def _look(options: Namespace) -> None:
+    """Print how a data set is read: table, columns, splits, captions, and what is left out and why."""
+    from minigen.corpus import read_corpus
+
+    corpus = read_corpus(options.look, options.split, options.audio, options.seconds)
+    print(f"{options.split}: {corpus.described()}")
 
 
 def _announce(need) -> None:
@@ -69,7 +79,7 @@ def default_corpus() -> Path:
 
     with first_alone():
         if not (CORPUS / "test.csv").is_file():
-            corpus(Namespace(out=CORPUS, clips=1000, seed=0, seconds=4.0, workers=None))
+            corpus(Namespace(look=None, out=CORPUS, clips=1000, seed=0, seconds=4.0, workers=None))
     return CORPUS
 
 
@@ -96,7 +106,7 @@ def make_tokens(
     codec = load_codec(codec).to(device())
     skipped = out.absolute().with_name(f"{out.absolute().name}-skipped.csv")
     clips = read_corpus(source or default_corpus(), split, audio, seconds, codec.sample_rate, skipped)
-    print(f"{split}: {clips.report}")
+    print(f"{split}: {clips.described() if source else clips.report}", flush=True)
     _announce(tokens_requirements(clips, codec, out, mix, measure=True))
     return tokenize(clips, codec, out, mix, seed)
 
@@ -271,7 +281,8 @@ def demo(options: Namespace) -> None:
     if options.data:
         from minigen.corpus import read_corpus
 
-        read_corpus(options.data, "train", skipped_to=options.out / "skipped.csv")  # reports a corpus without audio
+        data = read_corpus(options.data, "train", skipped_to=options.out / "skipped.csv")
+        print(f"train: {data.described()}", flush=True)
     from minigen.app.demo.run import run_demo
 
     run_demo(options.out, options.minutes, options.seed, options.data)

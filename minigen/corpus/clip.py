@@ -40,3 +40,8 @@ class Clip:
     caption: str
     file: str
     events: tuple[Event, ...] = ()
+
+    @property
+    def recording(self) -> str:
+        """Which recording this is: clips with several captions have one row for each. Empty where it is not known."""
+        return f"{self.youtube_id}_{self.start_time:g}" if self.youtube_id else self.file

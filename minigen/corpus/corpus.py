@@ -9,6 +9,7 @@ way the clip is skipped, counted and listed with its reason, and the run goes on
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -145,12 +146,13 @@ class Corpus:
     def described(self, captions: int = 10, left_out: int = 5) -> str:
         """How the data set was understood, as text: table and columns, what can be read, changes, some captions."""
         report = self.report
-        lines = [*report.understood, str(report)]
+        lines = [str(report), *report.understood]
         if len(report.splits) > 1:
             lines.append(", ".join(f"{split}: {found} of {rows}" for split, (found, rows) in report.splits.items()))
         lines.append(f"changed when read: {report.changes()}")
         lines += [f"left out: {file} ({reason})" for file, reason in report.skipped[:left_out]]
-        lines += [f'  "{caption}"' for caption in self.captions[:captions]]
+        different = list(dict.fromkeys(self.captions))
+        lines += [f'  "{caption}"' for caption in different[:: math.ceil(len(different) / captions) or 1]]
         return "\n".join(lines)
 
 

@@ -69,7 +69,7 @@ def mix_events(first: Clip, second: Clip, delay: float, seconds: float) -> tuple
 
 
 def may_mix(first: Clip, second: Clip) -> bool:
-    """Whether two clips differ in caption and kinds, have three kinds at the most, and no pair of these is held back.
+    """Whether two clips may sound at once: different recordings, captions and kinds, at most three, no pair held back.
 
     A dog that barks twice and one that barks three times make five barks, which neither caption says; "a dog barks,
     then a bell rings and a cat meows before it rains" says nothing clear; and a pair that the built-in corpus holds
@@ -78,7 +78,8 @@ def may_mix(first: Clip, second: Clip) -> bool:
     from minigen.corpus.synthesis.scenes import has_held_out
 
     one, other = {event.kind for event in first.events}, {event.kind for event in second.events}
-    clear = first.caption != second.caption and not one & other and len(one | other) <= 3
+    same = first.caption == second.caption or (first.recording and first.recording == second.recording)
+    clear = not same and not one & other and len(one | other) <= 3
     return clear and not has_held_out([*one, *other])
 
 

@@ -273,8 +273,9 @@ def _class_clip(path: Path, label: str | None, report: CorpusReport, form: tuple
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """Files in subfolders that are not hidden, and folders that call themselves a sound file."""
+    """Files in subfolders, other than tables and what is hidden, and folders that call themselves a sound file."""
     paths = [where / name for where, names in walk(folder) if where != folder for name in names]
+    paths = [path for path in paths if path.suffix.lower() not in FORMS]
     return sorted(path for path in paths if path.is_file() or path.suffix.lower() in AUDIO_SUFFIXES)
 
 

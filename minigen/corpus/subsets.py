@@ -36,14 +36,21 @@ def open_splits(
 
 
 def load_some(corpus: Corpus, count: int, seed: int = 0) -> tuple[list[Clip], list[Tensor]]:
-    """Up to `count` clips, by chance, and their sounds [1, 1, samples]; what is silent or damaged is passed over."""
-    clips, wavs = [], []
+    """Up to `count` clips, by chance, and their sounds [1, 1, samples]; what is silent or damaged is passed over.
+
+    Of a recording with several captions one is taken, so that sets of sounds count each recording once.
+    """
+    clips, wavs, seen = [], [], set()
     for row in np.random.default_rng([seed, 1]).permutation(len(corpus)).tolist():
+        clip = corpus.clips[row]
+        if clip.recording in seen:
+            continue
+        seen.add(clip.recording)
         try:
             wavs.append(corpus.load(row))
-            clips.append(corpus.clips[row])
+            clips.append(clip)
         except AudioError as error:
-            corpus.report.skip(corpus.clips[row].file, error.reason)
+            corpus.report.skip(clip.file, error.reason)
         if len(wavs) == count:
             break
     return clips, wavs

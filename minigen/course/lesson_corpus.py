@@ -19,7 +19,7 @@ from minigen.corpus.corpus import Corpus
 from minigen.corpus.readers import read_corpus
 from minigen.corpus.synthesis.builtin import build_corpus, split_sizes
 from minigen.engine.files import cannot_write
-from minigen.engine.hub import ROOT
+from minigen.engine.hub import ROOT, where_typed
 
 VARIABLE = "MINIGEN_CORPUS"
 
@@ -39,7 +39,7 @@ def lesson_corpus(
     Raises:
         MinigenError: no such data, or not one readable recording in it.
     """
-    data = data or os.environ.get(VARIABLE)
+    data = data or where_typed(os.environ.get(VARIABLE, ""))
     corpus = read_corpus(data or _built(clips, seconds, split, seed), split, seconds=seconds)
     rows = sorted(np.random.default_rng(seed).permutation(len(corpus))[:clips].tolist())
     if len(rows) == len(corpus):

@@ -20,7 +20,22 @@ from minigen.engine.errors import MinigenError, one_line
 PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = not (PACKAGE.parent / "pyproject.toml").is_file()  # as a package, not used from its repository
 ROOT = Path.cwd() if INSTALLED else PACKAGE.parent  # where build/ lies: the working folder, or the repository
-DATA = Path(os.environ.get("MINIGEN_DATA") or (PACKAGE / "data" if INSTALLED else ROOT / "data"))  # the shipped models
+
+
+def where_typed(path: str) -> str:
+    """A path from an environment variable, relative to where the command was typed.
+
+    Jupyter starts kernels in the notebook's folder: `MINIGEN_CORPUS=recordings make lab` means a folder beside the
+    Makefile. The shell leaves the place in PWD; where it does not, the working folder and the repository are tried.
+    """
+    for folder in (os.environ.get("PWD", ""), "", ROOT):
+        if path and os.path.exists(os.path.join(folder, path)):
+            return os.path.abspath(os.path.join(folder, path))
+    return path
+
+
+SHIPPED = PACKAGE / "data" if INSTALLED else ROOT / "data"
+DATA = Path(where_typed(os.environ.get("MINIGEN_DATA", "")) or SHIPPED)  # the models that are found by a plain name
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # "owner/model"

@@ -10,8 +10,10 @@ with this CLAP model and tagger. Noise, silence and real clips beside other capt
 """
 
 import csv
+import hashlib
 import io
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,18 +148,19 @@ class Yardstick:
         features, probs = self.tagger.embed(wavs), self.tagger.probabilities(wavs)
         audio, text = self.judge.embed_audio(wavs), self.judge.embed_text([clip.caption for clip in clips])
         matches = tuple(metrics.clap_score(audio[i : i + 1], text[i : i + 1]) for i in range(len(clips)))
-        true, enough = self.asked(clips), min(len(wavs), len(self.reference))
+        once = [rows[0] for rows in _recordings(real, range(len(real)))]
+        true, enough, own = self.asked(clips), min(len(once), len(self.reference)), features[once]
         found = true & (probs >= THRESHOLD).cpu()
         return Measurement(
             name, len(wavs),
-            fad=metrics.frechet_distance(self.reference, features) if enough >= 2 else NAN,
-            fad_infinity=metrics.frechet_infinity(self.reference, features) if enough >= 4 else NAN,
-            kernel=metrics.kernel_distance(self.reference, features) if enough >= 2 else NAN,
+            fad=metrics.frechet_distance(self.reference, own) if enough >= 2 else NAN,
+            fad_infinity=metrics.frechet_infinity(self.reference, own) if enough >= 4 else NAN,
+            kernel=metrics.kernel_distance(self.reference, own) if enough >= 2 else NAN,
             kl=metrics.kl_divergence(self._heard_in_real(real), probs),
             clap=metrics.clap_score(audio, text),
             recall=metrics.event_recall(probs, true, THRESHOLD) if true.any() else NAN,
             order=self._order(wavs, clips),
-            diversity=metrics.diversity(audio) if len(wavs) >= 2 else NAN,
+            diversity=metrics.diversity(audio[once]) if len(once) >= 2 else NAN,
             matches=matches,
             asked=tuple(true.sum(1).tolist()),
             found=tuple(found.sum(1).tolist()),
@@ -226,13 +229,13 @@ def control_sounds(real: Tensor, codec, seed: int = 0) -> dict[str, Tensor]:
     """Waveforms of the controls by name, each [n, 1, samples] at 16 kHz like `real`.
 
     Noise is white, with the root mean square of the real clip. "Shuffled captions" are the real clips in another order:
-    each stands beside the caption of another clip.
+    each stands beside the caption of another clip and of another recording.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(real.shape, generator=generator)
-    order = torch.randperm(len(real), generator=generator)
+    order, shift = _by_recording(torch.randperm(len(real), generator=generator), real)
     shuffled = torch.empty_like(real)
-    shuffled[order] = real[order.roll(1)]  # a cycle through all clips: none keeps its place
+    shuffled[order] = real[order.roll(shift)]  # a cycle through all clips: none keeps its place
     loudness = real.square().mean(-1, keepdim=True).sqrt()
     return {
         REAL: real,
@@ -241,6 +244,24 @@ def control_sounds(real: Tensor, codec, seed: int = 0) -> dict[str, Tensor]:
         SILENCE: torch.zeros_like(real),
         SHUFFLED: shuffled,
     }
+
+
+def _recordings(real: Tensor, rows: Iterable[int]) -> list[list[int]]:
+    """Some rows of `real` in groups of one recording: clips with several captions have one row for each."""
+    groups: dict[bytes, list[int]] = {}
+    for row in rows:
+        groups.setdefault(hashlib.sha256(real[row].cpu().numpy().tobytes()).digest(), []).append(row)
+    return list(groups.values())
+
+
+def _by_recording(order: Tensor, real: Tensor) -> tuple[Tensor, int]:
+    """The order with the clips of one recording side by side, and the number of places by which it is moved.
+
+    Moved by the size of the largest group, no clip meets its own recording (unless one has more than half of the
+    clips). Where every recording has one clip, the order stays as it is and is moved by 1.
+    """
+    groups = _recordings(real, order.tolist())
+    return torch.tensor([row for group in groups for row in group]), max(map(len, groups))
 
 
 def controls(yardstick: Yardstick, clips: list[Clip], real: Tensor, codec, seed: int = 0) -> list[Measurement]:

@@ -13,6 +13,7 @@ from standins import HashCodec
 
 from minigen.corpus import Clip, Event, TokenSet, read_corpus, tokenize
 from minigen.corpus.mixing import may_mix, mix_events, random_mixture
+from minigen.corpus.subsets import load_some
 from minigen.corpus.synthesis.scenes import has_held_out, held_out_pairs
 from minigen.corpus.tokens import mix_captions, mix_clips
 from minigen.engine.errors import MinigenError
@@ -300,3 +301,16 @@ def test_real_recordings_go_from_class_folders_to_tokens(esc10, tmp_path):
     tokens = tokenize(test, HashCodec(), tmp_path / "tokens", mix=0.2, progress=False)
     assert tokens.codes.shape[1:] == (4, 50) and len(tokens) + len(test.report.skipped) == round(1.2 * len(test))
     assert 0 <= tokens.codes.min() and tokens.codes.max() < 1024
+
+
+def test_two_captions_of_one_recording_are_never_mixed_and_one_is_measured(tmp_path):
+    for number in range(6):
+        soundfile.write(tmp_path / f"v{number}.wav", np.random.default_rng(number).uniform(-0.5, 0.5, 3200), 16000)
+    rows = [f"v{number},caption {k} of {number}" for number in range(6) for k in range(5)]
+    (tmp_path / "test.csv").write_text("\n".join(["youtube_id,caption", *rows]))
+    corpus = read_corpus(tmp_path, "test", seconds=0.2)
+    assert len(corpus) == 30 and not may_mix(*corpus.clips[:2]) and may_mix(corpus.clips[0], corpus.clips[5])
+    for seed in range(30):
+        assert len(set(random_mixture(corpus, np.random.default_rng(seed))[3])) == 2
+    clips, wavs = load_some(corpus, 48)
+    assert len(wavs) == 6 and len({clip.recording for clip in clips}) == 6

@@ -11,6 +11,7 @@ from minigen.audio import save_audio
 from minigen.course import lesson_corpus as lesson
 from minigen.course.lesson_corpus import lesson_corpus
 from minigen.engine.errors import MinigenError
+from minigen.engine.hub import where_typed
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +112,17 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(lesson, "ROOT", tmp_path)
     with pytest.raises(MinigenError, match="cannot write"):
         lesson.lessons_folder()
+
+
+@pytest.mark.parametrize("place", ["recordings", "./recordings/", "../top/recordings"])
+def test_a_relative_path_in_the_environment_is_taken_from_where_the_command_was_typed(place, tmp_path, monkeypatch):
+    """`MINIGEN_CORPUS=recordings make lab`: the shell stands in the repository, the kernel in notebooks/."""
+    (tmp_path / "top/recordings").mkdir(parents=True)
+    (tmp_path / "top/notebooks").mkdir()
+    monkeypatch.setenv("PWD", str(tmp_path / "top"))
+    monkeypatch.chdir(tmp_path / "top/notebooks")
+    assert where_typed(place) == str(tmp_path / "top/recordings")
+    assert where_typed("owner/name") == "owner/name" and where_typed("") == ""
+    with pytest.raises(MinigenError, match=f"no captions in {tmp_path / 'top/recordings'}"):
+        monkeypatch.setenv("MINIGEN_CORPUS", place)
+        lesson_corpus()

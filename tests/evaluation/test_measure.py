@@ -236,3 +236,25 @@ def test_generating_in_batches_pairs_the_noise_of_two_models_and_repeats():
     assert one.shape == (3, 1, 3200) and torch.equal(one, other)
     alone = tta.generate(captions[2:], 0.2, 3.0, seed=1)  # the second batch is drawn with seed + 1
     torch.testing.assert_close(one[2:], alone)
+
+
+def test_clips_of_one_recording_never_stand_for_each_other_and_count_once_in_sets(yardstick):
+    """Five captions a recording, as in AudioCaps' test split."""
+    clips = [Clip(f"{n}", f"video{n % 6}", 30.0, f"caption {n}", "") for n in range(30)]
+    real = torch.randn(6, 1, 8000).clamp(-1, 1).repeat(5, 1, 1)
+    for seed in range(20):
+        shuffled = measure.control_sounds(real, tiny_codec(), seed)[SHUFFLED]
+        assert not (shuffled == real).all(-1).any() and torch.equal(shuffled.sort(0).values, real.sort(0).values)
+    many, once = (yardstick.measure("x", real[:n], clips[:n], real[:n]) for n in (30, 6))
+    assert (many.fad, many.kernel, many.diversity) == pytest.approx((once.fad, once.kernel, once.diversity), rel=1e-4)
+    assert many.clips == 30 and len(many.matches) == 30
+
+
+def test_without_repeated_recordings_the_shuffled_order_is_a_cycle_by_one():
+    real = torch.randn(9, 1, 100)
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        torch.randn(real.shape, generator=generator)
+        order, expected = torch.randperm(9, generator=generator), torch.empty_like(real)
+        expected[order] = real[order.roll(1)]
+        assert torch.equal(measure.control_sounds(real, tiny_codec(), seed)[SHUFFLED], expected)
