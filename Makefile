@@ -24,11 +24,11 @@ PIP   := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
 help:
 	@echo "make demo     train a small text-to-audio model, hear it, compare it (MINUTES=$(or $(MINUTES),3)) -> build/report.html"
-	@echo "make test     formatting, tests, and every notebook compared cell by cell"
+	@echo "make test     formatting, types, tests, and every notebook compared cell by cell"
 	@echo "make lab      open JupyterLab on notebooks/"
 	@echo "make notebooks  run every notebook anew, store its outputs and what it took (ONLY=03 for one)"
 	@echo "make site     the course as it was run, as pages for any web server -> build/site/index.html"
-	@echo "make lint     mend formatting where that can be done by itself, and list the rest"
+	@echo "make lint     repair formatting where that needs no person; list the rest, types too"
 	@echo "make doctor   look whether everything works, and say how to mend what does not"
 	@echo "make clean    delete build/ and caches (.venv/ stays)"
 
@@ -41,6 +41,8 @@ test: export HF_HUB_OFFLINE = 1
 test: $(READY)
 	@echo "ruff: rules and formatting"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@echo "mypy: types of the chain and the engine"
+	@$(BIN)/mypy
 	@echo "pytest: tests and notebooks"
 	@$(BIN)/python -m pytest -n 2 --dist loadfile \
 		--nbval --nbval-current-env --nbval-cell-timeout=300 notebooks tests
@@ -58,12 +60,13 @@ site: $(READY)
 lint: $(READY)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+	@$(BIN)/mypy
 
 doctor: $(READY)
 	@$(BIN)/python -m minigen doctor
 
 clean:
-	rm -rf build .pytest_cache .ruff_cache .hypothesis
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find minigen tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml Makefile

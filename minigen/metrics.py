@@ -1,15 +1,17 @@
-"""Metrics: what generated sound is compared by, once a judge has turned clips into numbers.
+"""Metrics: numbers that compare sets of sounds, from the embeddings and probabilities of a judge and a tagger.
 
-                                              distance of two sets:  frechet_distance, frechet_infinity, kernel_distance
-    wav -> judge  -> embeddings [n, E]  ----> pairs of a set:        clap_score (with the captions), diversity
-        -> tagger -> probabilities [n, C] --> clip by clip:          kl_divergence, event_recall, average_precision
-                  -> timelines [n, F]  -----> clip by clip:          order_accuracy
+                                              two sets:       frechet_distance, frechet_infinity, kernel_distance
+    wav -> judge  -> embeddings [n, E]  ----> pairs:          clap_score (with the captions), diversity
+        -> tagger -> probabilities [n, C] --> clip by clip:   kl_divergence, event_recall, average_precision
+                  -> timelines [n, F]  -----> clip by clip:   order_accuracy
 
-    bootstrap_interval says how sure a mean is: a number without it, or without its controls (real sound, the codec's
-    reconstruction, noise, silence, shuffled captions) in the same table, says little.
+The last module of the chain. `bootstrap_interval` gives the uncertainty of a mean. A result needs its interval, and its
+controls in the same table: real sound, the codec's reconstruction, noise, silence, shuffled captions.
 
-Arrays or tensors of any floating type in, a Python float out, float64 in between. Which judge was asked belongs to the
-number: the same clips have other distances under other embeddings.
+Inputs are arrays or tensors of any floating type, results are Python floats, and the computation is in float64. A
+result depends on the judge: the same clips have other distances under other embeddings.
+
+    n clips, E width of an embedding, C classes of events, F frames of a timeline
 """
 
 import numpy as np
@@ -20,43 +22,44 @@ from minigen.engine.errors import MinigenError
 
 
 def frechet_distance(real: ArrayLike, fake: ArrayLike) -> float:
-    """Fréchet distance of two Gaussians fitted to the embeddings: FAD, where they come from an audio embedder.
+    """Fréchet distance of two Gaussians fitted to the embeddings; for audio, the Fréchet audio distance (FAD).
 
         |mean_r - mean_f|^2 + trace(A + B - 2 (A^1/2 B A^1/2)^1/2)        A, B: covariances of real and fake
 
-    What stands under the last root is symmetric: its trace is the sum of the roots of its eigenvalues, and no complex
-    number appears, even where n < E leaves A and B singular. 0 for identical sets, in units of a squared embedding.
-    It is biased: two samples of one distribution are apart by about a constant / n, which swamps small differences
-    where n is not many times E. Compare only equal n, or use `frechet_infinity`.
+    The matrix under the outer root is symmetric, so the trace of its root is the sum of the roots of its eigenvalues.
+    No complex number appears, even if n < E and A and B are singular. 0 for identical sets; the unit is that of a
+    squared embedding. The estimate is biased: two samples of the same distribution have a distance of about a
+    constant / n, which hides small differences unless n is many times E. Compare only equal n, or use
+    `frechet_infinity`.
 
     real: [n, E], fake: [m, E]. Source: Kilgour et al. (arXiv 1812.08466).
 
     Raises:
-        MinigenError: fewer than 2 clips in a set, other widths, non-finite values.
+        MinigenError: fewer than 2 clips in a set, unequal widths, non-finite values.
     """
     real, fake = _two_sets(real, fake)
-    shift = real.mean(axis=0) - fake.mean(axis=0)
-    a, b = _covariance(real), _covariance(fake)
-    values, vectors = np.linalg.eigh(a)
-    root = (vectors * _roots(values)) @ vectors.T
+    shift = real.mean(axis=0) - fake.mean(axis=0)  # [E]
+    a, b = _covariance(real), _covariance(fake)  # [E, E]
+    values, vectors = np.linalg.eigh(a)  # [E], [E, E]
+    root = (vectors * _roots(values)) @ vectors.T  # A^1/2, [E, E]
     overlap = _roots(np.linalg.eigvalsh(root @ b @ root)).sum()
     return max(0.0, float(shift @ shift + np.trace(a) + np.trace(b) - 2 * overlap))
 
 
 def frechet_infinity(real: ArrayLike, fake: ArrayLike, seed: int = 0, draws: int = 4) -> float:
-    """The Fréchet distance that infinitely many clips would have, by extrapolation: FAD-infinity.
+    """Fréchet distance extrapolated to infinitely many clips (FAD-infinity), which removes the bias.
 
         distance(share of the clips) = infinity + slope * (1 / share)
 
-    From both sets the same share is drawn without replacement, `draws` times for each of six shares between one half
-    and all; the intercept of the fitted line, where 1 / share is 0, is returned. It may fall a little below 0 for sets
-    that are alike, and it is noisier than the plain distance. (Chong and Forsyth shrink the generated set only, against
-    a very large real one; here neither is large, so both are shrunk and the bias of both goes.)
+    The same share of both sets is drawn without replacement, `draws` times for each of six shares between one half and
+    all. The result is the intercept of the fitted line, at 1 / share = 0. It can be slightly below 0 for equal
+    distributions, and it is noisier than the plain distance. Chong and Forsyth subsample only the generated set and
+    compare it with a very large real set; here neither set is large, so both are subsampled to remove both biases.
 
     real: [n, E], fake: [m, E]. Sources: Chong and Forsyth (arXiv 1911.07023); Gui et al. (arXiv 2311.01616).
 
     Raises:
-        MinigenError: fewer than 4 clips in a set, other widths, non-finite values.
+        MinigenError: fewer than 4 clips in a set, unequal widths, non-finite values.
     """
     real, fake = _two_sets(real, fake, at_least=4)
     rng = np.random.default_rng(seed)
@@ -71,13 +74,13 @@ def kernel_distance(real: ArrayLike, fake: ArrayLike) -> float:
 
         mean of k(r_i, r_j) over i != j  +  mean of k(f_i, f_j) over i != j  -  2 * mean of k(r_i, f_j)
 
-    It averages 0 for two samples of one distribution, at any n, so a single value may be negative. No factor is applied
-    (tables of KID often print it times 1000). Memory grows with n * m: 0.2 GB a matrix for 5000 clips a side.
+    Its expectation is 0 for two samples of the same distribution at any n, so a single value may be negative. No factor
+    is applied (tables of KID often print it times 1000). Memory grows with n * m: 0.2 GB a matrix for 5000 clips each.
 
     real: [n, E], fake: [m, E]. Source: kernel inception distance, Binkowski et al. (arXiv 1801.01401).
 
     Raises:
-        MinigenError: fewer than 2 clips in a set, other widths, non-finite values.
+        MinigenError: fewer than 2 clips in a set, unequal widths, non-finite values.
     """
     real, fake = _two_sets(real, fake)
     return float(
@@ -86,17 +89,17 @@ def kernel_distance(real: ArrayLike, fake: ArrayLike) -> float:
 
 
 def kl_divergence(real_probs: ArrayLike, fake_probs: ArrayLike, eps: float = 1e-6) -> float:
-    """Mean over pairs of KL(real || fake) between the classes heard in a real clip and in the one made for its caption.
+    """Mean KL(real || fake) between the class probabilities of a real clip and of the clip generated for its caption.
 
         sum over classes of p log(p / q), in nats;  p, q = (probabilities + eps) / (their sum)
 
-    Multi-label probabilities do not sum to 1, so each row is made a distribution first; eps keeps a class that one clip
-    lacks from costing infinitely much, and turns a row of zeros into the uniform distribution. 0 where the rows agree.
+    Multi-label probabilities do not sum to 1, so each row is normalised first. eps keeps the result finite when a class
+    has probability 0, and turns a row of zeros into the uniform distribution. 0 if the rows are equal.
 
     real_probs, fake_probs: [n, C], row i of both for the same caption. Source: AudioGen (arXiv 2209.15352).
 
     Raises:
-        MinigenError: no pairs, other shapes, negative or non-finite values.
+        MinigenError: no pairs, unequal shapes, negative or non-finite values.
     """
     p, q = _pairs(real_probs, fake_probs)
     if p.min() < 0 or q.min() < 0:
@@ -106,20 +109,20 @@ def kl_divergence(real_probs: ArrayLike, fake_probs: ArrayLike, eps: float = 1e-
 
 
 def clap_score(audio: ArrayLike, text: ArrayLike) -> float:
-    """Mean cosine similarity of each clip with its own caption, in [-1, 1]: does it sound like what was asked for?
+    """Mean cosine similarity of each clip with its own caption, in [-1, 1].
 
-    audio, text: [n, E] embeddings of one joint model, row i of both for the same caption; any length but 0.
+    audio, text: [n, E] embeddings of one joint model, row i of both for the same caption, of any length above 0.
     Source: CLAP (arXiv 2211.06687).
 
     Raises:
-        MinigenError: no pairs, other shapes, non-finite values, a row of zeros.
+        MinigenError: no pairs, unequal shapes, non-finite values, a row of zeros.
     """
     audio, text = _pairs(audio, text)
     return float((_unit(audio) * _unit(text)).sum(axis=1).mean())
 
 
 def diversity(embeddings: ArrayLike) -> float:
-    """Mean cosine distance, 1 - cos, over all pairs of different clips: 0 where all sound the same, about 1 unrelated.
+    """Mean cosine distance, 1 - cos, over all pairs of different clips: 0 for equal clips, about 1 for unrelated ones.
 
     embeddings: [n, E].
 
@@ -131,12 +134,12 @@ def diversity(embeddings: ArrayLike) -> float:
 
 
 def event_recall(probs: ArrayLike, true: ArrayLike, threshold: float = 0.5) -> float:
-    """Share of the events asked for that the tagger finds, in [0, 1]. What was not asked for costs nothing here.
+    """Share of the events in the captions that the tagger finds, in [0, 1]. Additional events do not count.
 
     probs: [n, C] from the tagger. true: bool [n, C], the events in the captions. Found: probability >= threshold.
 
     Raises:
-        MinigenError: no clips, other shapes, no event asked for.
+        MinigenError: no clips, unequal shapes, no event in any caption.
     """
     probs, true = _pairs(probs, true)
     if not true.any():
@@ -145,15 +148,16 @@ def event_recall(probs: ArrayLike, true: ArrayLike, threshold: float = 0.5) -> f
 
 
 def average_precision(probs: ArrayLike, true: ArrayLike) -> float:
-    """Mean average precision: the tagger's own quality, over thresholds, averaged over the classes that occur.
+    """Mean average precision of a tagger, over the classes that occur: its quality at all thresholds together.
 
-        of a class = mean, over its clips, of the share of true ones among the clips scored at least as high
+        precision of a class = mean, over its clips, of the share of its clips among those scored at least as high
 
-    1 where every class ranks its clips first; about the share of its clips where it guesses. Equal scores share a rank.
+    1 if every class ranks its own clips first; for random scores about the share of its clips. Equal scores share a
+    rank.
     probs: [n, C]. true: bool [n, C].
 
     Raises:
-        MinigenError: no clips, other shapes, no event marked.
+        MinigenError: no clips, unequal shapes, no event marked.
     """
     probs, true = _pairs(probs, true)
     classes = [_class_precision(p, t > 0) for p, t in zip(probs.T, true.T, strict=True) if t.any()]
@@ -163,17 +167,17 @@ def average_precision(probs: ArrayLike, true: ArrayLike) -> float:
 
 
 def order_accuracy(first: ArrayLike, second: ArrayLike) -> float:
-    """Share of the captions "A followed by B" in which A is heard before B: in [0, 1], 0.5 by chance.
+    """Share of the clips of captions "A followed by B" in which A comes before B: in [0, 1], 0.5 by chance.
 
-        heard at = sum of t * weight_t / sum of weight_t, the centre of mass of the event's timeline
+        time of an event = sum of t * weight_t / sum of weight_t, the centre of mass of its timeline
 
-    A constant background draws both centres to the middle of the clip and leaves their order as it is. A tie, or an
-    event without any weight, counts as wrong.
+    A constant background moves both centres towards the middle of the clip and does not change their order. A tie, or
+    an event without any weight, counts as wrong.
 
     first, second: [n, F] frame-level probabilities (0 or more) of A and of B in the same clip.
 
     Raises:
-        MinigenError: no clips, other shapes, non-finite values.
+        MinigenError: no clips, unequal shapes, non-finite values.
     """
     first, second = _pairs(first, second)
     heard = (first.sum(axis=1) > 0) & (second.sum(axis=1) > 0)
@@ -181,11 +185,12 @@ def order_accuracy(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def caution(clips: int, reference: int, width: int) -> str:
-    """What has to be said beside the numbers of few clips; "" where there are enough.
+    """Warning to print beside results of few clips; "" if there are enough.
 
-    clips, reference: how many were measured, and compared with. width: E, of the embeddings. A covariance of n clips
-    has rank n - 1: with n <= E the Fréchet distance compares two flat Gaussians and is too high. Below 30 clips the
+    The covariance of n clips has rank n - 1, so with n <= E the Fréchet distance is too high. Below 30 clips the
     bootstrap's intervals are too narrow.
+
+    clips, reference: number of measured clips, and of the clips they are compared with. width: E.
     """
     said, fewest = [], min(clips, reference)
     if fewest <= width:
@@ -199,16 +204,17 @@ def caution(clips: int, reference: int, width: int) -> str:
 def bootstrap_interval(values: ArrayLike, seed: int, level: float = 0.95, resamples: int = 2000) -> tuple[float, float]:
     """Confidence interval of the mean of `values`: (low, high), by the percentile bootstrap.
 
-    Draw n of the n values with replacement, take the mean, repeat; the middle `level` of the means is the interval. To
-    compare two models on the same captions give the differences, clip by clip: the interval either holds 0 or does not.
-    It is too narrow for a handful of values, such as three training seeds: print those one by one as well.
+    Draw n of the n values with replacement, take the mean, repeat `resamples` times; the interval holds the middle
+    `level` of the means. To compare two models on the same captions, give the differences clip by clip, and see whether
+    the interval contains 0. The interval is too narrow for a few values, such as three training seeds: print those one
+    by one as well.
 
     values: [n]. Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
 
     Raises:
         MinigenError: fewer than 2 values, non-finite values, a level outside (0, 1).
     """
-    values = _matrix(np.reshape(_float64(values), (-1, 1)), at_least=2)[:, 0]
+    values = _matrix(np.reshape(_float64(values), (-1, 1)), at_least=2)[:, 0]  # [n]
     if not 0 < level < 1:
         raise MinigenError(f"level is {level}. Give a share between 0 and 1, such as 0.95.")
     rng = np.random.default_rng(seed)
@@ -218,7 +224,7 @@ def bootstrap_interval(values: ArrayLike, seed: int, level: float = 0.95, resamp
 
 
 def _covariance(rows: np.ndarray) -> np.ndarray:
-    centred = rows - rows.mean(axis=0)
+    centred = rows - rows.mean(axis=0)  # [n, E]
     return centred.T @ centred / (len(rows) - 1)
 
 
@@ -240,7 +246,7 @@ def _mean_off_diagonal(square: np.ndarray) -> float:
 
 
 def _class_precision(scores: np.ndarray, true: np.ndarray) -> float:
-    at_least_as_high = scores[None, :] >= scores[true][:, None]
+    at_least_as_high = scores[None, :] >= scores[true][:, None]  # [true clips, n]
     return ((at_least_as_high & true).sum(axis=1) / at_least_as_high.sum(axis=1)).mean()
 
 
@@ -264,7 +270,7 @@ def _float64(values: ArrayLike) -> np.ndarray:
 def _matrix(values: ArrayLike, at_least: int = 1) -> np.ndarray:
     rows = _float64(values)
     if rows.ndim != 2 or rows.shape[1] == 0:
-        raise MinigenError(f"shape {list(rows.shape)} is no set of clips. Give [n, width], one clip a row.")
+        raise MinigenError(f"shape {list(rows.shape)} is not a set of clips. Give [n, width], one clip a row.")
     if len(rows) < at_least:
         few = f"shape {list(rows.shape)} holds {len(rows)}, too few: this metric needs at least {at_least} clips"
         raise MinigenError(f"{few}. Measure more.")

@@ -8,9 +8,10 @@
 
 Column s holds frame s of codebook 0 and frame s - 1 of codebook 1: when b1 is predicted, a1 is already known.
 
-The codec's codes go in, the language model's sequence comes out. The network predicts one column at a time, all K
-cells of it at once, so a cell depends on the columns before it and on nothing in its own. A pattern is the choice of
-the column in which frame t of codebook k stands; it trades the number of columns against what a cell may depend on:
+The input is the codec's codes, the output is the sequence that the language model learns. The model predicts one column
+at a time, all K cells of it at once, so a cell depends on the columns before it and not on the other cells of its own
+column. A pattern assigns a column to frame t of codebook k. It trades the number of columns against the codes that a
+prediction can depend on:
 
     pattern         columns S        when codebook k of frame t is predicted, the model already knows
     parallel        T                all earlier frames, but no codebook of this one
@@ -19,7 +20,12 @@ the column in which frame t of codebook k stands; it trades the number of column
     coarse-first    2 * T            k = 0: earlier codes of codebook 0; k > 0: all of codebook 0, all earlier frames
 
 The four classes have one interface: `num_codebooks`, `steps(frames)`, `frames(steps)`, `positions(frames)`,
-`apply(codes, fill)`, `revert(sequence)` and `mask(frames)`. Source: MusicGen (arXiv 2306.05284), section 2.2.
+`apply(codes, fill)`, `revert(sequence)` and `mask(frames)`.
+
+Sources: the patterns and their comparison are MusicGen's (arXiv 2306.05284, section 2.2). AudioGen's paper (arXiv
+2209.15352) predicts its streams in parallel; the AudioGen released in audiocraft uses MusicGen's delay pattern.
+
+    B batch, K codebooks, T codec frames, S columns (sequence steps), V codebook size
 """
 
 from dataclasses import dataclass
@@ -32,18 +38,18 @@ from minigen.engine.errors import MinigenError
 
 @dataclass(frozen=True)
 class DelayPattern:
-    """Stream k starts `delays[k]` columns late: MusicGen's and AudioGen's pattern with delays 0-1-2-3.
+    """Stream k starts `delays[k]` columns late. Delays 0-1-2-3 are those of MusicGen and of audiocraft's AudioGen.
 
-    delays: K non-negative integers, in columns, in any order (0-0-1-1 groups two streams at a time).
+    delays: K non-negative integers, in columns, in any order (0-0-1-1 delays the streams in pairs).
 
     Raises:
-        MinigenError: no delays, or one that is negative or no integer.
+        MinigenError: no delays, or one that is negative or not an integer.
     """
 
     delays: tuple[int, ...] = (0, 1, 2, 3)
 
     def __post_init__(self):
-        object.__setattr__(self, "delays", tuple(self.delays))  # a list, as read from config.json, is welcome
+        object.__setattr__(self, "delays", tuple(self.delays))  # config.json gives a list
         _check_count("num_codebooks", self.num_codebooks)
         if any(not isinstance(delay, int) or delay < 0 for delay in self.delays):
             raise MinigenError(f"delays {self.delays} must be integers of 0 or more, one for each codebook.")
@@ -54,18 +60,19 @@ class DelayPattern:
         return len(self.delays)
 
     def steps(self, frames: int) -> int:
-        """Columns S = T + max(delays) that hold `frames` frames."""
+        """Number of columns S = T + max(delays) for T = `frames`."""
         return _check_count("frames", frames) + max(self.delays)
 
     def frames(self, steps: int) -> int:
-        """Frames T = S - max(delays) held by `steps` columns; MinigenError where that leaves none."""
+        """Number of frames T = S - max(delays) for S = `steps`; MinigenError if that is less than 1."""
         if steps <= max(self.delays):
             raise MinigenError(f"{steps} steps are too few for delays {self.delays}: at least {max(self.delays) + 1}.")
         return steps - max(self.delays)
 
     def positions(self, frames: int) -> Tensor:
         """Column of every code, t + delays[k]: int64 [K, T]."""
-        return torch.arange(frames) + torch.tensor(self.delays)[:, None]
+        delays = torch.tensor(self.delays)[:, None]  # [K, 1]
+        return torch.arange(frames) + delays  # [K, T]
 
     def apply(self, codes: Tensor, fill: int) -> Tensor:
         """Codes [B, K, T] -> sequence [B, K, S]; cells without a code hold `fill`."""
@@ -76,12 +83,15 @@ class DelayPattern:
         return _collect(self, sequence)
 
     def mask(self, frames: int) -> Tensor:
-        """Bool [K, S], True where a real code stands."""
+        """Bool [K, S], True for the cells that hold a code."""
         return _occupied(self, frames)
 
 
 class ParallelPattern(DelayPattern):
-    """All K codes of a frame in one column: the delay pattern without delays. Shortest, and blind within a frame."""
+    """All K codes of a frame in one column: the delay pattern with delays 0. It is the shortest pattern.
+
+    The K codes of a frame are predicted independently of each other.
+    """
 
     def __init__(self, num_codebooks: int):
         super().__init__(delays=(0,) * _check_count("num_codebooks", num_codebooks))
@@ -89,13 +99,13 @@ class ParallelPattern(DelayPattern):
 
 @dataclass(frozen=True)
 class FlattenPattern:
-    """One code a column, frame after frame: exact, and K times as long.
+    """One code a column, frame after frame: every code depends on all codes before it, in K times as many columns.
 
     a0 .  a1 .        column t * K + k holds codebook k of frame t (K = 2 here); the other cells are filled
     .  b0 .  b1
 
     Raises:
-        MinigenError: num_codebooks is no positive integer.
+        MinigenError: num_codebooks is not a positive integer.
     """
 
     num_codebooks: int
@@ -104,16 +114,17 @@ class FlattenPattern:
         _check_count("num_codebooks", self.num_codebooks)
 
     def steps(self, frames: int) -> int:
-        """Columns S = K * T that hold `frames` frames."""
+        """Number of columns S = K * T for T = `frames`."""
         return _check_count("frames", frames) * self.num_codebooks
 
     def frames(self, steps: int) -> int:
-        """Frames T = S / K held by `steps` columns; MinigenError where K does not divide S."""
+        """Number of frames T = S / K for S = `steps`; MinigenError if K does not divide S."""
         return _divide(steps, self.num_codebooks)
 
     def positions(self, frames: int) -> Tensor:
         """Column of every code, t * K + k: int64 [K, T]."""
-        return torch.arange(frames) * self.num_codebooks + torch.arange(self.num_codebooks)[:, None]
+        first = torch.arange(frames) * self.num_codebooks  # [T], the column of codebook 0
+        return first + torch.arange(self.num_codebooks)[:, None]  # [K, T]
 
     def apply(self, codes: Tensor, fill: int) -> Tensor:
         """Codes [B, K, T] -> sequence [B, K, S]; cells without a code hold `fill`."""
@@ -124,7 +135,7 @@ class FlattenPattern:
         return _collect(self, sequence)
 
     def mask(self, frames: int) -> Tensor:
-        """Bool [K, S], True where a real code stands."""
+        """Bool [K, S], True for the cells that hold a code."""
         return _occupied(self, frames)
 
 
@@ -132,12 +143,12 @@ class FlattenPattern:
 class CoarseFirstPattern:
     """Codebook 0 of the whole clip, then the other K - 1 codebooks in parallel.
 
-    a0 a1 a2 .  .  .        VALL-E's division of labour (arXiv 2301.02111) in one causal model. The rest is parallel, as
-    .  .  .  b0 b1 b2       in audiocraft's `CoarseFirstPattern` with its default delays of 0. The second half starts
-    .  .  .  c0 c1 c2       where the clip ends, so a model generates only clips as long as those it was trained on.
+    a0 a1 a2 .  .  .        VALL-E's order (arXiv 2301.02111: coarse codes first) in one causal model. The K - 1 finer
+    .  .  .  b0 b1 b2       codebooks are parallel, as in audiocraft's `CoarseFirstPattern` with its default delays 0.
+    .  .  .  c0 c1 c2       The second half starts at column T, so a model generates only clips of its training length.
 
     Raises:
-        MinigenError: num_codebooks is no integer of 2 or more.
+        MinigenError: num_codebooks is not an integer of 2 or more.
     """
 
     num_codebooks: int
@@ -147,17 +158,17 @@ class CoarseFirstPattern:
             raise MinigenError("coarse-first needs at least 2 codebooks, not 1. Use ParallelPattern for one.")
 
     def steps(self, frames: int) -> int:
-        """Columns S = 2 T that hold `frames` frames."""
+        """Number of columns S = 2 T for T = `frames`."""
         return _check_count("frames", frames) * 2
 
     def frames(self, steps: int) -> int:
-        """Frames T = S / 2 held by `steps` columns; MinigenError where S is odd."""
+        """Number of frames T = S / 2 for S = `steps`; MinigenError if S is odd."""
         return _divide(steps, 2)
 
     def positions(self, frames: int) -> Tensor:
         """Column of every code, t for codebook 0 and T + t for the others: int64 [K, T]."""
-        later = torch.arange(self.num_codebooks) > 0
-        return torch.arange(frames) + frames * later[:, None]
+        second_half = torch.arange(self.num_codebooks) > 0  # [K]: False for codebook 0
+        return torch.arange(frames) + frames * second_half[:, None]  # [K, T]
 
     def apply(self, codes: Tensor, fill: int) -> Tensor:
         """Codes [B, K, T] -> sequence [B, K, S]; cells without a code hold `fill`."""
@@ -168,31 +179,32 @@ class CoarseFirstPattern:
         return _collect(self, sequence)
 
     def mask(self, frames: int) -> Tensor:
-        """Bool [K, S], True where a real code stands."""
+        """Bool [K, S], True for the cells that hold a code."""
         return _occupied(self, frames)
 
 
-# What the four share: a pattern is its table of positions, and each operation follows from the table.
+# Shared by the four patterns: a pattern is defined by its table of positions, and the operations follow from it.
 
 
 def _place(pattern, codes: Tensor, fill: int) -> Tensor:
     """sequence[b, k, positions[k, t]] = codes[b, k, t], and `fill` everywhere else."""
     _check_codes(pattern, codes)
     frames = codes.shape[-1]
-    sequence = codes.new_full((*codes.shape[:2], pattern.steps(frames)), fill)
-    return sequence.scatter(2, pattern.positions(frames).to(codes.device).expand(codes.shape), codes)
+    sequence = codes.new_full((*codes.shape[:2], pattern.steps(frames)), fill)  # [B, K, S]
+    positions = pattern.positions(frames).to(codes.device)  # [K, T]
+    return sequence.scatter(2, positions.expand(codes.shape), codes)  # [B, K, S]
 
 
 def _collect(pattern, sequence: Tensor) -> Tensor:
     """codes[b, k, t] = sequence[b, k, positions[k, t]]."""
     _check_codes(pattern, sequence)
-    positions = pattern.positions(pattern.frames(sequence.shape[-1])).to(sequence.device)
-    return sequence.gather(2, positions.expand(sequence.shape[0], -1, -1))
+    positions = pattern.positions(pattern.frames(sequence.shape[-1])).to(sequence.device)  # [K, T]
+    return sequence.gather(2, positions.expand(sequence.shape[0], -1, -1))  # [B, K, T]
 
 
 def _occupied(pattern, frames: int) -> Tensor:
     """mask[k, positions[k, t]] = True."""
-    empty = torch.zeros(pattern.num_codebooks, pattern.steps(frames), dtype=torch.bool)
+    empty = torch.zeros(pattern.num_codebooks, pattern.steps(frames), dtype=torch.bool)  # [K, S]
     return empty.scatter(1, pattern.positions(frames), True)
 
 

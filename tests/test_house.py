@@ -34,7 +34,7 @@ def texts() -> list[Path]:
     """Every file of the repository that a person reads, without what is generated."""
     kinds = {".py", ".md", ".toml", ".yml", ".cff", ".ipynb", ""}
     made = {".git", ".venv", "build", "__pycache__", "minigen.egg-info", ".ipynb_checkpoints"}
-    made |= {".pytest_cache", ".ruff_cache", ".hypothesis"}
+    made |= {".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis"}
     found = []
     for folder, folders, files in os.walk(TOP):
         folders[:] = [name for name in folders if name not in made]
@@ -126,6 +126,19 @@ def test_ci_run_calls_make_test_and_stops_at_the_first_failure():
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text() and script.read_text().rstrip().endswith("make test")
     assert subprocess.run(["bash", "-n", script]).returncode == 0
+
+
+def test_pre_commit_runs_what_make_lint_runs_and_downloads_nothing():
+    (repo,) = yaml.safe_load((TOP / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repo["repo"] == "local" and {hook["language"] for hook in repo["hooks"]} == {"system"}
+    linting = [line.removesuffix(" .") for line in make("lint").splitlines() if line.startswith(".venv/bin/")]
+    assert sorted(hook["entry"] for hook in repo["hooks"]) == sorted(linting)
+
+
+def test_types_of_the_chain_and_the_engine_are_checked_by_make_test():
+    checked = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
+    assert checked == ["minigen/*.py", "minigen/engine"]
+    assert ".venv/bin/mypy\n" in make("test")
 
 
 # layout

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 import transformers
-from official_models import randomise
 
 from minigen.engine.errors import MinigenError
+from minigen.interop.random_models import randomise
 from minigen.t5 import T5Config, T5Encoder, load_t5, position_buckets
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}

@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"minigen {__version__}")
     listed = parser.add_subparsers(required=True, metavar="command")
     for add in (_corpus, _tokenize, _train, _generate, _play, _evaluate, _compare, _study, _listen, _demo, _bench,
-                _doctor, _codec, _text, _judge, _corpus_card, _convert):  # fmt: skip
+                _doctor, _interop, _codec, _text, _judge, _corpus_card, _convert):  # fmt: skip
         add(listed)
     return parser
 
@@ -352,6 +352,10 @@ def _bench(listed) -> None:
 def _doctor(listed) -> None:
     option = _command(listed, commands.doctor, "check whether everything works, and say how to repair what does not")
     option("--mend", action="store_true", help="first repair torchaudio, if it does not fit a CPU-only PyTorch")
+
+
+def _interop(listed) -> None:
+    _command(listed, commands.interop, "compare official models with this library, with the same random weights")
 
 
 def _codec(listed) -> None:

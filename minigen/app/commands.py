@@ -308,6 +308,13 @@ def doctor(options: Namespace) -> int:
     return run_doctor(options.mend)
 
 
+def interop(options: Namespace) -> None:
+    """`minigen interop`: compare official models with this library's, with the same random weights."""
+    from minigen.app.interop_report import print_report
+
+    print_report()
+
+
 def convert(options: Namespace) -> None:
     """`minigen convert`: turn AudioGen or MusicGen, as audiocraft stores it, into a model that all commands read."""
     from minigen.interop.audiocraft import convert_audiocraft

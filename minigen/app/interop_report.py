@@ -1,12 +1,11 @@
-"""The table of the README's section on official weights: `python -m minigen.app.interop_report`.
+"""`minigen interop`: the table of docs/interop.md, official models beside this library with the same weights.
 
 Each row builds an official model with random weights (nothing is downloaded), saves it in its official format, loads it
-with this library's own loaders, and compares what both make of the same input. Sizes are the published ones, except
-that layers, which are all alike, are fewer (the row says how many). "sd" is the standard deviation of what is compared:
-a difference says little beside numbers that are all nearly zero.
+with this library's loaders, and compares the outputs of both for the same input. Sizes are the published ones, except
+that there are fewer layers, which are all alike (the row says how many). "sd" is the standard deviation of what is
+compared: a small difference means little if all numbers are nearly zero.
 """
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +19,7 @@ from minigen.engine.hub import find_model
 from minigen.engine.weights import no_loading_bar
 from minigen.evaluation.clap import load_judge, load_tagger
 from minigen.generate import TextToAudio, generate_codes
-from minigen.interop.musicgen import (
+from minigen.interop import (
     codec_to_encodec,
     lm_from_audiocraft,
     lm_from_musicgen,
@@ -28,24 +27,25 @@ from minigen.interop.musicgen import (
     quantizer_to_encodec,
     quantizer_to_transformers,
 )
+from minigen.interop.random_models import (
+    AudiocraftLM,
+    decoder_config,
+    musicgen_of,
+    randomise,
+    save_musicgen,
+    word_tokenizer,
+)
 from minigen.lm import AudioLM
 from minigen.text import load_text_encoder
 
 Row = tuple[str, str, str, str]  # part, official name, what was compared, largest difference
-
-
-def _spread(model: nn.Module) -> nn.Module:
-    """Weights so large that each of them shows in what comes out."""
-    for name, tensor in model.state_dict().items():
-        if not tensor.is_floating_point() or "embed_positions" in name or "inited" in name:
-            continue
-        scales = tensor.ndim == 1 and name.endswith("weight") or name.endswith("original0")
-        tensor.normal_(std=0.3 if scales or "codebook" in name else 0.05).add_(1.2 if scales else 0)
-    return model.eval()
+SCALE = 0.05  # of the weights: suits layers about 1000 wide
+MUSICGEN_CODEC = dict(num_filters=64, codebook_size=2048, target_bandwidths=[2.2], use_causal_conv=False,
+                      use_conv_shortcut=False)  # fmt: skip
 
 
 def _apart(*pairs: tuple[Tensor, Tensor]) -> str:
-    """Largest difference of any pair, and the standard deviation of the last."""
+    """Largest difference within any pair, and the standard deviation of the last pair."""
     return (
         f"{max(float((ours - theirs).abs().max()) for ours, theirs in pairs):.1e} (sd {float(pairs[-1][1].std()):.2g})"
     )
@@ -58,16 +58,12 @@ def _equal(theirs: Tensor, *others: Tensor) -> str:
 
 def _musicgen(folder: Path) -> list[Row]:
     """MusicGen's decoder: 1024 wide, 16 heads, 4 × 2048 codes, reading T5-base's 768."""
-    from transformers import EncodecConfig, MusicgenConfig, MusicgenForConditionalGeneration, T5Config
-    from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
+    from transformers import EncodecConfig, T5Config
 
     text = T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=1, num_heads=12, vocab_size=200)
-    codec = EncodecConfig(num_filters=4, codebook_size=2048, upsampling_ratios=[8, 5, 4, 4], sampling_rate=32000,
-                          target_bandwidths=[2.2], use_causal_conv=False, use_conv_shortcut=False)  # fmt: skip
-    config = MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=MusicgenDecoderConfig(num_hidden_layers=2))
-    theirs = _spread(MusicgenForConditionalGeneration(config))
-    theirs.generation_config.update(decoder_start_token_id=2048, pad_token_id=2048, bos_token_id=2048)
-    theirs.save_pretrained(folder)
+    codec = EncodecConfig(**MUSICGEN_CODEC | {"num_filters": 4}, upsampling_ratios=[8, 5, 4, 4], sampling_rate=32000)
+    theirs = musicgen_of(decoder_config(1024, 16, 2, 4096, size=2048), text, codec, SCALE)
+    save_musicgen(theirs, folder)
     lm = lm_from_musicgen(folder)
     sequence, states, mask = _reading(2048, 768)
     logits = lambda states, mask: theirs(  # noqa: E731
@@ -85,16 +81,8 @@ def _musicgen(folder: Path) -> list[Row]:
 
 
 def _greedy(folder: Path, theirs: nn.Module) -> Row:
-    """The whole pipeline against `generate`."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate("<pad> </s> <unk> a dog barks rain".split())}, "<unk>")
-    )
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", unk_token="<unk>")
-    tokenizer.save_pretrained(folder)
+    """The whole pipeline, from caption to waveform, beside `generate` of `transformers`."""
+    tokenizer = word_tokenizer()
     captions, seen, tta = ["a dog barks", "rain"], [], TextToAudio.from_pretrained(folder)
     decode = theirs.audio_encoder.decode
     theirs.audio_encoder.decode = lambda codes, **rest: seen.append(codes[0]) or decode(codes, **rest)
@@ -136,65 +124,28 @@ def _back(_: Path) -> list[Row]:
 
 def _audiogen(_: Path) -> list[Row]:
     """AudioGen-medium's layers: 1536 wide, 24 heads, 4 × 2048 codes, reading T5-large's 1024."""
-    width, states = 1536, torch.randn(2, 6, 1024)
-    attention = nn.MultiheadAttention(width, 24, bias=False, batch_first=True)
-    state = {f"emb.{k}.weight": torch.randn(2049, width) for k in range(4)}
-    state |= {f"linears.{k}.weight": 0.05 * torch.randn(2048, width) for k in range(4)}
-    layer = "transformer.layers.0."
-    for name in ("self_attn", "cross_attention"):
-        state |= {
-            f"{layer}{name}.{key}": 0.05 * torch.randn_like(value) for key, value in attention.state_dict().items()
-        }
-    for name in (f"{layer}norm1", f"{layer}norm_cross", f"{layer}norm2", "out_norm"):
-        state |= {f"{name}.weight": torch.randn(width), f"{name}.bias": torch.randn(width)}
-    state |= {f"{layer}linear1.weight": 0.05 * torch.randn(4 * width, width)}
-    state |= {f"{layer}linear2.weight": 0.05 * torch.randn(width, 4 * width)}
-    projection = "condition_provider.conditioners.description.output_proj."
-    state |= {projection + "weight": 0.05 * torch.randn(width, 1024), projection + "bias": torch.randn(width)}
-    sequence = torch.randint(0, 2049, (2, 4, 12))
-    lm = lm_from_audiocraft(state, {"num_heads": 24})
-    difference = _apart((lm(sequence, states), _literally(state, layer, projection, attention, sequence, states)))
+    theirs = randomise(AudiocraftLM(1536, 24, 1, codebooks=4, size=2048, memory=1024), SCALE)
+    sequence, states = torch.randint(0, 2049, (2, 4, 12)), torch.randn(2, 6, 1024)
+    lm = lm_from_audiocraft(theirs.state_dict(), {"num_heads": 24})
+    difference = _apart((lm(sequence, states), theirs(sequence, states)))
     what = "logits against the same state dict on `torch.nn.MultiheadAttention`; 1 of 48 layers"
     return [("language model", "facebook/audiogen-medium (audiocraft)", what, difference)]
-
-
-def _literally(state, layer, projection, attention, sequence, states) -> Tensor:
-    """The LMModel of audiocraft with one layer, read off its state dict: logits [B, K, S, V]."""
-    norm = lambda x, name: nn.functional.layer_norm(x, x.shape[-1:], state[name + ".weight"], state[name + ".bias"])  # noqa: E731
-    attend = lambda name, *read, **mask: torch.func.functional_call(  # noqa: E731
-        attention,
-        {key: state[f"{layer}{name}.{key}"] for key in attention.state_dict()},
-        read,
-        mask | {"need_weights": False},
-    )[0]
-    x = sum(state[f"emb.{k}.weight"][sequence[:, k]] for k in range(4))
-    half, steps = x.shape[-1] // 2, torch.arange(x.shape[1])[:, None]
-    phase = steps / torch.tensor(10000.0) ** (torch.arange(half) / (half - 1))
-    x = x + torch.cat([phase.cos(), phase.sin()], dim=-1)
-    text = states @ state[projection + "weight"].T + state[projection + "bias"]
-    y = norm(x, layer + "norm1")
-    x = x + attend("self_attn", y, y, y, attn_mask=torch.full((len(y[0]), len(y[0])), -math.inf).triu(1))
-    x = x + attend("cross_attention", norm(x, layer + "norm_cross"), text, text)
-    hidden = nn.functional.gelu(norm(x, layer + "norm2") @ state[layer + "linear1.weight"].T)
-    x = norm(x + hidden @ state[layer + "linear2.weight"].T, "out_norm")
-    return torch.stack([x @ state[f"linears.{k}.weight"].T for k in range(4)], dim=1)
 
 
 def _encodec(folder: Path) -> list[Row]:
     """Both official mono codecs and AudioGen's, whole, in three libraries."""
     from transformers import EncodecConfig, EncodecModel
 
-    music = dict(
-        num_filters=64, codebook_size=2048, target_bandwidths=[2.2], use_causal_conv=False, use_conv_shortcut=False
-    )
     kinds = {
         "facebook/encodec_24khz": EncodecConfig(),
-        "facebook/encodec_32khz": EncodecConfig(**music, upsampling_ratios=[8, 5, 4, 4], sampling_rate=32000),
-        "the codec of facebook/audiogen-medium": EncodecConfig(**music, sampling_rate=16000, pad_mode="constant"),
+        "facebook/encodec_32khz": EncodecConfig(**MUSICGEN_CODEC, upsampling_ratios=[8, 5, 4, 4], sampling_rate=32000),
+        "the codec of facebook/audiogen-medium": EncodecConfig(
+            **MUSICGEN_CODEC, sampling_rate=16000, pad_mode="constant"
+        ),
     }
     rows = []
     for number, (name, config) in enumerate(kinds.items()):
-        theirs, wav = _spread(EncodecModel(config)), 0.5 * torch.randn(1, 1, config.sampling_rate // 2)
+        theirs, wav = randomise(EncodecModel(config), SCALE), 0.5 * torch.randn(1, 1, config.sampling_rate // 2)
         theirs.save_pretrained(folder / str(number))
         codec = load_codec(folder / str(number))
         package = codec_to_encodec(codec)
@@ -228,7 +179,7 @@ def _text(folder: Path) -> list[Row]:
         tokenizer = AutoTokenizer.from_pretrained(find_model("text", "mini"), local_files_only=True)
         sizes = dict(d_model=768, d_kv=64, d_ff=3072 if kind == "relu" else 2048, num_heads=12, num_layers=2)
         config = T5Config(**sizes, num_decoder_layers=1, feed_forward_proj=kind, vocab_size=len(tokenizer))
-        theirs, place = _spread(T5ForConditionalGeneration(config)), folder / kind
+        theirs, place = randomise(T5ForConditionalGeneration(config), SCALE), folder / kind
         theirs.save_pretrained(place, max_shard_size="40MB")
         tokenizer.save_pretrained(place)
         captions = ["a dog barks", "rain falls on a roof while a siren wails"]
@@ -268,7 +219,9 @@ def _judges(folder: Path) -> list[Row]:
         (judge.embed_audio(wav, 48000), model.get_audio_features(**heard).pooler_output),
     )
     rows = [("judge", "laion/clap-htsat-unfused", "embeddings of sounds and captions; small", difference)]
-    model = _spread(ASTForAudioClassification(ASTConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4)))
+    model = randomise(
+        ASTForAudioClassification(ASTConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4)), SCALE
+    )
     extractor = ASTFeatureExtractor()
     for part in (model, extractor):
         part.save_pretrained(ast)
@@ -282,15 +235,11 @@ PARTS: tuple[Callable[[Path], list[Row]], ...] = (_musicgen, _back, _audiogen, _
 
 
 @torch.no_grad()
-def main() -> None:
-    """Print the table as Markdown."""
+def print_report() -> None:
+    """Print the table as Markdown, row by row."""
     print(markdown_table(("part", "official name", "what was compared", "largest difference"), []))
     for part in PARTS:
         torch.manual_seed(0)
         with TemporaryDirectory() as folder, no_loading_bar():
             for row in part(Path(folder)):
                 print(markdown_row(row), flush=True)
-
-
-if __name__ == "__main__":
-    main()

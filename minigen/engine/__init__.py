@@ -1,1 +1,1 @@
-"""Machinery below the chain: errors, files, checkpoints, weights, resources, processes. It imports nothing above it."""
+"""What every other part uses: errors, files, checkpoints, weights, resources, processes. It imports nothing else."""

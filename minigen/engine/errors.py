@@ -1,10 +1,10 @@
-"""One error for everything that a user can mend: the command line prints it on one line and exits with status 2."""
+"""The error for mistakes that a user can correct. The command line prints it on one line and exits with status 2."""
 
 
 class MinigenError(ValueError):
-    """What was wrong, with the value, and what to do about it."""
+    """A mistake of the user: the message says what is wrong, with the value, and what to do."""
 
 
 def one_line(error: Exception) -> str:
-    """The first sentence or so of an error of another library, without line breaks or a closing full stop."""
+    """Message of another library's error on one line: at most 160 characters, without a final full stop."""
     return (" ".join(str(error).split()) or type(error).__name__)[:160].rstrip(". ")

@@ -1,14 +1,14 @@
-"""Weights on disk: config.json and model.safetensors, read without waste and written whole.
+"""Weights on disk: config.json and model.safetensors, read with little memory and written atomically.
 
-    model.safetensors             a table of names, types and shapes, then plain numbers
-    model.safetensors.index.json  for large models: which of several such files holds which tensor
+    model.safetensors             a table of names, types and shapes, then the numbers
+    model.safetensors.index.json  for models in several such files (shards): which file holds which tensor
 
 The format of the Hugging Face hub (https://github.com/huggingface/safetensors, section "Format"). Pickled weights
 (.bin, .pt, .th) are programs that run when they are opened; they are not read here.
 
-Memory: tensors are read one at a time, and each mapping of the file is given back before the next is made. A model is
-then built around these tensors, not filled from them. Loading takes the memory of the model in the type asked for, and
-one tensor; a float32 file read as float16 takes half its size.
+Memory: tensors are read one at a time, and each mapping of the file is closed before the next is opened. The model then
+uses these tensors themselves, not copies. Loading takes the memory of the model in the requested type, and of one more
+tensor; a float32 file read as float16 takes half its size.
 """
 
 import json
@@ -46,12 +46,13 @@ def read_config(folder: Path) -> dict:
 
 
 def read_tensors(folder: Path, dtype: torch.dtype | None = None, prefix: str = "") -> dict[str, Tensor]:
-    """The weights of a folder whose names begin with `prefix`, without it, in `dtype` (None: as stored).
+    """The weights of a folder as copies, so that the file may be replaced afterwards.
 
-    Whole numbers stay what they are. The tensors are copies: the file may be replaced afterwards.
+    dtype: type of the floating-point tensors; None keeps the stored type. prefix: read only the tensors whose names
+    start with it, and remove it from the names.
 
     Raises:
-        MinigenError: a file that is missing, cut or no safetensors.
+        MinigenError: a file is missing, truncated or not safetensors.
     """
     tensors, file = {}, folder / WEIGHTS
     if not has_weights(folder):
@@ -59,16 +60,21 @@ def read_tensors(folder: Path, dtype: torch.dtype | None = None, prefix: str = "
     try:
         for file, name in _table(folder):
             if name.startswith(prefix):
-                with safe_open(file, "pt") as opened:  # opened for each tensor: closing gives its pages back
-                    tensor = opened.get_tensor(name)
-                    tensors[name.removeprefix(prefix)] = tensor.to(_type(tensor, dtype), copy=True)
+                tensors[name.removeprefix(prefix)] = _read_tensor(file, name, dtype)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise MinigenError(f"{file} cannot be read ({one_line(error)}). Copy, fetch or make it again.") from error
     return tensors
 
 
+def _read_tensor(file: Path, name: str, dtype: torch.dtype | None) -> Tensor:
+    """A copy of one tensor. The file is mapped for this tensor only: its pages are freed when the function returns."""
+    with safe_open(file, "pt") as opened:
+        tensor = opened.get_tensor(name)
+        return tensor.to(_type(tensor, dtype), copy=True)
+
+
 def _table(folder: Path) -> Iterator[tuple[Path, str]]:
-    """The file and the name of every tensor."""
+    """File and name of every tensor."""
     shards = [WEIGHTS]
     if not (folder / WEIGHTS).is_file():
         shards = sorted(set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values()))
@@ -83,14 +89,14 @@ def _type(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
 
 
 def rename(name: str, table: tuple[tuple[str, str], ...]) -> str:
-    """A tensor's name in another library: every (pattern, replacement) of the table in turn, as re.sub takes them."""
+    """A tensor's name in another library: applies every (pattern, replacement) of the table with re.sub, in turn."""
     for pattern, replacement in table:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def write_model(folder: str | Path, config: dict, tensors: dict[str, Tensor], dtype: torch.dtype | None) -> None:
-    """Write config.json and model.safetensors, floats in `dtype` (None: as they are), each whole or not at all."""
+    """Write config.json and model.safetensors atomically; floats in `dtype` (None: as they are)."""
     folder = Path(folder)
     stored = {name: tensor.detach().to("cpu", _type(tensor, dtype)).contiguous() for name, tensor in tensors.items()}
     write_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
@@ -98,12 +104,12 @@ def write_model(folder: str | Path, config: dict, tensors: dict[str, Tensor], dt
 
 
 def module_from_tensors(make: Callable[[], nn.Module], tensors: dict[str, Tensor], place: str | Path) -> nn.Module:
-    """A module around tensors that are in memory already: made without weights, then given these, not copies of them.
+    """A module that uses the given tensors as its weights, without copying them.
 
-    make: makes a module whose state is all in its state dict. place: whose weights they are, for the message.
+    make: builds the module; its whole state must be in its state dict. place: source of the tensors, for the error.
 
     Raises:
-        MinigenError: a tensor is missing, one too many, or of another shape.
+        MinigenError: a tensor is missing, is not part of the module, or has another shape.
     """
     with WithoutMemory():
         model = make()
@@ -144,13 +150,19 @@ class WithoutMemory(TorchFunctionMode):
 
 
 def load_official(kind: type, folder: Path, dtype: torch.dtype = torch.float32, prefix: str = "", config=None):
-    """A model of `transformers`, in eval mode, from a folder, or from the weights of one that begin with `prefix`.
+    """A model of `transformers` in eval mode, from the weights in a folder.
 
-    kind: its class. config: its settings, where they are not folder/config.json. `transformers` by itself fills what is
-    missing with noise and only warns; here it is an error.
+    Missing weights are an error here; `transformers` fills them with noise and warns.
+
+    Args:
+        kind: class of the model.
+        folder: where config.json and the weights are.
+        dtype: type of the weights.
+        prefix: read only the weights whose names start with it (a part of a larger model).
+        config: the settings, if they are not those of config.json.
 
     Raises:
-        MinigenError: weights missing, or of another shape than the settings say.
+        MinigenError: weights are missing or have other shapes than the settings say.
     """
     config = config or kind.config_class.from_pretrained(folder, local_files_only=True)
     tensors = read_tensors(folder, dtype, prefix)
@@ -168,9 +180,10 @@ def load_official(kind: type, folder: Path, dtype: torch.dtype = torch.float32, 
 
 @contextmanager
 def no_loading_bar():
-    """Keep `transformers` from drawing a progress bar for a fraction of a second, and from warning of MusicGen's V.
+    """Silence the progress bar and the warnings of `transformers` in a block; errors are still raised.
 
-    (It takes the special token V, one past the last code, for a mistake.) Errors are still raised.
+    Loading takes a fraction of a second, and the warning about MusicGen's special token V, one past the last code, is
+    unfounded.
     """
     from transformers.utils import logging
 

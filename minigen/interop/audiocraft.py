@@ -1,16 +1,15 @@
-"""Weights of audiocraft: AudioGen and MusicGen as their authors published them, turned into this library's once.
+"""Checkpoints of audiocraft: AudioGen and MusicGen as their authors published them, converted to this library's format.
 
     state_dict.bin               {"best_state": names -> tensors, "xp.cfg": settings as YAML}   ─► the language model
     compression_state_dict.bin   the same for the codec, or {"pretrained": its name on the hub}  ─► codec/
     xp.cfg, conditioners.description.t5.name                                                     ─► pipeline.json
 
-Both files are pickles, which may hold programs. They are opened with torch.load(weights_only=True), which builds
-tensors and plain containers and nothing else, and what comes out is written as safetensors: after `minigen convert`
-nobody opens a pickle again.
+Both files are pickles, which may run a program when opened. They are read with torch.load(weights_only=True), which
+builds only tensors and plain containers, and written as safetensors by `minigen convert`.
 
-The language model is the one in `lm.py` under other names, with W_q, W_k, W_v stacked into one in_proj_weight. One
-difference: audiocraft lets padding words take part in cross-attention (as zeros, which still get a share of the
-softmax); here, as in `transformers`, they take none. A caption alone has no padding, and gives audiocraft's logits.
+The language model is that of `lm.py` under other names, with W_q, W_k, W_v stacked into one in_proj_weight. There is
+one difference: in audiocraft, padding tokens take part in cross-attention as zero vectors, which still get a share of
+the softmax; here, as in `transformers`, they are masked. A single caption has no padding and gives audiocraft's logits.
 Source: https://github.com/facebookresearch/audiocraft, models/lm.py, models/builders.py, utils/export.py.
 """
 
@@ -33,7 +32,7 @@ from minigen.interop.encodec import EncodecCodec
 from minigen.interop.encodec_weights import bandwidth_of, encodec_from_state
 from minigen.lm import AudioLM, AudioLMConfig
 
-LM_NAMES = (  # audiocraft's, and ours
+LM_NAMES = (  # patterns of audiocraft's names, and their replacements here
     (r"^emb\.", "embeddings."),
     (r"^linears\.", "heads."),
     (r"^out_norm\.", "norm."),
@@ -48,7 +47,7 @@ LM_NAMES = (  # audiocraft's, and ours
     (r"\.linear1\.", ".ffn_in."),
     (r"\.linear2\.", ".ffn_out."),
 )
-LM_AS = {  # settings of the language model that have one value here
+LM_AS = {  # the only supported value of settings of the language model
     "lm_model": "transformer_lm", "fuser.cross_attention_pos_emb": False, "transformer_lm.norm_first": True,
     "transformer_lm.norm": "layer_norm", "transformer_lm.activation": "gelu", "transformer_lm.layer_scale": None,
     "transformer_lm.positional_embedding": "sin", "transformer_lm.qk_layer_norm": False,
@@ -59,7 +58,7 @@ CODEC_AS = {"compression_model": "encodec", "encodec.autoencoder": "seanet", "en
             "seanet.decoder.final_activation": None}  # fmt: skip
 
 NEEDED = object()
-CODEC_SETTINGS = {  # of transformers: audiocraft's, and its default where it has one
+CODEC_SETTINGS = {  # name in transformers: name in audiocraft, and its default there
     "sampling_rate": ("sample_rate", NEEDED), "audio_channels": ("channels", NEEDED), "n_q": ("rvq.n_q", NEEDED),
     "codebook_size": ("rvq.bins", NEEDED), "hidden_size": ("seanet.dimension", 128),
     "normalize": ("encodec.renormalize", False), "num_filters": ("seanet.n_filters", NEEDED),
@@ -74,14 +73,16 @@ CODEC_SETTINGS = {  # of transformers: audiocraft's, and its default where it ha
 
 
 def lm_from_audiocraft(state_dict: Mapping[str, Tensor], config, dtype: torch.dtype | None = torch.float32) -> AudioLM:
-    """The language model of a MusicGen or AudioGen checkpoint, in eval mode; the tensors are copied.
+    """The language model of a MusicGen or AudioGen checkpoint in eval mode, with copied tensors.
 
-    state_dict: the file's "best_state". config: its "xp.cfg", as YAML or as a mapping, or only the settings under
-    "transformer_lm", or an AudioLMConfig; of these the number of heads is needed, the other sizes are read off the
-    tensors. dtype: of the weights, None as stored.
+    Args:
+        state_dict: the file's "best_state".
+        config: the file's "xp.cfg" as YAML or as a mapping, or only the settings under "transformer_lm", or an
+            AudioLMConfig. Only the number of heads is required; other sizes are those of the tensors.
+        dtype: type of the weights; None keeps the stored type.
 
     Raises:
-        MinigenError: no num_heads, a setting or a tensor that this model has no place for, shapes that do not fit.
+        MinigenError: no num_heads, a setting or a tensor that this model does not have, shapes that do not fit.
     """
     state_dict, settings = _plain(state_dict), _settings(config, "transformer_lm")
     _refuse_others(settings, LM_AS)
@@ -99,7 +100,7 @@ def codec_from_audiocraft(state_dict: Mapping[str, Tensor], config) -> EncodecCo
     state_dict: "best_state" of compression_state_dict.bin. config: its "xp.cfg", as YAML or as a mapping.
 
     Raises:
-        MinigenError: settings that are missing or that EnCodec has no place for, tensors that do not fit.
+        MinigenError: settings that are missing or that EnCodec does not have, tensors that do not fit.
     """
     state_dict, settings = _plain(state_dict), _settings(config)
     _refuse_others(settings, CODEC_AS)
@@ -107,14 +108,17 @@ def codec_from_audiocraft(state_dict: Mapping[str, Tensor], config) -> EncodecCo
 
 
 def convert_audiocraft(source: str | Path, out: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Turn an audiocraft checkpoint into a folder that `TextToAudio.from_pretrained` reads.
+    """Convert an audiocraft checkpoint to a folder that `TextToAudio.from_pretrained` reads.
 
-    source: a folder with state_dict.bin and compression_state_dict.bin, or a name such as "facebook/audiogen-medium".
-    out: gets config.json, model.safetensors (floats in `dtype`), codec/ and pipeline.json. The text encoder is only
-    named there; it is found like any other.
+    Args:
+        source: a folder with state_dict.bin and compression_state_dict.bin, or a name such as
+            "facebook/audiogen-medium".
+        out: folder for config.json, model.safetensors, codec/ and pipeline.json. pipeline.json names the text encoder,
+            which is found like any other.
+        dtype: type of the floating-point weights.
 
     Raises:
-        MinigenError: files missing, holding more than tensors and text, or of a model of another kind.
+        MinigenError: files are missing, hold more than tensors and text, or are of another kind of model.
     """
     folder, out = _checkpoint(source), Path(out)
     codec = read_pickle(folder / AUDIOCRAFT[1])
@@ -129,10 +133,10 @@ def convert_audiocraft(source: str | Path, out: str | Path, dtype: torch.dtype =
 
 
 def read_pickle(path: Path) -> dict:
-    """A .bin file of audiocraft, as long as it holds tensors, numbers, text and containers, and nothing else.
+    """Content of a .bin file of audiocraft: tensors, numbers, text and containers.
 
     Raises:
-        MinigenError: no such file, or one that holds other objects.
+        MinigenError: no such file, or a file that holds other objects.
     """
     refuse_pointers([path])
     try:
@@ -157,7 +161,7 @@ def _checkpoint(source: str | Path) -> Path:
 
 
 def _plain(state_dict) -> Mapping[str, Tensor]:
-    """The tensors by name, where the whole content of the file was given, too."""
+    """The tensors by name, also from the whole content of the file."""
     state_dict = state_dict.get("best_state", state_dict) if isinstance(state_dict, Mapping) else state_dict
     if not isinstance(state_dict, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
         raise MinigenError(f'no state dict: {state_dict!r:.60}. Give the file\'s "best_state", tensors by name.')
@@ -165,7 +169,7 @@ def _plain(state_dict) -> Mapping[str, Tensor]:
 
 
 def _settings(config, section: str = "") -> dict:
-    """The settings as a dict; those of a section alone are put where they belong."""
+    """The settings as a dict; the settings of one section alone are put under its name."""
     if isinstance(config, AudioLMConfig):
         delays = {"modeling": "delay", "delay": {"delays": config.delays}}
         return {"transformer_lm": {"num_heads": config.heads}, "codebooks_pattern": delays}
@@ -182,7 +186,7 @@ def _settings(config, section: str = "") -> dict:
 
 
 def _get(settings: Mapping, path: str, default=None):
-    """A setting by its dotted path; "${other.path}" stands for another setting, as audiocraft writes it."""
+    """A setting by its dotted path. A value "${other.path}" refers to another setting (OmegaConf syntax)."""
     value = settings
     for key in path.split("."):
         if not isinstance(value, Mapping) or key not in value:
@@ -200,7 +204,7 @@ def _refuse_others(settings: Mapping, known: dict) -> None:
 
 
 def _split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """Query, key and value of a stacked projection; any other tensor as it is."""
+    """The query, key and value weights of a stacked projection; any other tensor unchanged."""
     if not name.endswith(".in_proj_weight"):
         return [(name, tensor)]
     stem = name.removesuffix("in_proj_weight")
@@ -209,7 +213,7 @@ def _split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
 
 
 def _sizes(tensors: dict[str, Tensor], settings: Mapping) -> AudioLMConfig:
-    """Sizes of the model: heads and delays from the settings, the rest from the tensors, where both say the same."""
+    """Sizes of the model: heads and delays from the settings, the rest from the tensors; both must agree."""
     try:
         entries, width = tensors["embeddings.0.weight"].shape
         ffn, memory = len(tensors["layers.0.ffn_in.weight"]), tensors["memory_projection.weight"].shape[1]
@@ -217,15 +221,20 @@ def _sizes(tensors: dict[str, Tensor], settings: Mapping) -> AudioLMConfig:
         raise MinigenError(
             f"no {error.args[0]} among these tensors: not a text-to-audio model of audiocraft."
         ) from None
-    counted = [len({name.split(".")[1] for name in tensors if name.startswith(kind)}) for kind in ("embed", "layers")]
-    found = {"n_q": counted[0], "card": entries - 1, "dim": width, "num_layers": counted[1]}
+    codebooks, layers = _count(tensors, "embeddings."), _count(tensors, "layers.")
+    found = {"n_q": codebooks, "card": entries - 1, "dim": width, "num_layers": layers}
     for key, value in found.items():
         if (said := _get(settings, f"transformer_lm.{key}", value)) != value:
             raise MinigenError(f"{key} is {said} in the settings, {value} in the tensors. Give the settings they had.")
     heads = _get(settings, "transformer_lm.num_heads")
     if heads is None:
         raise MinigenError('the settings do not say num_heads, which no tensor shows. Give the file\'s "xp.cfg".')
-    return AudioLMConfig(counted[0], entries - 1, width, counted[1], heads, ffn, memory, _delays(settings, counted[0]))
+    return AudioLMConfig(codebooks, entries - 1, width, layers, heads, ffn, memory, _delays(settings, codebooks))
+
+
+def _count(tensors: dict[str, Tensor], prefix: str) -> int:
+    """Number of modules in the list whose tensors' names begin with `prefix`."""
+    return len({name.split(".")[1] for name in tensors if name.startswith(prefix)})
 
 
 def _delays(settings: Mapping, codebooks: int) -> tuple[int, ...]:
@@ -238,7 +247,7 @@ def _delays(settings: Mapping, codebooks: int) -> tuple[int, ...]:
 
 
 def _encodec_settings(settings: Mapping) -> dict:
-    """What `transformers.EncodecConfig` says of audiocraft's settings."""
+    """Arguments of `transformers.EncodecConfig` for audiocraft's settings."""
     found = {theirs: _get(settings, path, default) for theirs, (path, default) in CODEC_SETTINGS.items()}
     missing = [CODEC_SETTINGS[theirs][0] for theirs, value in found.items() if value is NEEDED]
     if missing:

@@ -1,10 +1,10 @@
-"""The official codec: EnCodec by name, behind the same interface as the project's own.
+"""An official EnCodec behind the same interface as `codec.Codec`.
 
     waveform [B, 1, samples] --> SEANet: convolutions, LSTM --> latents [B, T, D] --> residual VQ --> codes [B, K, T]
     24 kHz, causal, 75 frames/s, up to 32 codebooks of 1024;  32 kHz (MusicGen's), 50 frames/s, 4 codebooks of 2048
 
-The network is that of `transformers`; `exchange.py` takes it to the `encodec` package and back. The 48 kHz EnCodec is
-stereo and rescales what it hears: it has no place in a mono chain and is refused.
+The network is that of `transformers`; `encodec_weights.py` converts its weights to the `encodec` package and back. The
+48 kHz EnCodec is refused: it is stereo and normalises its input.
 Source: Défossez et al., "High fidelity neural audio compression" (arXiv 2210.13438).
 """
 
@@ -23,13 +23,15 @@ from minigen.quantizer import check_codes
 
 
 class EncodecCodec(HubModel, nn.Module):
-    """An official mono EnCodec (`transformers.EncodecModel`), itself and not a copy, in eval mode.
+    """An official mono EnCodec in eval mode.
 
-    bandwidth: kb/s, one of the model's target bandwidths; it sets how many codebooks K are used. Where the model does
-    not offer it, its highest.
+    Args:
+        model: a `transformers.EncodecModel`; it is used itself, not copied.
+        bandwidth: one of the model's target bandwidths, kb/s; it sets the number of codebooks K. If the model does not
+            have it, the highest is used.
 
     Raises:
-        MinigenError: a model that is not mono, or that works in overlapping pieces or rescales (the 48 kHz one).
+        MinigenError: the model is not mono, or it encodes overlapping chunks or normalises its input (48 kHz).
     """
 
     def __init__(self, model: nn.Module, bandwidth: float = 6.0):
@@ -92,12 +94,12 @@ class EncodecCodec(HubModel, nn.Module):
 
 
 def check_mono(config) -> None:
-    """MinigenError unless these settings of an EnCodec are of a mono one whose codes alone hold the sound."""
+    """Raise MinigenError unless these are the settings of a mono EnCodec whose codes alone determine the sound."""
     if config.audio_channels != 1:
         raise MinigenError(
             f"this EnCodec has {config.audio_channels} channels; minigen is mono. "
             f"Use facebook/encodec_24khz or facebook/encodec_32khz."
         )
     if config.normalize or config.chunk_length_s is not None:
-        raise MinigenError("this EnCodec rescales or cuts what it hears; its codes alone do not hold the sound. "
+        raise MinigenError("this EnCodec normalises or chunks its input; its codes alone do not determine the sound. "
                            "Use facebook/encodec_24khz or facebook/encodec_32khz.")  # fmt: skip

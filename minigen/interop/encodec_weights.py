@@ -1,11 +1,11 @@
-"""EnCodec between three libraries: this one, `transformers`, and the `encodec` package that it was published in.
+"""EnCodec's weights in three libraries: `transformers`, the `encodec` package of its authors, and this one.
 
     encodec package      encoder.model.3.conv.conv.weight_g                     quantizer.vq.layers.0._codebook.embed
     transformers         encoder.layers.3.conv.parametrizations.weight.original0   quantizer.layers.0.codebook.embed
     this library         (that of transformers, behind `EncodecCodec`)          stages.0.codebook
 
-The same layers with the same weights under other names, and the project's quantiser beside theirs: from the same
-codebooks the same codes. audiocraft names its weights as the package does.
+The layers and weights are the same under other names. The quantiser of this library gives the same codes as theirs from
+the same codebooks. audiocraft names its weights as the package does.
 Sources: https://github.com/facebookresearch/encodec, modules/ and quantization/; `transformers`, models/encodec.
 """
 
@@ -19,7 +19,7 @@ from minigen.engine.weights import no_loading_bar, rename
 from minigen.interop.encodec import EncodecCodec, check_mono
 from minigen.quantizer import ResidualVectorQuantizer
 
-PACKAGE_NAMES = (  # of the encodec package and audiocraft, and what transformers calls the same
+PACKAGE_NAMES = (  # patterns of names in the encodec package and audiocraft, and their replacements in transformers
     (r"^(encoder|decoder)\.model\.", r"\1.layers."),
     (r"\.(conv|convtr)\.(conv|convtr)\.", ".conv."),
     (r"\.(conv|convtr)\.norm\.", ".norm."),
@@ -33,12 +33,13 @@ PACKAGE_NAMES = (  # of the encodec package and audiocraft, and what transformer
 def codec_from_encodec(model_or_name, bandwidth: float | None = None) -> EncodecCodec:
     """An official EnCodec as a codec of this library.
 
-    model_or_name: an `EncodecModel` of the `encodec` package (copied), one of `transformers` (itself), or a name or
-        folder as in `EncodecCodec.from_pretrained`. bandwidth: kb/s; None is what the package's model is set to (all of
-        its codebooks where it is set to nothing), else 6.
+    Args:
+        model_or_name: an `EncodecModel` of the `encodec` package (copied), one of `transformers` (used itself), or a
+            name or folder as in `EncodecCodec.from_pretrained`.
+        bandwidth: kb/s. None: the bandwidth that the package's model is set to (its highest if it is not set), else 6.
 
     Raises:
-        MinigenError: not mono, or layers that the official model has not.
+        MinigenError: not mono, or layers that the official model does not have.
     """
     if isinstance(model_or_name, str | Path):
         return EncodecCodec.from_pretrained(model_or_name, bandwidth or 6.0)
@@ -51,10 +52,10 @@ def codec_from_encodec(model_or_name, bandwidth: float | None = None) -> Encodec
 def encodec_from_state(state_dict: dict[str, Tensor], settings: dict) -> nn.Module:
     """A `transformers.EncodecModel` with the weights of the `encodec` package or of audiocraft.
 
-    settings: of `transformers.EncodecConfig`.
+    settings: arguments of `transformers.EncodecConfig`.
 
     Raises:
-        MinigenError: settings that it refuses, tensors missing, too many or of another shape.
+        MinigenError: settings that it refuses; tensors that are missing, unknown or of another shape.
     """
     from transformers import EncodecConfig, EncodecModel
 
@@ -66,18 +67,20 @@ def encodec_from_state(state_dict: dict[str, Tensor], settings: dict) -> nn.Modu
             model.load_state_dict({rename(name, PACKAGE_NAMES): tensor for name, tensor in state_dict.items()})
     except MinigenError:
         raise
-    except Exception as error:  # its own kind for each of many settings, and RuntimeError for tensors
-        raise MinigenError(f"these weights make no EnCodec ({one_line(error)}). Give the settings they had.") from error
+    except Exception as error:  # several types for settings, RuntimeError for tensors
+        raise MinigenError(
+            f"these weights are not those of an EnCodec ({one_line(error)}). Give the settings they had."
+        ) from error
     return model.eval()
 
 
 def bandwidth_of(num_codebooks: int, codebook_size: int, frame_rate: int) -> float:
-    """kb/s of K codebooks, K log2(V) frames/s / 1000, and half a bit/s so that rounding never loses a codebook."""
+    """Bit rate of K codebooks in kb/s: K · log2 V · frame_rate / 1000, plus half a bit/s against rounding down K."""
     return (num_codebooks * math.ceil(math.log2(codebook_size)) * frame_rate + 0.5) / 1000
 
 
 def _package_settings(model) -> dict:
-    """What `transformers.EncodecConfig` says of a model of the `encodec` package, read off its layers."""
+    """Arguments of `transformers.EncodecConfig` for a model of the `encodec` package, read from its layers."""
     encoder, decoder = model.encoder, model.decoder
     first, block, last = encoder.model[0], encoder.model[1], encoder.model[-1]
     second = encoder.model[2] if encoder.n_residual_layers > 1 else None
@@ -99,7 +102,7 @@ def _package_settings(model) -> dict:
 
 
 def codec_to_encodec(codec: EncodecCodec):
-    """The codec as a model of the `encodec` package: the same codes, the same waveform, copied weights."""
+    """The codec as a model of the `encodec` package, with copied weights: same codes, same waveform."""
     from encodec import EncodecModel
     from encodec.modules import SEANetDecoder, SEANetEncoder
 
@@ -145,10 +148,8 @@ def quantizer_to_transformers(quantizer: ResidualVectorQuantizer, frame_rate: in
 
     books = [stage.codebook for stage in quantizer.stages]
     size, width = books[0].shape
-    bandwidth, rate = (
-        bandwidth_of(len(books), size, frame_rate),
-        frame_rate * math.prod(EncodecConfig().upsampling_ratios),
-    )
+    bandwidth = bandwidth_of(len(books), size, frame_rate)
+    rate = frame_rate * math.prod(EncodecConfig().upsampling_ratios)
     settings = {"codebook_size": size, "codebook_dim": width, "hidden_size": width, "sampling_rate": rate}
     theirs = EncodecResidualVectorQuantizer(EncodecConfig(**settings, target_bandwidths=[bandwidth]))
     for layer, book in zip(theirs.layers, books, strict=True):
@@ -158,7 +159,7 @@ def quantizer_to_transformers(quantizer: ResidualVectorQuantizer, frame_rate: in
 
 
 def quantizer_from_encodec(theirs: nn.Module) -> ResidualVectorQuantizer:
-    """The project's quantiser with the codebooks of one of the `encodec` package, audiocraft or `transformers`."""
+    """A quantiser of this library with the codebooks of one of the `encodec` package, audiocraft or `transformers`."""
     books = [book for name, book in theirs.state_dict().items() if name.endswith("codebook.embed")]
     quantizer = ResidualVectorQuantizer(len(books), *books[0].shape)
     for stage, book in zip(quantizer.stages, books, strict=True):

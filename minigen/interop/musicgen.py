@@ -1,4 +1,4 @@
-"""Official weights in and out: MusicGen's language model inside `lm.AudioLM`, and back into `transformers`.
+"""MusicGen's language model as `lm.AudioLM`, its pipeline as `generate.TextToAudio`'s parts, and both back again.
 
     transformers                                          here
     model.decoder.embed_tokens.k      [V + 1, D]          embeddings.k
@@ -6,14 +6,13 @@
                                       encoder_attn, fc1   layers.n.cross_attention, ffn_in
     model.decoder.layer_norm, lm_heads.k [V, D]           norm, heads.k
     enc_to_dec_proj                   [D, M]              memory_projection
-    text_encoder, audio_encoder                           text.TextEncoder, official.EncodecCodec
+    text_encoder, audio_encoder                           text.TextEncoder, interop.encodec.EncodecCodec
 
-One to one: no tensor is cut, turned or left over. Where the text encoder is as wide as the decoder, MusicGen has no
-enc_to_dec_proj; its place here takes the identity. The special token V fills the gaps of the delay pattern and starts
-every sequence in both. `transformers` flattens the codebooks: input_ids are our sequence.flatten(0, 1), [B K, S], its
-logits ours.flatten(0, 1). The positions, which it used to save, are computed.
+Each tensor corresponds to one tensor of the same shape. If the text encoder is as wide as the decoder, MusicGen has no
+enc_to_dec_proj, and memory_projection is the identity. The special token V fills the gaps of the delay pattern and
+starts every sequence in both. `transformers` flattens batch and codebooks: its input_ids [B K, S] are
+sequence.flatten(0, 1), and so are its logits. Positions are computed; older checkpoints store them.
 
-The codec's way between the libraries is `exchange.py`, audiocraft's checkpoints are read by `audiocraft.py`.
 Source: MusicGen (arXiv 2306.05284); `transformers`, models/musicgen/modeling_musicgen.py.
 """
 
@@ -27,26 +26,12 @@ from torch import Tensor, nn
 from minigen.engine.errors import MinigenError, one_line
 from minigen.engine.hub import find_model
 from minigen.engine.weights import load_official, module_from_tensors, no_loading_bar, read_config, read_tensors, rename
-from minigen.interop.audiocraft import codec_from_audiocraft, convert_audiocraft, lm_from_audiocraft
 from minigen.interop.encodec import EncodecCodec
-from minigen.interop.encodec_weights import (
-    codec_from_encodec,
-    codec_to_encodec,
-    quantizer_from_encodec,
-    quantizer_to_encodec,
-    quantizer_to_transformers,
-)
 from minigen.lm import AudioLM, AudioLMConfig
 from minigen.t5 import load_t5
 from minigen.text import TextEncoder, load_tokenizer
 
-__all__ = [
-    "codec_from_audiocraft", "codec_from_encodec", "codec_to_encodec", "convert_audiocraft", "lm_from_audiocraft",
-    "lm_from_musicgen", "lm_to_musicgen", "pipeline_from_musicgen", "quantizer_from_encodec", "quantizer_to_encodec",
-    "quantizer_to_transformers",
-]  # fmt: skip
-
-NAMES = (  # of transformers, and ours
+NAMES = (  # patterns of names in `transformers`, and their replacements here
     (r"^model\.decoder\.embed_tokens\.", "embeddings."),
     (r"^model\.decoder\.layers\.", "layers."),
     (r"^model\.decoder\.layer_norm\.", "norm."),
@@ -66,11 +51,13 @@ NAMES = (  # of transformers, and ours
 
 
 def lm_from_musicgen(model_or_name, dtype: torch.dtype | None = torch.float32) -> AudioLM:
-    """MusicGen's language model, in eval mode, its weights copied.
+    """MusicGen's language model as an `AudioLM` in eval mode, with copied weights.
 
-    model_or_name: a `MusicgenForConditionalGeneration`, a `MusicgenForCausalLM` (which reads text of its own width: the
-        projection is the identity), or a name or folder of either, such as "facebook/musicgen-small"; of a whole
-        checkpoint only the decoder is read. dtype: of the weights, None as they are.
+    Args:
+        model_or_name: a `MusicgenForConditionalGeneration`, a `MusicgenForCausalLM` (which reads text states of its own
+            width, so the projection is the identity), or the name or folder of either, such as
+            "facebook/musicgen-small". Of a whole checkpoint only the decoder is read.
+        dtype: type of the weights; None keeps the stored type.
 
     Raises:
         MinigenError: another kind of model (stereo, melody), no such folder and no way to fetch it, damaged files.
@@ -79,7 +66,7 @@ def lm_from_musicgen(model_or_name, dtype: torch.dtype | None = torch.float32) -
         return _read_lm(find_model("lm", model_or_name), dtype)
     decoder = getattr(model_or_name, "decoder", model_or_name)
     if not hasattr(decoder, "lm_heads"):
-        raise MinigenError(f"{type(model_or_name).__name__} is no MusicGen with heads. Give a MusicgenForCausalLM.")
+        raise MinigenError(f"{type(model_or_name).__name__} is not a MusicGen with heads. Give a MusicgenForCausalLM.")
     projection = getattr(model_or_name, "enc_to_dec_proj", None)
     tensors = {
         name: tensor.detach().to(dtype or tensor.dtype, copy=True) for name, tensor in _parts(decoder, projection)
@@ -104,7 +91,7 @@ def _read_lm(folder: Path, dtype: torch.dtype | None) -> AudioLM:
 
 
 def _musicgen_config(folder: Path):
-    """The settings of a checkpoint, of the whole MusicGen or of its decoder alone."""
+    """Settings of a checkpoint of a whole MusicGen or of its decoder alone."""
     from transformers import MusicgenConfig
     from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
@@ -122,7 +109,7 @@ def _musicgen_config(folder: Path):
 
 
 def _build(config, tensors: dict[str, Tensor], place: str | Path) -> AudioLM:
-    """The language model around the decoder's tensors, given by their names in `transformers`."""
+    """The language model made of the decoder's tensors, which have their names in `transformers`."""
     _check_config(config)
     names = [name for name in tensors if "embed_positions" not in name]
     ours = {rename(name, NAMES).replace("enc_to_dec_proj", "memory_projection"): tensors[name] for name in names}
@@ -155,9 +142,10 @@ def _check_config(config) -> None:
 def pipeline_from_musicgen(
     folder: Path, dtype: torch.dtype = torch.float32
 ) -> tuple[EncodecCodec, TextEncoder, AudioLM]:
-    """Codec, text encoder and language model of a whole checkpoint in MusicGen's format, each read once.
+    """Codec, text encoder and language model of a whole checkpoint in MusicGen's format.
 
-    dtype: of the text encoder and the language model; the codec, whose nearest entries depend on it, stays in float32.
+    dtype: type of the text encoder and the language model. The codec stays in float32, since its nearest codebook
+    entries depend on rounding.
 
     Raises:
         MinigenError: a stereo or melody model, damaged or missing files.
@@ -180,15 +168,15 @@ def pipeline_from_musicgen(
 
 
 def lm_to_musicgen(lm: AudioLM, encoder: TextEncoder | None = None, codec: EncodecCodec | None = None):
-    """The language model as one of `transformers`, in eval mode, its weights copied: `save_pretrained` and all.
+    """The language model as a model of `transformers` in eval mode, with copied weights.
 
-    Alone it is a `MusicgenForCausalLM`, which has no projection of the text: its encoder_hidden_states are
-    `lm.memory_projection(states)`, zero for padding. With a text encoder and an official codec it is the whole
-    `MusicgenForConditionalGeneration`, whose `generate` gives this library's greedy codes.
+    Without encoder and codec it is a `MusicgenForCausalLM`, which has no projection of the text: its
+    encoder_hidden_states are `lm.memory_projection(states)`, zero for padding. With a text encoder and an official
+    codec it is a `MusicgenForConditionalGeneration`, whose greedy `generate` gives the same codes as `generate_codes`.
 
     Raises:
-        MinigenError: one of the encoder and the codec without the other, a codec that is no EnCodec, or a text encoder
-            as wide as the language model while the projection is not the identity: MusicGen has no projection then.
+        MinigenError: only one of encoder and codec is given, the codec is not an EnCodec, or the text encoder is as
+            wide as the language model and the projection is not the identity (MusicGen has no projection then).
     """
     from transformers import MusicgenForCausalLM
     from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
@@ -218,7 +206,7 @@ def lm_to_musicgen(lm: AudioLM, encoder: TextEncoder | None = None, codec: Encod
 
 
 def _whole(lm: AudioLM, decoder: nn.Module, encoder: TextEncoder, codec: EncodecCodec):
-    """MusicgenForConditionalGeneration around a decoder and copies of the other two."""
+    """A MusicgenForConditionalGeneration of a decoder and copies of the text encoder and the codec."""
     import copy
 
     from transformers import MusicgenForConditionalGeneration, T5Config, T5EncoderModel

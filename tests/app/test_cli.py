@@ -23,7 +23,7 @@ from minigen.evaluation import clap, measure
 from minigen.lm import AudioLM, AudioLMConfig
 
 COMMANDS = ["corpus", "tokenize", "train", "generate", "play", "evaluate", "compare", "study", "listen", "demo",
-            "bench", "doctor", "train-codec", "train-text", "train-judge", "corpus-card"]  # fmt: skip
+            "bench", "doctor", "interop", "train-codec", "train-text", "train-judge", "corpus-card"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -86,7 +86,7 @@ def replaced() -> dict:
         "minigen.recipes.codec.train.train_codec": nothing, "minigen.recipes.text.order.teach_order": nothing,
         "minigen.recipes.text.train.train_text": nothing, "minigen.recipes.judge.train.train_judge": nothing,
         "minigen.recipes.judge.train.train_tagger": nothing, "minigen.recipes.corpus.card.make_card": lambda *_: {},
-        "minigen.interop.audiocraft.convert_audiocraft": nothing,
+        "minigen.interop.audiocraft.convert_audiocraft": nothing, "minigen.app.interop_report.print_report": nothing,
     }  # fmt: skip
 
 

@@ -10,7 +10,26 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from official_models import (
+from safetensors.torch import load_file, save_file
+
+from minigen.codec import Codec, CodecConfig, ResidualVectorQuantizer, load_codec
+from minigen.engine.errors import MinigenError
+from minigen.evaluation.clap import Judge, JudgeConfig, Tagger, TaggerConfig, load_judge, load_tagger
+from minigen.generate import TextToAudio, generate_codes
+from minigen.interop import (
+    codec_from_audiocraft,
+    codec_from_encodec,
+    codec_to_encodec,
+    convert_audiocraft,
+    lm_from_audiocraft,
+    lm_from_musicgen,
+    lm_to_musicgen,
+    quantizer_from_encodec,
+    quantizer_to_encodec,
+    quantizer_to_transformers,
+)
+from minigen.interop.encodec import EncodecCodec
+from minigen.interop.random_models import (
     CODEC_SETTINGS,
     LM_SETTINGS,
     AudiocraftLM,
@@ -23,25 +42,6 @@ from official_models import (
     save_musicgen,
     t5_config,
     word_tokenizer,
-)
-from safetensors.torch import load_file, save_file
-
-from minigen.codec import Codec, CodecConfig, ResidualVectorQuantizer, load_codec
-from minigen.engine.errors import MinigenError
-from minigen.evaluation.clap import Judge, JudgeConfig, Tagger, TaggerConfig, load_judge, load_tagger
-from minigen.generate import TextToAudio, generate_codes
-from minigen.interop.encodec import EncodecCodec
-from minigen.interop.musicgen import (
-    codec_from_audiocraft,
-    codec_from_encodec,
-    codec_to_encodec,
-    convert_audiocraft,
-    lm_from_audiocraft,
-    lm_from_musicgen,
-    lm_to_musicgen,
-    quantizer_from_encodec,
-    quantizer_to_encodec,
-    quantizer_to_transformers,
 )
 from minigen.lm import AudioLM, AudioLMConfig
 from minigen.text import TextEncoder, load_text_encoder
@@ -149,7 +149,7 @@ def test_what_is_no_mono_musicgen_is_refused_in_one_line(tmp_path):
     stereo.save_pretrained(tmp_path)
     assert "2 channels; minigen is mono" in error_of(lm_from_musicgen, tmp_path)
     assert "'relu'" in error_of(lm_from_musicgen, MusicgenForCausalLM(decoder_config(activation_function="relu")))
-    assert "no MusicGen with heads" in error_of(lm_from_musicgen, torch.nn.Linear(1, 1))
+    assert "not a MusicGen with heads" in error_of(lm_from_musicgen, torch.nn.Linear(1, 1))
     (tmp_path / "config.json").write_text('{"model_type": "musicgen_melody"}')
     for load in (lm_from_musicgen, TextToAudio.from_pretrained):
         assert "'musicgen_melody'" in error_of(load, tmp_path)

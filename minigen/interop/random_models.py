@@ -1,30 +1,34 @@
-"""Official models with random weights at small sizes, made as `transformers` and audiocraft make them."""
+"""Official models with random weights, built with `transformers`, `encodec` and in audiocraft's format.
+
+The official checkpoints take gigabytes; a model of the same class with random weights tests the same code. The tests
+build small ones, `minigen interop` builds them at published sizes.
+"""
+
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def randomise(model: nn.Module, scale: float = 0.3) -> nn.Module:
-    """Weights large enough for every part to matter; the entries of codebooks, too."""
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and "embed_positions" not in name and "inited" not in name:
-            tensor.normal_(std=scale)
-    return model.eval()
+    """Give every weight a value that shows in the output; returns the model in eval mode.
 
-
-def randomise_encodec(model: nn.Module) -> nn.Module:
-    """Weights that keep what comes in alive to the end, so that codes and waveforms vary; of either library's model."""
+    scale: standard deviation of the matrices: 0.3 suits widths of about 16, 0.05 those of about 1000.
+    """
     for name, tensor in model.state_dict().items():
-        if name.endswith(("weight_g", "original0")):
-            tensor.normal_(std=0.3).add_(1.5)
-        elif name.endswith("bias"):
-            tensor.normal_(std=0.05)
-        elif tensor.is_floating_point() and "inited" not in name:
+        if not tensor.is_floating_point() or "embed_positions" in name or "inited" in name:
+            continue
+        if name.endswith(("original0", "weight_g")) or (tensor.ndim == 1 and name.endswith("weight")):
+            tensor.normal_(std=0.3).add_(1.2)  # of normalisations, and the lengths of weight normalisation
+        elif "codebook" in name:
             tensor.normal_(std=0.3)
+        else:
+            tensor.normal_(std=min(scale, 0.05) if name.endswith("bias") else scale)
     return model.eval()
 
 
 def decoder_config(width=16, heads=2, layers=2, ffn=24, codebooks=4, size=32, **others):
+    """Settings of MusicGen's language model. size: entries V of a codebook."""
     from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
     return MusicgenDecoderConfig(
@@ -34,7 +38,10 @@ def decoder_config(width=16, heads=2, layers=2, ffn=24, codebooks=4, size=32, **
 
 
 def encodec_config(causal=False, ratios=(4, 2), codebooks=4, size=32, rate=400, **others):
-    """As facebook/encodec_32khz, or with causal=True as facebook/encodec_24khz."""
+    """Settings of an EnCodec as facebook/encodec_32khz, or with causal=True as facebook/encodec_24khz.
+
+    rate: samples a second. size: entries V of a codebook.
+    """
     from transformers import EncodecConfig
 
     bits = (size - 1).bit_length()
@@ -48,13 +55,14 @@ def encodec_config(causal=False, ratios=(4, 2), codebooks=4, size=32, rate=400, 
 
 
 def official_encodec(**changes):
+    """A `transformers.EncodecModel`; changes: arguments of `encodec_config`."""
     from transformers import EncodecModel
 
-    return randomise_encodec(EncodecModel(encodec_config(**changes)))
+    return randomise(EncodecModel(encodec_config(**changes)))
 
 
 def word_tokenizer():
-    """A tokenizer as T5's: pieces by their likelihood, </s> after every caption, <pad> is 0."""
+    """A tokenizer of the same kind as T5's: a unigram model, </s> after every caption, <pad> is 0."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -69,6 +77,7 @@ def word_tokenizer():
 
 
 def t5_config(gated=False, width=12):
+    """Settings of a T5, or with gated=True of a Flan-T5."""
     from transformers import T5Config
 
     kind = "gated-gelu" if gated else "relu"
@@ -76,21 +85,25 @@ def t5_config(gated=False, width=12):
 
 
 def official_musicgen(decoder=None, text_width=12, **codec):
-    """MusicgenForConditionalGeneration, as facebook/musicgen-small."""
-    from transformers import MusicgenConfig, MusicgenForConditionalGeneration
-
+    """A small MusicgenForConditionalGeneration. codec: arguments of `encodec_config`."""
     decoder = decoder or decoder_config()
     codec = encodec_config(codebooks=decoder.num_codebooks, size=decoder.vocab_size, **codec)
-    config = MusicgenConfig(text_encoder=t5_config(width=text_width), audio_encoder=codec, decoder=decoder)
-    model = randomise(MusicgenForConditionalGeneration(config))
-    randomise_encodec(model.audio_encoder)
+    return musicgen_of(decoder, t5_config(width=text_width), codec)
+
+
+def musicgen_of(decoder, text, codec, scale: float = 0.3):
+    """A MusicgenForConditionalGeneration from the settings of its three models; see `randomise` for scale."""
+    from transformers import MusicgenConfig, MusicgenForConditionalGeneration
+
+    config = MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=decoder)
+    model = randomise(MusicgenForConditionalGeneration(config), scale)
     special = decoder.vocab_size
     model.generation_config.update(decoder_start_token_id=special, pad_token_id=special, bos_token_id=special)
     return model
 
 
-def save_musicgen(model, folder, **options):
-    """A folder as facebook/musicgen-small: three models in one file, the processor's files beside them."""
+def save_musicgen(model, folder: Path, **options) -> Path:
+    """Save a folder like facebook/musicgen-small: three models in one file, and the files of the processor."""
     from transformers import EncodecFeatureExtractor, MusicgenProcessor
 
     model.save_pretrained(folder, **options)
@@ -100,7 +113,7 @@ def save_musicgen(model, folder, **options):
 
 
 class AudiocraftLM(nn.Module):
-    """audiocraft's LMModel read literally, on PyTorch's own attention: its names, its stacked projections."""
+    """audiocraft's LMModel on PyTorch's own attention, with its tensor names and stacked projections."""
 
     def __init__(self, width=16, heads=2, layers=2, codebooks=4, size=32, memory=12):
         super().__init__()
@@ -111,8 +124,8 @@ class AudiocraftLM(nn.Module):
         self.out_norm = nn.LayerNorm(width)
         self.linears = nn.ModuleList(nn.Linear(width, size, bias=False) for _ in range(codebooks))
 
-    def forward(self, sequence, states=None):
-        """[B, K, S], [B, N, memory] -> [B, K, S, V]; without text it reads zeros."""
+    def forward(self, sequence: Tensor, states: Tensor | None = None) -> Tensor:
+        """Sequence [B, K, S], states [B, N, memory] -> logits [B, K, S, V]; without text, one zero vector is read."""
         x = sum(emb(sequence[:, k]) for k, emb in enumerate(self.emb))
         half, steps = x.shape[-1] // 2, torch.arange(x.shape[1])[:, None]
         phase = steps / (torch.tensor(10000.0) ** (torch.arange(half) / (half - 1)))
@@ -128,11 +141,14 @@ class AudiocraftLM(nn.Module):
         return torch.stack([linear(self.out_norm(x)) for linear in self.linears], dim=1)
 
 
-def _layer(width, heads):
-    attention = lambda: nn.MultiheadAttention(width, heads, bias=False, batch_first=True)  # noqa: E731
+def _layer(width: int, heads: int) -> nn.ModuleDict:
+    attention = {
+        name: nn.MultiheadAttention(width, heads, bias=False, batch_first=True)
+        for name in ("self_attn", "cross_attention")
+    }
     norms = {name: nn.LayerNorm(width) for name in ("norm1", "norm_cross", "norm2")}
     linears = {"linear1": nn.Linear(width, 4 * width, bias=False), "linear2": nn.Linear(4 * width, width, bias=False)}
-    return nn.ModuleDict({"self_attn": attention(), "cross_attention": attention(), **norms, **linears})
+    return nn.ModuleDict({**attention, **norms, **linears})
 
 
 LM_SETTINGS = """
@@ -158,7 +174,7 @@ rvq: {n_q: 4, q_dropout: false, bins: 32}
 
 
 def package_encodec(true_skip=False, pad_mode="reflect", causal=True, codebooks=4, size=32, rate=400, residuals=1):
-    """An EncodecModel of the encodec package; with true_skip and constant padding, audiocraft's, name for name."""
+    """An EncodecModel of the `encodec` package; with true_skip and constant padding, the same as audiocraft's."""
     from encodec import EncodecModel
     from encodec.modules import SEANetDecoder, SEANetEncoder
     from encodec.quantization import ResidualVectorQuantizer
@@ -168,4 +184,4 @@ def package_encodec(true_skip=False, pad_mode="reflect", causal=True, codebooks=
     quantizer = ResidualVectorQuantizer(dimension=8, n_q=codebooks, bins=size, kmeans_init=False)
     bandwidth = codebooks * (size - 1).bit_length() * (rate // 8) / 1000
     model = EncodecModel(SEANetEncoder(**shared), SEANetDecoder(**shared), quantizer, [bandwidth], rate, 1)
-    return randomise_encodec(model)
+    return randomise(model)
