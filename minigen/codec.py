@@ -81,6 +81,8 @@ class Block(nn.Module):
 class Spectrum(nn.Module):
     """STFT and inverse STFT with exactly `samples / step` frames; frame f is centred at sample (f + 1/2) · step."""
 
+    window: Tensor  # [n_fft]
+
     def __init__(self, n_fft: int, step: int):
         super().__init__()
         self.n_fft, self.step = n_fft, step
@@ -115,6 +117,9 @@ class Features(nn.Module):
 
     Magnitudes are clamped at 3e-4.
     """
+
+    weight: Tensor  # [long_window / 2 + 1]
+    bands: Tensor  # [short_window / 2 + 1, short_bands]
 
     def __init__(self, config: CodecConfig):
         super().__init__()
@@ -157,9 +162,8 @@ class Restorer(nn.Module):
         self.from_latent = nn.Linear(config.latent, width)
         self.blocks = nn.Sequential(*(Block(width) for _ in range(config.restore_blocks)), nn.LayerNorm(width))
         self.to_latent = nn.Linear(width, config.latent)
-        for layer in (self.linear, self.to_latent):  # an untrained restorer changes nothing
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for weight in (*self.linear.parameters(), *self.to_latent.parameters()):  # untrained, it changes nothing
+            nn.init.zeros_(weight)
 
     def forward(self, q: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
@@ -221,8 +225,8 @@ class Codec(HubModel, nn.Module):
         drawn = self._parts(self.leave(self.decoder(self.from_latent(latents))), 6)  # 6 × [B, T · parts, bins]
         correction, phase, turn, *shares = drawn
         size = outline + correction  # log magnitude
-        shares = torch.log_softmax(torch.stack(shares), 0)  # [3, B, T · parts, bins], of the power
-        click, tone, hiss = (_size(size + share / 2) for share in shares)
+        powers = torch.log_softmax(torch.stack(shares), 0)  # [3, B, T · parts, bins], shares of the power
+        click, tone, hiss = (_size(size + power / 2) for power in powers)
         return click, phase, tone, turn + self._slope(size.detach()), hiss
 
     def _parts(self, x: Tensor, count: int) -> tuple[Tensor, ...]:

@@ -85,11 +85,12 @@ class Condition:
 
     def padded(self, length: int) -> tuple[Tensor, Tensor]:
         """The memory padded with zeros to [B, length, M], and a mask [B, length] that hides the padding."""
-        missing = length - self.memory.shape[1]
-        mask = self.memory_mask
+        memory, mask = self.memory, self.memory_mask
+        assert memory is not None
+        missing = length - memory.shape[1]
         if mask is None:
-            mask = self.memory.new_ones(self.memory.shape[:2], dtype=torch.bool)  # [B, N]
-        return F.pad(self.memory, (0, 0, 0, missing)), F.pad(mask, (0, missing))
+            mask = memory.new_ones(memory.shape[:2], dtype=torch.bool)  # [B, N]
+        return F.pad(memory, (0, 0, 0, missing)), F.pad(mask, (0, missing))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,15 +119,15 @@ class Branches:
         reads = [condition.memory is not None for condition in self.conditions]
         if reads != sorted(reads, reverse=True):
             raise MinigenError("a condition without a memory stands before one with a memory. Put it last.")
-        shapes = [list(text.memory.shape) for text in self._texts()]
+        shapes = [list(memory.shape) for memory in self._memories()]
         if len({(batch, width) for batch, _, width in shapes}) > 1:
             raise MinigenError(f"conditions have memories of shapes {shapes}. Give the same B and M to all.")
 
     @property
     def batch(self) -> int | None:
         """B of the memories; None where no branch reads one."""
-        texts = self._texts()
-        return len(texts[0].memory) if texts else None
+        memories = self._memories()
+        return len(memories[0]) if memories else None
 
     def joined(self) -> Condition:
         """The memories of all branches as one batch, [B · branches with a memory, N, M], N that of the longest."""
@@ -135,13 +136,17 @@ class Branches:
             return Condition()
         if len(texts) == 1:
             return texts[0]
-        longest = max(text.memory.shape[1] for text in texts)
+        longest = max(memory.shape[1] for memory in self._memories())
         memories, masks = zip(*(text.padded(longest) for text in texts), strict=True)
         return Condition(torch.cat(memories), torch.cat(masks))
 
     def _texts(self) -> list[Condition]:
         """The conditions with a memory."""
         return [condition for condition in self.conditions if condition.memory is not None]
+
+    def _memories(self) -> list[Tensor]:
+        """The memories of these conditions."""
+        return [condition.memory for condition in self.conditions if condition.memory is not None]
 
 
 def text_branches(text: Condition, scale: float = 3.0) -> Branches:

@@ -48,7 +48,7 @@ def heads_cross_entropy(hidden: Tensor, heads: nn.ModuleList, sequence: Tensor) 
     Returns:
         A scalar in float32 or finer. It can be differentiated once.
     """
-    weight = torch.cat([head.weight for head in heads])  # [K V, D]
+    weight = torch.cat([head.get_parameter("weight") for head in heads])  # [K V, D]
     codes = sequence.transpose(1, 2).flatten(0, 1)  # [R, K]
     if not torch.is_grad_enabled():
         hidden, weight = hidden.detach(), weight.detach()
@@ -64,7 +64,7 @@ class _InPieces(torch.autograd.Function):
         rows = max(1, (PIECE_GPU if hidden.is_cuda else PIECE) // len(weight))
         cast_weight = weight.to(F.linear(hidden[:1], weight))  # in the type that autocast multiplies in
         count, losses = (codes < size).sum(), []
-        gradients = (torch.empty_like(hidden), torch.zeros_like(weight)) if needs_gradient else ()
+        gradients = [torch.empty_like(hidden), torch.zeros_like(weight)] if needs_gradient else []
         for start in range(0, len(hidden), rows):
             piece = slice(start, start + rows)
             logits = at_least_float32(F.linear(hidden[piece], cast_weight)).view(-1, size)  # [rows K, V]

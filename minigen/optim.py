@@ -111,7 +111,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # no closure
         """Update every matrix that has a gradient."""
         for group in self.param_groups:
             by_shape = defaultdict(list)
@@ -121,9 +121,9 @@ class Muon(torch.optim.Optimizer):
             for matrices in by_shape.values():
                 self._update(matrices, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _update(self, matrices: list[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
+    def _update(self, matrices: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
         """Update n matrices of one shape [R, C] with batched products."""
-        gradients = [matrix.grad for matrix in matrices]
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         means = [self._mean(matrix) for matrix in matrices]
         torch._foreach_lerp_(means, gradients, 1 - momentum)  # m <- μ m + (1 - μ) g
         ahead = torch.stack(torch._foreach_lerp(gradients, means, momentum))  # [n, R, C], μ m + (1 - μ) g
@@ -131,7 +131,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(matrices, 1 - lr * weight_decay)
         torch._foreach_add_(matrices, updates, alpha=-lr * LIKE_ADAMW * max(matrices[0].shape) ** 0.5)
 
-    def _mean(self, matrix: nn.Parameter) -> Tensor:
+    def _mean(self, matrix: Tensor) -> Tensor:
         state = self.state[matrix]
         if "mean" not in state:
             state["mean"] = torch.zeros_like(matrix)

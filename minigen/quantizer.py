@@ -121,7 +121,8 @@ class ResidualVectorQuantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes int64 [B, K', T] -> sum of entries [B, T, D]; fewer codebooks than K give a coarser sum."""
-        return sum(stage.decode(index) for stage, index in zip(self.stages, codes.unbind(1), strict=False))
+        entries = (stage.decode(index) for stage, index in zip(self.stages, codes.unbind(1), strict=False))
+        return sum(entries)
 
     @torch.no_grad()
     def start(self, x: Tensor, generator: torch.Generator) -> None:

@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -100,7 +100,8 @@ def train(
     check_parts(lm, train_set, encoder)
     training_requirements(lm, train_set, config, folder).check()
     trainer = Trainer(lm, objective or CrossEntropyObjective(lm.config, encoder, config), config)
-    history, recent = [], []  # rows of the log; entries of the steps since the last row
+    history: list[dict] = []  # rows of the log
+    recent: list[dict] = []  # entries of the steps since the last row
 
     def state() -> dict:
         return {**trainer.state(), "history": history, "recent": recent}
@@ -158,8 +159,8 @@ class Objective(Protocol):
         the batch asks for no part of the loss that belongs to training alone. A batch without text has no "memory".
         """
 
-    def loss(self, model: nn.Module, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, and its parts for the log by name, "loss" among them.
+    def loss(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """loss(model, **batch): the scalar to minimise, and its parts for the log by name, "loss" among them.
 
         Among several processes each has its share of the batch, and the mean over the processes is minimised.
         """

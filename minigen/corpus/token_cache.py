@@ -46,7 +46,7 @@ class TokenSet:
     def __len__(self) -> int:
         return len(self.captions)
 
-    def batch(self, indices: Sequence[int]) -> tuple[Tensor, list[str]]:
+    def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, list[str]]:
         """Rows `indices` -> (codes int64 [B, K, T], captions)."""
         rows = [int(index) for index in indices]
         return torch.from_numpy(self.codes[rows].astype(np.int64)), [self.captions[row] for row in rows]

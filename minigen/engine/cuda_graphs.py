@@ -63,7 +63,7 @@ class RecordedGradients:
 
     def __init__(self, gradients: Callable[[dict[str, Tensor]], dict], parameters: Iterable[nn.Parameter]):
         self.gradients, self.parameters = gradients, list(parameters)
-        self.recorded = {}
+        self.recorded: dict[tuple, tuple[Replay, list[Tensor | None]]] = {}
 
     def __call__(self, batch: dict[str, Tensor]) -> dict:
         """Set the gradients for a batch; returns what `gradients` returns."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from minigen.engine.errors import MinigenError
 
 if TYPE_CHECKING:
-    from filelock import FileLock
+    from filelock import BaseFileLock
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def remove_stale_parts(folder: str | Path) -> None:
                 part.unlink(missing_ok=True)
 
 
-def try_lock(path: str | Path) -> "FileLock | None":
+def try_lock(path: str | Path) -> "BaseFileLock | None":
     """Acquire the lock file `path` without waiting; None if another process holds it.
 
     `release()` frees the lock, and so does the end of the process, however it ended: the lock belongs to the open file,
@@ -125,7 +125,12 @@ def try_lock(path: str | Path) -> "FileLock | None":
     Raises:
         MinigenError: the place cannot be written.
     """
-    return _acquire(path, blocking=False)
+    from filelock import Timeout
+
+    try:
+        return _acquire(path, blocking=False)
+    except Timeout:
+        return None
 
 
 @contextmanager
@@ -142,7 +147,8 @@ def exclusive(path: str | Path) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(path: str | Path, blocking: bool) -> "FileLock | None":
+def _acquire(path: str | Path, blocking: bool) -> "BaseFileLock":
+    """Acquire a lock file; `filelock.Timeout` if another process holds it and `blocking` is False."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
@@ -150,7 +156,7 @@ def _acquire(path: str | Path, blocking: bool) -> "FileLock | None":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=blocking)
     except Timeout:
-        return None
+        raise
     except OSError as error:
         raise cannot_write(path, error) from error
     return lock

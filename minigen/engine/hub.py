@@ -183,8 +183,10 @@ class HubModel:
             with TemporaryDirectory() as folder:
                 self.save_pretrained(folder)
                 (Path(folder) / "README.md").write_text(_card(type(self), repo))
-                options = {"commit_message": commit_message, "revision": branch, "create_pr": create_pr}
-                return api.upload_folder(repo_id=repo, folder_path=folder, **options)
+                return api.upload_folder(
+                    repo_id=repo, folder_path=folder, commit_message=commit_message, revision=branch,
+                    create_pr=create_pr,
+                )  # fmt: skip
         except Exception as error:  # no login, no permission, no network: a dozen types
             raise MinigenError(
                 f"cannot upload to {repo_id!r} ({one_line(error)}). Log in once with `hf auth login`, or pass token=; "

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from minigen.engine.errors import MinigenError
 
@@ -22,7 +23,7 @@ BYTES = 4  # a float32
 PIECES = 3 * BYTES * 2**21  # bytes of the pieces of logits that `minigen.loss` holds at a time on a CPU
 
 
-def check_config(config: object) -> None:
+def check_config(config: Any) -> None:
     """Check the numbers of a config (a dataclass): sizes up to 2^20, at most 1024 layers, finite rates.
 
     Raises:

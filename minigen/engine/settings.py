@@ -38,7 +38,7 @@ class Range:
         if not isinstance(value, Integral if self.kind is int else SupportsFloat):
             return False
         try:
-            number = self.kind(value)
+            number = self.kind(value)  # type: ignore[call-overload]  # one of many number types
         except (TypeError, ValueError, OverflowError):  # an array of several numbers, a number beyond float
             return False
         low = self.low < number if self.above else self.low <= number

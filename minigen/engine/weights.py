@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +27,8 @@ from minigen.engine.checkpoint import save_tensors
 from minigen.engine.errors import MinigenError, one_line
 from minigen.engine.files import write_atomically
 from minigen.engine.hub import INDEX, WEIGHTS, has_weights
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def read_config(folder: Path) -> dict:
@@ -103,7 +106,7 @@ def write_model(folder: str | Path, config: dict, tensors: dict[str, Tensor], dt
     save_tensors(folder / WEIGHTS, stored, {"format": "pt"})
 
 
-def module_from_tensors(make: Callable[[], nn.Module], tensors: dict[str, Tensor], place: str | Path) -> nn.Module:
+def module_from_tensors(make: Callable[[], M], tensors: dict[str, Tensor], place: str | Path) -> M:
     """A module that uses the given tensors as its weights, without copying them.
 
     make: builds the module; its whole state must be in its state dict. place: source of the tensors, for the error.
@@ -149,7 +152,7 @@ class WithoutMemory(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def load_official(kind: type, folder: Path, dtype: torch.dtype = torch.float32, prefix: str = "", config=None):
+def load_official(kind: Any, folder: Path, dtype: torch.dtype = torch.float32, prefix: str = "", config=None):
     """A model of `transformers` in eval mode, from the weights in a folder.
 
     Missing weights are an error here; `transformers` fills them with noise and warns.

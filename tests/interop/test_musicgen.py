@@ -381,7 +381,7 @@ def test_the_codec_of_an_audiocraft_checkpoint_gives_the_codes_and_the_waveform_
     for change, other, says in (
         ("rvq:", "other:", "rvq.n_q"), ("activation: ELU", "activation: Tanh", "'Tanh'"), 
         ("bins: 32", "bins: 64", "EnCodec"),
-        ("renormalize: false", "renormalize: true", "rescales"), ("channels: 1", "channels: 2", "2 channels"),
+        ("renormalize: false", "renormalize: true", "normalises"), ("channels: 1", "channels: 2", "2 channels"),
     ):  # fmt: skip
         assert says in error_of(codec_from_audiocraft, network.state_dict(), CODEC_SETTINGS.replace(change, other))
 
@@ -516,7 +516,7 @@ def test_a_stereo_encodec_is_refused_before_its_weights_are_read(tmp_path):
     encodec_config(audio_channels=2).save_pretrained(tmp_path)
     assert "2 channels; minigen is mono" in error_of(load_codec, tmp_path)
     encodec_config(chunk_length_s=1.0, overlap=0.01).save_pretrained(tmp_path)
-    assert "cuts" in error_of(load_codec, tmp_path)
+    assert "chunks" in error_of(load_codec, tmp_path)
     assert "2 channels" in error_of(codec_from_encodec, PackageModel.encodec_model_48khz(pretrained=False))
 
 
