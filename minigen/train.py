@@ -160,8 +160,9 @@ class Objective(Protocol):
         """
 
     def loss(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """loss(model, **batch): the scalar to minimise, and its parts for the log by name, "loss" among them.
+        """The scalar to minimise, and its parts for the log by name, "loss" among them.
 
+        The arguments are the model and, by name, the tensors of the batch.
         Among several processes each has its share of the batch, and the mean over the processes is minimised.
         """
 
