@@ -1,10 +1,11 @@
 """Live training: from an empty folder to a trained model in a given number of minutes, on whatever machine it is.
 
-    corpus (built in, or yours) ─► tokens ─► how long does a step take? ─► as many steps as fit ─► live model
-                                                                                                └► twin without text
+    corpus (built in, or yours) ─► tokens ─► seconds per step ─► as many steps as fit ─► live model
+                                                                                            └► caption effect
 
-The twin has the same size, start, steps and clips, but never sees a caption: what the live model does better than it,
-it does because it has read. Corpus and tokens are kept and reused with the same settings; training is always done anew.
+The control is paired: the loss of the same model on the same held-out clips, with their own captions and with other
+clips' captions (`minigen.evaluation.caption_effect`). Corpus and tokens are kept and reused with the same settings;
+training is always done anew.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import torch
 
 from minigen.corpus.corpus import Corpus
 from minigen.corpus.tokens import TokenSet, glimpse, tokenize
+from minigen.evaluation.caption_effect import CaptionEffect, caption_effect
 from minigen.lm import AudioLM, AudioLMConfig
 from minigen.train import TrainConfig, seconds_per_step, train
 
@@ -37,11 +39,11 @@ class LiveConfig:
 
 
 class Live(NamedTuple):
-    """What the live training gave: the model, and the histories (`minigen.train.train`) of it and of its twin."""
+    """Result of the live training: the model, its history (`minigen.train.train`), and its use of the captions."""
 
     lm: AudioLM
     history: list[dict]
-    blind: list[dict]
+    effect: CaptionEffect
 
 
 def tokens_for(corpus: Corpus, codec, folder: Path, mix: float = 0.0, progress: bool = True) -> TokenSet:
@@ -58,23 +60,21 @@ def train_live(
     encoder, train_set: TokenSet, valid_set: TokenSet, folder: Path, minutes: float, seed: int = 0,
     config: LiveConfig | None = None, progress: bool = True,
 ) -> Live:  # fmt: skip
-    """Train the live model and its twin, each for as many steps as fit into half the minutes.
+    """Train the live model for as many steps as fit into the minutes, then measure whether it uses its captions.
 
-    Writes to `folder`/live and `folder`/live-without-text, see `minigen.train.train`.
+    Writes to `folder`/live, see `minigen.train.train`.
     """
     config = config or LiveConfig()
     plan = TrainConfig(batch_size=config.batch_size, learning_rate=config.learning_rate, seed=seed)
     pace = seconds_per_step(new_model(encoder, train_set, config, seed), encoder, train_set, plan)
-    steps = steps_in(minutes * 30, pace, VALIDATED / config.batch_size / 3)
+    steps = steps_in(minutes * 60, pace, VALIDATED / config.batch_size / 3)
     plan = replace(plan, steps=steps, warmup=min(config.warmup, steps // 4), valid_every=max(1, steps // VALIDATIONS),
                    ema_every=min(10, max(1, steps // 50)))  # fmt: skip
-    runs = {}
-    for name, text_dropout in (("live", plan.text_dropout), ("live-without-text", 1.0)):
-        print(f"    {name.replace('-', ' ')}: {steps} steps of {pace:.2f} s", flush=True)
-        shutil.rmtree(folder / name, ignore_errors=True)
-        lm, settings = new_model(encoder, train_set, config, seed), replace(plan, text_dropout=text_dropout)
-        runs[name] = lm, train(lm, encoder, train_set, valid_set, folder / name, settings, progress=progress)
-    return Live(*runs["live"], runs["live-without-text"][1])
+    print(f"    {steps} steps of {pace:.2f} s", flush=True)
+    shutil.rmtree(folder / "live", ignore_errors=True)
+    lm = new_model(encoder, train_set, config, seed)
+    history = train(lm, encoder, train_set, valid_set, folder / "live", plan, progress=progress)
+    return Live(lm, history, caption_effect(lm, encoder, valid_set, seed=seed))
 
 
 def steps_in(seconds: float, seconds_a_step: float, validation: float) -> int:

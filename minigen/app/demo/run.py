@@ -1,9 +1,9 @@
 """The demo: the whole chain in about ten minutes, from an empty folder to a page of sounds, figures and a table.
 
 corpus ─► tokens ─► live training ─► generation ─► measurement ─► report.html, table.csv, sweep.csv, audio/
-                    live model, and     live model; shipped: no       with the controls
-                    a twin without      guidance, guidance,           in the same table
-                    the captions        guidance + regulariser
+                    one model, and      live model; shipped: no       with the controls
+                    its use of the      guidance, guidance,           in the same table
+                    captions            guidance + regulariser
 """
 
 import time
@@ -19,7 +19,17 @@ from tqdm.auto import tqdm
 
 from minigen.app.demo.live import Live, LiveConfig, new_model, tokens_for, train_live
 from minigen.app.demo.report import write_report
-from minigen.app.demo.sentences import GUIDED, LIVE, MISMATCHED, PLAIN, REGULARIZED, Example, Facts, Results
+from minigen.app.demo.sentences import (
+    GUIDED,
+    LIVE,
+    LIVE_MISMATCHED,
+    MISMATCHED,
+    PLAIN,
+    REGULARIZED,
+    Example,
+    Facts,
+    Results,
+)
 from minigen.audio import save_audio
 from minigen.corpus.clip import Clip
 from minigen.corpus.corpus import Corpus
@@ -126,7 +136,7 @@ def run_demo(
 
     Args:
         out: folder for everything that is made.
-        minutes: of live training in all; half of it goes to the twin that never sees a caption.
+        minutes: of live training.
         seed: of corpus, training and sampling.
         data: captioned audio of any kind that `read_corpus` takes, instead of the built-in corpus.
         clips: how many to build, or at the most to take from a split of `data`.
@@ -149,7 +159,7 @@ def run_demo(
         held_out = _hold_out(splits, run.config.captions, seed)
     with run.stage("every clip goes through the codec once"):
         train_set, valid_set = _tokens(run, splits, mix=data is not None)
-    with run.stage(f"{minutes:g} min, half with captions, half for a twin that never sees them"):
+    with run.stage(f"{minutes:g} min"):
         live = train_live(run.parts.encoder, train_set, valid_set, run.out, minutes, seed, run.config.live, progress)
         _say_losses(live)
     with run.stage(f"{len(held_out.clips)} held-out captions, and the guidance sweep"):
@@ -164,13 +174,13 @@ def run_demo(
         source = "the built-in corpus" if data is None else f"“{Path(data).resolve().name}”, mixtures of two among them"
         facts = _facts(run, live, yardstick, source, len(train_set), minutes)
         examples = choose_examples(yardstick, held_out, sounds, run.config.examples)
-        report = _write(run.out, Results(facts, examples, live.history, live.blind, rows, points))
+        report = _write(run.out, Results(facts, examples, live.history, live.effect, rows, points))
     print(f"\n{evaluate.table(rows)}\n\n{sum(s for _, s in run.times) / 60:.1f} min in all", flush=True)
     return report
 
 
 def demo_requirements(run: Run, minutes: float, clips: int, built: bool) -> Requirements:
-    """What the demo will take: the live model twice, with its checkpoints, and the corpus where it has to be made.
+    """Requirements of the demo: the live model with its checkpoint, and the corpus if it has to be made.
 
     Beside the training everything else takes about BESIDE seconds on two cores.
     """
@@ -182,7 +192,7 @@ def demo_requirements(run: Run, minutes: float, clips: int, built: bool) -> Requ
     steps = round(run.config.seconds * codec.frame_rate) + codec.num_codebooks
     memory = training_memory(live, sizes.layers, sizes.width, 4 * sizes.width, sizes.batch_size, steps)
     corpus = corpus_requirements(run.out, clips, run.seed, run.config.seconds).disk if built else 0
-    return Requirements("the demo", live, memory, 2 * 40 * live + corpus, 60 * minutes + BESIDE, run.out)
+    return Requirements("the demo", live, memory, 40 * live + corpus, 60 * minutes + BESIDE, run.out)
 
 
 def answer(run: Run, live: AudioLM, captions: list[str]) -> Sounds:
@@ -206,8 +216,8 @@ def answer_sweep(run: Run, captions: list[str], made: Sounds) -> dict[str, dict[
 
 
 def measure(run: Run, yardstick: Yardstick, sounds: Sounds, held_out: HeldOut) -> list[Measurement]:
-    """The rows of the table: the controls, the models, and the last model's sounds beside other clips' captions."""
-    sounds = {**sounds, MISMATCHED: sounds[REGULARIZED].roll(1, 0)}
+    """Rows of the table: controls, models, and two of the models with the captions of other clips."""
+    sounds = {**sounds, MISMATCHED: sounds[REGULARIZED].roll(1, 0), LIVE_MISMATCHED: sounds[LIVE].roll(1, 0)}
     bar = tqdm(sounds.items(), desc=f"{'table':22}", unit="row", disable=not run.progress)
     return [yardstick.measure(name, wavs, held_out.clips, held_out.real) for name, wavs in bar]
 
@@ -259,8 +269,9 @@ def _tokens(run: Run, splits: dict[str, Corpus], mix: bool):
 
 
 def _say_losses(live: Live) -> None:
-    start, end, blind = live.history[0]["valid"], live.history[-1]["valid"], live.blind[-1]["valid_no_text"]
-    print(f"    validation loss {start:.2f} -> {end:.2f} nats per code; the twin without text ends at {blind:.2f}")
+    start, end = live.history[0]["valid"], live.history[-1]["valid"]
+    print(f"    validation loss {start:.2f} -> {end:.2f} nats per code")
+    print(f"    loss {live.effect}")
 
 
 def _facts(run: Run, live: Live, yardstick: Yardstick, source: str, train_clips: int, minutes: float) -> Facts:

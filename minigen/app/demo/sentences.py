@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from minigen.evaluation.caption_effect import CaptionEffect
 from minigen.evaluation.measure import CODEC, NOISE, REAL, SHUFFLED, Measurement, difference, of_codec
 from minigen.metrics import caution
 
 LIVE, PLAIN, GUIDED, REGULARIZED = "live model", "no guidance", "guidance", "guidance + regulariser"
-MISMATCHED = "the same, shuffled captions"
+MISMATCHED, LIVE_MISMATCHED = "the same, shuffled captions", "live model, shuffled captions"
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Results:
-    """All that the page shows. live, blind: histories of `minigen.train.train`, with captions and without."""
+    """Everything on the page. live: history of the training (`minigen.train.train`). effect: of the captions on it."""
 
     facts: Facts
     examples: list[Example]
     live: list[dict]
-    blind: list[dict]
+    effect: CaptionEffect
     rows: list[Measurement]
     sweep: Mapping[str, Mapping[float, Measurement]]
 
@@ -69,20 +70,38 @@ class Results:
 def findings(results: Results) -> list[str]:
     """What the numbers of this run can and cannot say, in sentences made from them."""
     rows = {row.name: row for row in results.rows}
-    texts = [_live_says(results), _recall_says(results.rows, rows)]
+    texts = [_live_says(results), _early_says(rows), _recall_says(results.rows, rows)]
     texts += [_pair_says("Guidance", rows.get(GUIDED), rows.get(PLAIN))]
     texts += [_pair_says("The regulariser", rows.get(REGULARIZED), rows.get(GUIDED)), _limits(results, rows)]
     return [text for text in texts if text]
 
 
 def _live_says(results: Results) -> str:
-    first, last = results.live[0]["valid"], results.live[-1]["valid"]
-    twin = results.blind[-1]["valid_no_text"]
-    text = f"On held-out clips the live model's loss went from {first:.2f} to {last:.2f} nats per code in training"
-    text += f", that of the twin which never sees a caption to {twin:.2f}. "
-    if round(twin - last, 2) > 0:
-        return text + f"What the captions tell is worth {twin - last:.2f} nats per code to the live model so far."
-    return text + "So short a training has not yet learned to use the captions: give it more minutes."
+    first, last, effect = results.live[0]["valid"], results.live[-1]["valid"], results.effect
+    text = (
+        f"On held-out clips the live model's loss fell from {first:.2f} to {last:.2f} nats per code in training. "
+        f"Does it use the captions? {effect.clips} held-out clips cost {effect.own:.3f} nats per code with their own "
+        f"captions, {effect.other:.3f} with captions of other clips: a difference of {effect.mean:+.3f} "
+        f"(95% interval {effect.low:+.3f} to {effect.high:+.3f}). "
+    )
+    if effect.helps:
+        return text + "The interval excludes 0: the model uses the captions."
+    return text + "The interval includes 0: so short a training does not show that the model uses the captions."
+
+
+def _early_says(rows: Mapping[str, Measurement]) -> str:
+    """What the loss cannot show after a few minutes, and what the sounds of the live model show."""
+    text = (
+        "After a few minutes the loss says little about the sound: most of it is spent on details that no caption "
+        "tells, such as the exact course of a noise."
+    )
+    live, mismatched = rows.get(LIVE), rows.get(LIVE_MISMATCHED)
+    if live is None or mismatched is None or math.isnan(live.recall):
+        return text
+    return (
+        f"{text} The sounds show more. In those of the live model the tagger detects {live.recall:.0%} of the events "
+        f"that the captions ask for, and {mismatched.recall:.0%} if the captions are those of other clips."
+    )
 
 
 def _recall_says(table: list[Measurement], rows: Mapping[str, Measurement]) -> str:
