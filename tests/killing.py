@@ -1,4 +1,4 @@
-"""Kills jobs at random moments, over and over: `python killing.py FOLDER KILLS SEED` prints what came of it as JSON.
+"""Kills jobs repeatedly at random moments: `python killing.py FOLDER KILLS SEED` prints the results as JSON.
 
 PyTorch is loaded once, and every attempt is a fork of this process: a kill costs milliseconds instead of seconds. A job
 that ends before it was killed often enough begins again in another folder. What is compared is bit for bit.
@@ -38,7 +38,7 @@ CLOCKS = ("minutes", "frames_per_second")  # the columns of the log that no two 
 
 
 def train_tiny(folder: Path, kills: int) -> None:
-    """With dropout and the regulariser, so that every random state matters; saved after every step."""
+    """A training with dropout and the regulariser, so that every random state matters; saved after every step."""
     torch.manual_seed(0)
     lm = AudioLM(type(SIZES)(**{**vars(SIZES), "dropout": 0.1}))
     config = TrainConfig(steps=5 * kills, batch_size=8, warmup=5, valid_every=7, save_minutes=0, similarity=1.0,
@@ -47,14 +47,14 @@ def train_tiny(folder: Path, kills: int) -> None:
 
 
 def tokenize_tiny(folder: Path, kills: int) -> None:
-    """A batch of one clip, so that the state is written as often as possible."""
+    """Tokenising in batches of one clip, so that the state is written as often as possible."""
     sounds = folder.parent / "sounds"
     corpus = read_corpus(sounds, seconds=0.2)
     tokenize(corpus, HashCodec(), folder, mix=2.0, batch_size=1, progress=False)
 
 
 def write_sounds(folder: Path, clips: int) -> None:
-    """Noises with captions that may all be mixed; one is silent."""
+    """Write clips of noise whose captions may all be mixed; one clip is silent."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(clips):
@@ -64,12 +64,12 @@ def write_sounds(folder: Path, clips: int) -> None:
 
 
 def build_tiny(folder: Path, kills: int) -> None:
-    """Clips of one second."""
+    """The built-in corpus with clips of one second."""
     build_corpus(folder, clips=3 * kills, seconds=1.0, workers=1, progress=False)
 
 
 class Tones:
-    """Eight tones of half a second, as far as the codec's recipe looks at sounds."""
+    """Eight tones of half a second, with the interface that the codec's recipe needs."""
 
     def __len__(self):
         return 8
@@ -79,7 +79,7 @@ class Tones:
 
 
 def train_codec_tiny(folder: Path, kills: int) -> None:
-    """The fit, then steps; saved after every step."""
+    """The codec's recipe: the fit, then steps; saved after every step."""
     codec.SAVE_EVERY = 0.0
     recipe = codec.CodecRecipe(steps=kills, batch_size=2, crop=1600, clips=16)
     sizes = CodecConfig(width=16, blocks=1, latent=8, num_codebooks=2, codebook_size=8)
@@ -87,7 +87,7 @@ def train_codec_tiny(folder: Path, kills: int) -> None:
 
 
 def train_tagger_tiny(folder: Path, kills: int) -> None:
-    """The loop of the tagger's and the judge's recipe, with dropout; saved after every step."""
+    """The training of the tagger, with dropout; saved after every step."""
     loop.SAVE_MINUTES = 0.0
     torch.manual_seed(0)
     tagger, chance = Tagger(TaggerConfig(channels=(2, 2, 2, 2), width=4)), torch.Generator().manual_seed(1)
@@ -104,7 +104,7 @@ def train_tagger_tiny(folder: Path, kills: int) -> None:
 
 
 def outcome(job: str, folder: Path) -> dict:
-    """All that a job leaves behind, by name, without what depends on the clock."""
+    """Everything that a job writes, by name, without what depends on the clock."""
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     if job == "codec":
         del files["card.md"]  # it tells how fast it is
@@ -183,8 +183,8 @@ def attempt(work, lifetime: float = np.inf, call: int | None = None, size: int |
         time.sleep(0.001)
 
 
-def torment(job: str, work, top: Path, kills: int, rng: np.random.Generator) -> dict:
-    """Kill `job` `kills` times at moments drawn from `rng`, let it end, and compare with one left in peace.
+def kill_repeatedly(job: str, work, top: Path, kills: int, rng: np.random.Generator) -> dict:
+    """Kill `job` `kills` times at moments drawn from `rng`, let it end, and compare with an uninterrupted run.
 
     Two times in three it is killed while it writes: at one of the next thirty or so calls that flush or rename a file,
     or in the middle of a file.
@@ -221,4 +221,8 @@ if __name__ == "__main__":
     jobs = {"train": train_tiny, "tokenize": tokenize_tiny, "corpus": build_tiny, "codec": train_codec_tiny,
             "tagger": train_tagger_tiny}  # fmt: skip
     chance = [np.random.default_rng([int(sys.argv[3]), number]) for number in range(len(jobs))]
-    print(json.dumps({job: torment(job, jobs[job], top, kills, rng) for job, rng in zip(jobs, chance, strict=True)}))
+    print(
+        json.dumps(
+            {job: kill_repeatedly(job, jobs[job], top, kills, rng) for job, rng in zip(jobs, chance, strict=True)}
+        )
+    )

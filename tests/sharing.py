@@ -1,4 +1,4 @@
-"""What one process does, or several that share it: `accelerate launch ... sharing.py FOLDER CLIPS`.
+"""Work for one process or several: `accelerate launch ... sharing.py FOLDER CLIPS`.
 
 In FOLDER: `exact`, a training in float64 with the regulariser; `tokens` and `model`, made by the command line.
 """
@@ -27,7 +27,7 @@ class Words64(Words):
 
 
 def work(folder: Path, clips: Path) -> None:
-    """All that the test compares."""
+    """Do everything that the test compares."""
     torch.manual_seed(0)
     training.fast_bf16 = lambda: False
     train(AudioLM(SIZES).double(), Words64(), tokens(), tokens(16, seed=1), folder / "exact", EXACT, progress=False)

@@ -1,4 +1,4 @@
-"""The loss: a mean over real codes, and the same number with the same gradient from pieces of the logits."""
+"""The loss: mean over the real codes, and the same value and gradient when computed piece by piece."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ B, K, S, V, D = 3, 2, 7, 16, 8
 
 
 class Watch(TorchDispatchMode):
-    """Notes how many numbers the largest tensor has that is made inside, and how many products are."""
+    """Records the size of the largest tensor made inside, and the number of matrix products."""
 
     numbers = products = 0
 
@@ -25,7 +25,7 @@ class Watch(TorchDispatchMode):
 
 
 def example(dtype=torch.float64):
-    """Hidden states that want a gradient, heads, and a sequence with gaps."""
+    """Hidden states that require a gradient, heads, and a sequence with gaps."""
     torch.manual_seed(0)
     heads = nn.ModuleList(nn.Linear(D, V, bias=False, dtype=dtype) for _ in range(K))
     sequence = torch.randint(V + 1, (B, K, S))
@@ -34,7 +34,7 @@ def example(dtype=torch.float64):
 
 
 def usual(hidden, heads, sequence):
-    """The loss by the logits of all heads at once."""
+    """The plain loss, from the logits of all heads at once."""
     return cross_entropy(torch.stack([head(hidden) for head in heads], dim=1), sequence)
 
 

@@ -1,4 +1,4 @@
-"""Training: the loss, the schedule, what happens to the text, and that an interruption changes nothing."""
+"""Training: the objective, the schedule, text dropout, checkpoints, and that an interruption changes nothing."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""Recorded steps: the same numbers as the usual ones. What needs a GPU runs where there is one."""
+"""Recorded steps compute the same numbers as the usual ones. Tests that need a GPU run where there is one."""
 
 import pytest
 import torch
@@ -16,9 +16,9 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 class Rerun:
-    """Stands in for a graph on a processor: the function runs again, and its outputs go where the first ones lay.
+    """Stand-in for a graph on a processor: runs the function again and copies its outputs over the first ones.
 
-    A graph writes gradients, too, to the memory where they lay when it was recorded.
+    Like a graph, it writes the gradients to the memory that they had when it was recorded.
     """
 
     made = []
@@ -54,7 +54,7 @@ class Usual(Trainer):
 
 
 class Recorded(Trainer):
-    """Records wherever it is."""
+    """A trainer that records on every device."""
 
     def recordable(self):
         Rerun.parameters = list(self.lm.parameters())

@@ -1,4 +1,4 @@
-"""Several processes: two that share every batch do what one does, and write it once."""
+"""Several processes: two that share every batch compute what one computes, and write it once."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ def launch(count: int, *argv) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """The same work by one process, here, and by two: (folder of one, folder of two, what the two said)."""
+    """The same work in one process and in two: (folder of one, folder of two, output of the two)."""
     top = tmp_path_factory.mktemp("shared")
     clips = build_corpus(top / "clips", clips=24, seconds=1.0, workers=1, progress=False)
     alone = subprocess.run([sys.executable, sharing.__file__, top / "one", clips], capture_output=True, text=True)

@@ -44,8 +44,8 @@ def full_disk(size: int):
 
 
 @pytest.fixture(scope="module")
-def tormented(tmp_path_factory) -> dict:
-    """What came of every job after it was killed at KILLS moments drawn from a seed: see killing.py."""
+def killed_jobs(tmp_path_factory) -> dict:
+    """Results of every job, killed at KILLS moments drawn from a seed: see killing.py."""
     script, top = Path(__file__).resolve().parents[1] / "killing.py", tmp_path_factory.mktemp("killed")
     done = subprocess.run([sys.executable, script, top, str(KILLS), "0"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -56,12 +56,12 @@ def tormented(tmp_path_factory) -> dict:
 @pytest.mark.parametrize(
     ("job", "least"), [("train", 100), ("tokenize", 4), ("corpus", 20), ("codec", 2), ("tagger", 2)]
 )
-def test_a_job_killed_again_and_again_ends_bit_for_bit_as_one_left_in_peace(job, least, tormented):
+def test_a_job_killed_again_and_again_ends_bit_for_bit_as_one_left_in_peace(job, least, killed_jobs):
     """Model, average, optimiser, schedule, history and log; codes, rows and state; sounds and tables: all of it.
 
     Of the recipes, which go on from the same kind of checkpoint, the weights that they leave behind.
     """
-    found = tormented[job]
+    found = killed_jobs[job]
     assert found["killed"] == KILLS and found["different"] == [] and found["compared"] >= least
 
 

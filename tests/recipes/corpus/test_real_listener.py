@@ -1,4 +1,4 @@
-"""The listener who only knows real recordings, and the card of the corpus that quotes it."""
+"""The classifier of real recordings, and the card of the corpus that reports it."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ README = """- **[1-0-A.ogg](u):  clip derived from [a song](u) by *someone* ([CC
 
 
 def stood_in(kinds: tuple[str, ...], folds: int = 2, each: int = 3) -> Recordings:
-    """Synthesised clips in the place of recordings."""
+    """Synthesised clips instead of recordings."""
     places = [(place, fold, i) for place in range(len(kinds)) for fold in range(1, folds + 1) for i in range(each)]
     wavs = [torch.from_numpy(alone(kinds[place], 10 * fold + i, 99)[1]) for place, fold, i in places]
     labels, folds, _ = (torch.tensor(values) for values in zip(*places, strict=True))
@@ -46,7 +46,7 @@ def three() -> Recordings:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Two classes of two folds of short noises, and a class nobody knows."""
+    """Two classes of two folds of short noises, and a class of no known kind."""
     (tmp_path / "README.md").write_text(README)
     for name in ("001 - Dog bark", "002 - Rain", "003 - Unknown thing"):
         for fold in (1, 2):

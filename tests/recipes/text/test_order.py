@@ -1,4 +1,4 @@
-"""Which sound comes first: the place of each piece by rule, how it is taught, what the shipped states tell of it."""
+"""Order of sounds: labels of the pieces by rule, the training on them, and what the shipped states contain."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The teacher of the text encoder, with a tiny stand-in: kept answers, the view, the lessons, what is learned of it."""
+"""The teacher of the text encoder, with a tiny stand-in: stored vectors, the view, the lessons, the training."""
 
 import shutil
 
