@@ -291,7 +291,7 @@ def test_a_tagger_can_begin_with_the_weights_of_another(tmp_path):
     training = Training(clips=8, batch=4, steps=1, test_clips=4, learning_rate=1e-9)
     train_tagger(tmp_path / "second", training=training, progress=False, start=tmp_path / "first")
     torch.testing.assert_close(load_tagger(tmp_path / "second").head.weight, first.head.weight, atol=1e-3, rtol=0)
-    assert "began with the weights" in (tmp_path / "second/card.md").read_text()
+    assert "started from the weights" in (tmp_path / "second/card.md").read_text()
 
 
 def test_the_judges_recipe_learns_with_the_ears_of_a_tagger(tmp_path):

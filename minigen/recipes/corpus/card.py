@@ -93,12 +93,12 @@ def _listened(recordings: Recordings, clips: int, seed: int) -> tuple[dict[str, 
         "accuracy on synthesised clips, worst kind": float(share.min()),
     }
     classified = [(f"**{kind}**", *row.tolist()) for kind, row in zip(recordings.kinds, table, strict=True)]
-    told = ", ".join(f"fold {fold}: {value:.3f}" for fold, value in folds.items())
+    by_fold = ", ".join(f"fold {fold}: {value:.3f}" for fold, value in folds.items())
     lines = [
         "## A classifier that was trained on real recordings only", "",
         f"`minigen.recipes.corpus.real_listener`, trained on {len(recordings.labels)} real recordings and on no "
-        f"synthesised sound. Measured on real recordings of a held-out fold ({told}), and on {clips} synthesised clips "
-        f"of each kind, one event each, with the levels, distances and rooms of the corpus (seed {seed}):", "",
+        f"synthesised sound. Measured on real recordings of a held-out fold ({by_fold}), and on {clips} synthesised "
+        f"clips of each kind, one event each, with the levels, distances and rooms of the corpus (seed {seed}):", "",
         markdown_table(("figure", "value"), [(name, f"{value:.4f}") for name, value in figures.items()]), "",
         markdown_table(("synthesised, classified as", *recordings.kinds), classified), "",
     ]  # fmt: skip

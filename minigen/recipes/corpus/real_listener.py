@@ -179,9 +179,9 @@ def train_listener(
     Source: kernel ridge regression, e.g. Rifkin and Lippert, "Notes on regularized least squares" (2007).
     """
     rng = torch.Generator().manual_seed(seed)
-    heard = [statistics(recordings.pictures)]
-    heard += [_in_parts(recordings.pictures, rng) for _ in range(copies - 1)]
-    points, labels = torch.cat(heard), recordings.labels.repeat(copies)
+    varied = [statistics(recordings.pictures)]
+    varied += [_in_parts(recordings.pictures, rng) for _ in range(copies - 1)]
+    points, labels = torch.cat(varied), recordings.labels.repeat(copies)
     mean, spread = points.mean(0), points.std(0) + 1e-3
     points = (points - mean) / spread
     gram = kernel(points, points, width) + ridge * torch.eye(len(points))

@@ -107,7 +107,7 @@ def train_tagger(
     minutes, curve = fit(tagger, loss, training, Path(folder) / CHECKPOINT, progress)
     tagger.eval().save_pretrained(folder)
     figures = tagger_figures(load_tagger(folder), training.seed, training.test_clips, data.test)
-    note = f"It began with the weights of the tagger {start}." if start else ""
+    note = f"It started from the weights of the tagger {start}." if start else ""
     return finish(Path(folder), "tagger", figures, training, len(data.kinds), minutes, curve, note)
 
 
