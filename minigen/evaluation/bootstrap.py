@@ -14,6 +14,7 @@ seeds as well gives it for other trainings. With three seeds the interval is a l
 seeds one by one. Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapters 8 and 13.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -81,6 +82,7 @@ def interval(one: Ratio, seed: int = 0, resamples: int = 2000) -> tuple[float, f
     return paired_difference(one, zero, seed, resamples)[1:3]
 
 
+@lru_cache(maxsize=4)  # a table asks for the same draws hundreds of times
 def _draws(seeds: int, captions: int, seed: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
     """How often each seed and each caption is drawn in each resample: [R, S] and [R, n]."""
     rng = np.random.default_rng(seed)
