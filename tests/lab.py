@@ -1,4 +1,4 @@
-"""JupyterLab in a real browser: a server on this machine, a headless Chromium, and hands for what a reader touches.
+"""JupyterLab in a real browser: a server on this machine, a headless Chromium, and functions that use the controls.
 
     with open_lab(folder) as lab:
         lab.run("notebook.ipynb")       open it, run its cell, wait for what it shows
@@ -6,8 +6,8 @@
         lab.move(kind, control)         as a hand would: keys and clicks
         lab.shown()                     what the kernel shows: text, pictures, sounds
 
-Found by name where they are installed (Debian: chromium, chromium-driver; GitHub's machines have Chrome); selenium is
-told both paths, or it would look for a driver on the network.
+Browser and driver are found by name (Debian: chromium, chromium-driver; GitHub's machines have Chrome). Selenium gets
+both paths, because otherwise it looks for a driver on the network.
 """
 
 import json
@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE = 240  # seconds, on a machine that has much else to do
+PATIENCE = 240  # seconds, for a busy machine
 CONTROLS = {  # a control that a reader can move -> where it is
     "slider": ".noUi-handle", "menu": ".widget-dropdown select", "box": ".widget-text input[type=text]",
     "number": ".widget-text input[type=number]", "button": "button.jupyter-button", "tick": ".widget-checkbox input",

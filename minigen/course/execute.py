@@ -1,14 +1,14 @@
-"""`make notebooks`: every notebook run anew, its outputs stored, and the time and memory it took written down.
+"""`make notebooks`: runs every notebook, stores its outputs, and records the time and the memory that it took.
 
     python -m minigen.course.execute         all of them
-    python -m minigen.course.execute 03 10   those whose names begin so
+    python -m minigen.course.execute 03 10   those whose names begin with 03 or 10
 
     notebooks/*.ipynb --nbconvert, one at a time--> the same files, with outputs
                                                '--> docs/times.json --> the table in docs/teaching.md
 
-Two times are kept. `seconds` is what the clock says, and grows when the machine is busy. `processor` is what the
-notebook kept a processor busy for: nearly the same on an idle machine and on a full one, it is what the budget of 90 s
-is held to. Memory is the largest that a process held at once: the kernel's.
+Two times are recorded. `seconds` is clock time, which grows when the machine is busy. `processor` is processor time,
+which is nearly the same on an idle and on a busy machine; the budget of 90 s applies to it. `memory` is the largest
+amount that one process held at once, which is the kernel's.
 """
 
 import json
@@ -33,13 +33,13 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 BUDGET = 90.0  # seconds that a notebook may take
 CELL_LIMIT = 240  # seconds that a cell may take: several times the budget, for slower machines
 TRIES = 3
-LOST = "Timeout waiting for execute reply"  # nbclient now and then misses the kernel's last word on a cell
+LOST = "Timeout waiting for execute reply"  # nbclient sometimes misses the kernel's last message of a cell
 TABLE = re.compile(r"(?<=<!-- times -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a notebook took: seconds by the clock and of a processor, and megabytes (10^6 bytes) of memory."""
+class Usage:
+    """Resources of one run of a notebook: clock seconds, processor seconds, and megabytes (10^6 bytes) of memory."""
 
     seconds: float
     processor: float
@@ -47,7 +47,7 @@ class Taken:
 
 
 def main(beginnings: list[str]) -> None:
-    """Run the notebooks whose names begin with one of these, all where there are none, and write down what they took.
+    """Run the notebooks whose names begin with one of `beginnings`, by default all, and record what they took.
 
     Raises:
         MinigenError: no such notebook, or a cell that stopped with an error.
@@ -62,10 +62,10 @@ def main(beginnings: list[str]) -> None:
         note(path.relative_to(ROOT / "notebooks").with_suffix("").as_posix(), execute(path))
 
 
-def execute(path: Path) -> Taken:
-    """Run one notebook from a fresh kernel and store its outputs in it; returns what that took.
+def execute(path: Path) -> Usage:
+    """Run one notebook in a new kernel, store its outputs in it, and return what that took.
 
-    Where a reply of the kernel got lost, it is run again, up to `TRIES` times.
+    It is run again, up to `TRIES` times, if a reply of the kernel was lost.
 
     Raises:
         MinigenError: a cell stopped with an error, with its last line; the file stays as it was.
@@ -79,14 +79,14 @@ def execute(path: Path) -> Taken:
     raise MinigenError(f"{path.name} stopped: {COLOUR.sub('', lines[-1])}")
 
 
-def _run(path: Path) -> tuple[Taken | None, list[str]]:
-    """One try: what it took, or None where a cell stopped; and all that was said."""
+def _run(path: Path) -> tuple[Usage | None, list[str]]:
+    """Run a notebook once: -> (what it took, or None if a cell stopped; the lines of nbconvert's output)."""
     command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", str(path),
                "--ExecutePreprocessor.record_timing=False", f"--ExecutePreprocessor.timeout={CELL_LIMIT}"]  # fmt: skip
     with tempfile.TemporaryFile("w+") as said:
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-        _, status, used = os.wait4(process.pid, 0)  # with all that it waited for: its kernel
+        _, status, used = os.wait4(process.pid, 0)  # including its child processes, such as the kernel
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - began
         said.seek(0)
@@ -94,11 +94,11 @@ def _run(path: Path) -> tuple[Taken | None, list[str]]:
     if process.returncode:
         return None, lines
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    return Taken(round(seconds, 1), round(used.ru_utime + used.ru_stime, 1), round(used.ru_maxrss * unit / 1e6)), lines
+    return Usage(round(seconds, 1), round(used.ru_utime + used.ru_stime, 1), round(used.ru_maxrss * unit / 1e6)), lines
 
 
-def note(name: str, taken: Taken, top: Path = ROOT) -> None:
-    """Write down what a notebook took, and the table of the teacher's page with it."""
+def note(name: str, taken: Usage, top: Path = ROOT) -> None:
+    """Record what a notebook took in docs/times.json, and update the table in docs/teaching.md."""
     times = {**read_times(top), name: taken}
     text = json.dumps({name: asdict(times[name]) for name in sorted(times)}, indent=1)
     write_atomically(top / TIMES, text + "\n")
@@ -107,14 +107,14 @@ def note(name: str, taken: Taken, top: Path = ROOT) -> None:
         write_atomically(top / TEACHING, TABLE.sub(lambda _: time_table(times), page))
 
 
-def read_times(top: Path = ROOT) -> dict[str, Taken]:
-    """Name of a notebook ("00_first_sound", "solutions/00_first_sound") -> what it took when it was last run."""
+def read_times(top: Path = ROOT) -> dict[str, Usage]:
+    """Resources of the last run by name of the notebook ("00_first_sound", "solutions/00_first_sound")."""
     path = top / TIMES
-    return {name: Taken(**row) for name, row in json.loads(path.read_text("utf-8")).items()} if path.is_file() else {}
+    return {name: Usage(**row) for name, row in json.loads(path.read_text("utf-8")).items()} if path.is_file() else {}
 
 
-def time_table(times: dict[str, Taken]) -> str:
-    """The lessons of `times` as a table in Markdown, with what their solutions take."""
+def time_table(times: dict[str, Usage]) -> str:
+    """Markdown table of the lessons in `times`, with the processor time of their solutions."""
     rows = []
     for name in sorted(name for name in times if "/" not in name):
         taken, solved = times[name], times.get(f"solutions/{name}")

@@ -1,17 +1,16 @@
-"""The first cell of every notebook: is all there that the course needs? Where not (Colab), only that is installed.
+"""First cell of every notebook: installs the libraries that the course needs and that are missing, as on Colab.
 
     import sys
     sys.path[:0] = [".."]  # where minigen is not installed (Colab), the repository is one folder up
     from minigen.course.setup import ready
     ready()
 
-PyTorch is never installed or changed here, whatever version it is: where it is missing, `make lab` or `environment.yml`
-is the way. Libraries that are there are not looked at again, old ones neither: to replace a library under a running
-kernel breaks more than it mends. JupyterLab is not needed by a notebook that runs already, and would pull Colab's own
-server apart.
+PyTorch is never installed or changed here; without it, set up with `make lab` or `environment.yml`. A library that is
+installed stays as it is, even if it is old, because replacing a library under a running kernel breaks more than it
+repairs. JupyterLab is left out: a running notebook does not need it, and installing it would break Colab's own server.
 
-On Binder (environment.yml) and wherever pip chose it, torchaudio may be a CUDA build beside a PyTorch without CUDA,
-which cannot be imported; then it is mended as `minigen doctor --mend` does. Nothing heavy is imported at the top.
+On Binder (environment.yml) and after some installations with pip, torchaudio is a CUDA build beside a PyTorch without
+CUDA and cannot be imported. Then it is repaired as by `minigen doctor --mend`. Nothing heavy is imported at the top.
 """
 
 import importlib
@@ -27,12 +26,12 @@ from minigen.engine.errors import MinigenError
 from minigen.engine.hub import ROOT
 
 PROJECT = ROOT / "pyproject.toml"
-NOT_HERE = ("jupyterlab",)  # what a kernel does not need
-LAST_TORCHAUDIO = (2, 11)  # PyTorch goes on without it: this one fits every later PyTorch
+NOT_HERE = ("jupyterlab",)  # not needed by a running kernel
+LAST_TORCHAUDIO = (2, 11)  # the last version; it fits every later PyTorch
 
 
 def ready() -> None:
-    """Install the libraries of pyproject.toml that are missing, and say which; silent where all is there.
+    """Install the libraries of pyproject.toml that are missing, and print their names. Prints nothing if none are.
 
     Raises:
         MinigenError: PyTorch is missing, or pip failed.
@@ -52,7 +51,7 @@ def ready() -> None:
 
 
 def missing_libraries() -> dict[str, str]:
-    """Name -> requirement of each library of pyproject.toml that a notebook needs and that is not installed."""
+    """Libraries of pyproject.toml that a notebook needs and that are not installed: name -> requirement."""
     listed = tomllib.loads(PROJECT.read_text("utf-8"))["project"]["dependencies"]
     asked = {re.match(r"[\w-]+", line)[0]: line for line in listed}
     missing = {name: line for name, line in asked.items() if name not in NOT_HERE and not _version(name)}
@@ -62,13 +61,13 @@ def missing_libraries() -> dict[str, str]:
 
 
 def matching_torchaudio(torch: str, listed: str) -> str:
-    """The torchaudio for a PyTorch: that of the same minor version, and from 2.11, its last one, on what is listed."""
+    """Requirement of torchaudio for a PyTorch: the same minor version; from 2.11, its last one, what is listed."""
     minor = tuple(map(int, re.match(r"(\d+)\.(\d+)", torch).groups()))
     return listed if minor >= LAST_TORCHAUDIO else f"torchaudio=={minor[0]}.{minor[1]}.*"
 
 
 def _version(name: str) -> str:
-    """The installed version of a library, "" where there is none."""
+    """The installed version of a library, "" if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -76,10 +75,10 @@ def _version(name: str) -> str:
 
 
 def pip(requirements: list[str]) -> None:
-    """Install requirements, with the PyTorch that is there held as it is.
+    """Install requirements without changing the installed PyTorch.
 
     Raises:
-        MinigenError: pip failed, with its last line.
+        MinigenError: pip failed; the message holds its last line.
     """
     held = f"torch=={_version('torch')}"
     command = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", held, *requirements]
@@ -87,19 +86,19 @@ def pip(requirements: list[str]) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise MinigenError(f"pip could not install {', '.join(requirements)}: {last}")
-    importlib.invalidate_caches()  # this process has looked for them before, in vain
+    importlib.invalidate_caches()  # this process remembers that they were missing
 
 
 def torchaudio_imports() -> bool:
-    """Whether `import torchaudio` works. Tried only where it has a compiled extension: nothing else can be in its way.
+    """Whether `import torchaudio` works. It is tried only if there is a compiled extension, which alone can break it.
 
-    A folder without extension is what `minigen doctor --mend` leaves, and then this takes no time at all.
+    `minigen doctor --mend` leaves a folder without extension; then this takes no time.
     """
     place = PathFinder.find_spec("torchaudio")
     if place is None or not any((Path(place.origin).parent / "lib").glob("*.so")):
         return True
     try:
         importlib.import_module("torchaudio")
-    except Exception:  # an extension that does not fit raises OSError, and others what they like
+    except Exception:  # an extension that does not fit raises OSError or something else
         return False
     return True

@@ -1,12 +1,13 @@
-"""`make site`: the course as pages that any web server, or none, can show: `build/site/index.html`.
+"""`make site`: makes web pages of the course, `build/site/index.html`, which need no web server.
 
     notebooks/*.ipynb   --nbconvert-->  00_first_sound.html ...        outputs as they are stored: nothing is run
     solutions/*.ipynb   ------------->  solutions/00_first_sound.html
     docs/*.md           ------------->  docs/teaching.html ...         and index.html, the map of the course
 
-Every link is relative, and no page asks another machine for anything: sounds and pictures are in the pages, formulas
-are MathML, which browsers draw themselves (nbconvert would fetch MathJax, require.js and the widgets' code), and in
-place of an explorer stands what it needs. Links to files that are not pages, such as a module, become plain text.
+Every link is relative, and no page loads anything from another machine. Sounds and pictures are inside the pages.
+Formulas are MathML, which browsers draw without a library (nbconvert would load MathJax, require.js and the widgets'
+code). An explorer is replaced by a note that it needs a kernel. Links to files that are not pages, such as a module,
+become plain text.
 """
 
 import html
@@ -25,7 +26,7 @@ from minigen.engine.hub import ROOT
 
 OUT = ROOT / "build" / "site"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-NO_KERNEL = "<p><em>Here is a control that needs a running kernel: <code>make lab</code>.</em></p>"
+NO_KERNEL = "<p><em>This control needs a running kernel: <code>make lab</code>.</em></p>"
 FORMULA = re.compile(  # code, which stays as it is; $$a formula of its own$$; $one in a line$
     r"(```.*?```|`[^`]*`|^ {4}[^\n]*$)|\$\$(.+?)\$\$|\$(?=\S)([^$\n]+?)(?<=\S)\$", re.DOTALL | re.MULTILINE
 )
@@ -58,7 +59,7 @@ table { border-collapse: collapse } .page td, .page th { border-bottom: 1px soli
 
 @dataclass(frozen=True)
 class Page:
-    """A source in the repository and the page made of it, both relative: to the repository, and to the site."""
+    """A page. source: its file, relative to the repository. target: the page, relative to the site."""
 
     source: str
     target: str
@@ -67,7 +68,7 @@ class Page:
 
 
 def build_site(out: Path = OUT, top: Path = ROOT) -> Path:
-    """Make all pages anew from the stored outputs; returns the first one.
+    """Make all pages from the stored outputs. Returns the first one.
 
     Raises:
         MinigenError: no notebooks, or no place to write.
@@ -151,30 +152,30 @@ def formulas(text: str) -> str:
 
 
 def _without_kernel(text: str) -> dict[str, str]:
-    """What is shown for a widget: that it needs a kernel; nothing for a progress bar, stored as it began."""
+    """The output in place of a widget: a note that it needs a kernel, or nothing for a progress bar."""
     return {"text/html": "" if "%|" in text else NO_KERNEL}
 
 
 def relink(body: str, page: Page, known: dict[str, str]) -> str:
-    """Links as they are in the sources, turned into links between pages; those that lead to no page lose the link."""
+    """Turn the links of a source into links between pages. A link to a file without a page becomes plain text."""
     folder = os.path.dirname(page.source)
 
     def turn(found: re.Match) -> str:
         before, target, after, text = found.groups()
         if re.match(r"https?:|mailto:|#", target):
             return found[0]
-        place, _, anchor = html.unescape(target).partition("#")
+        place, hash_sign, anchor = html.unescape(target).partition("#")
         source = os.path.normpath(os.path.join(folder, place))
         if source not in known:
             return found[0] if place in _own(page, known) else text
         link = os.path.relpath(known[source], os.path.dirname(page.target) or ".")
-        return f'<a{before}href="{link}{"#" * bool(anchor)}{anchor}"{after}>{text}</a>'
+        return f'<a{before}href="{link}{hash_sign}{anchor}"{after}>{text}</a>'
 
     return LINK.sub(turn, body)
 
 
 def _own(page: Page, known: dict[str, str]) -> set[str]:
-    """Links that already lead from this page to others: those of its bar."""
+    """Links of the page's navigation bar, which already lead to pages."""
     folder = os.path.dirname(page.target) or "."
     return {os.path.relpath(target, folder) for target in (*known.values(), "index.html")}
 
@@ -184,7 +185,7 @@ def _up(page: Page) -> str:
 
 
 def _bar(page: Page, back: Page | None, following: Page | None, known: dict[str, str]) -> str:
-    """The course, the page before, the one after, and from a lesson to its solutions and back."""
+    """Navigation bar: the course, the previous and the next page, and the solutions of a lesson or the reverse."""
     folder, up = os.path.dirname(page.target) or ".", _up(page)
     links = [f'<a href="{up}index.html">The course</a>']
     for arrow, other in (("← {}", back), ("{} →", following)):
@@ -199,7 +200,7 @@ def _bar(page: Page, back: Page | None, following: Page | None, known: dict[str,
 
 
 def _index(lessons: list[Page], docs: list[Page], known: dict[str, str]) -> str:
-    """The first page: each notebook with what it is about, then the documents."""
+    """The first page: a table of the notebooks, then the documents."""
     rows = []
     for page in lessons:
         solved = known.get(page.source.replace("notebooks/", "notebooks/solutions/"))
@@ -237,7 +238,7 @@ def _inline(text: str) -> str:
 
 
 def lab_style() -> str:
-    """JupyterLab's style of notebooks, as nbconvert brings it."""
+    """JupyterLab's style sheet for notebooks, as it comes with nbconvert."""
     from nbconvert.exporters.templateexporter import TemplateExporter
 
     for folder in TemplateExporter(template_name="lab").template_paths:
@@ -245,7 +246,7 @@ def lab_style() -> str:
         if (static / "index.css").is_file():
             return (static / "index.css").read_text("utf-8") + (static / "theme-light.css").read_text("utf-8")
     raise MinigenError(
-        "nbconvert brings no style for notebooks. Install it again: pip install --force-reinstall nbconvert"
+        "nbconvert has no style sheet for notebooks. Install it again: pip install --force-reinstall nbconvert"
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 from minigen.course import execute as course
 from minigen.engine.errors import MinigenError
 
-TAKEN = course.Taken(seconds=1.0, processor=1.0, memory=100)
+TAKEN = course.Usage(seconds=1.0, processor=1.0, memory=100)
 LOST = (None, ["[NbConvertApp] ERROR | Timeout waiting for execute reply (240s).", "CellTimeoutError"])
 BROKEN = (None, ["ZeroDivisionError: division by zero"])
 

@@ -207,10 +207,10 @@ def test_a_run_stores_the_outputs_and_says_what_it_took(tmp_path):
 def test_what_was_taken_goes_into_the_list_and_into_the_teachers_page(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / course.TEACHING).write_text("# Teaching\n<!-- times -->\nold\n<!-- end -->\nmore\n")
-    course.note("01_one", course.Taken(30.2, 12.34, 1500), tmp_path)
-    course.note("solutions/01_one", course.Taken(9.0, 4.0, 300), tmp_path)
-    course.note("00_none", course.Taken(1.0, 1.0, 100), tmp_path)
-    assert course.read_times(tmp_path)["01_one"] == course.Taken(30.2, 12.34, 1500)
+    course.note("01_one", course.Usage(30.2, 12.34, 1500), tmp_path)
+    course.note("solutions/01_one", course.Usage(9.0, 4.0, 300), tmp_path)
+    course.note("00_none", course.Usage(1.0, 1.0, 100), tmp_path)
+    assert course.read_times(tmp_path)["01_one"] == course.Usage(30.2, 12.34, 1500)
     page = (tmp_path / course.TEACHING).read_text()
     assert "| `00_none` | 1 | 0.1 | – |\n| `01_one` | 12 | 1.5 | 4 |\n<!-- end -->\nmore" in page and "old" not in page
 

@@ -1,4 +1,4 @@
-"""What a reader moves: one explorer a module, each an ipywidgets box that shows its result after every change.
+"""Explorers of the notebooks, one a module: ipywidgets boxes that show their result after every change of a control.
 
-Each has a static picture beside it in its notebook, for readers without a kernel.
+The notebook has a static picture beside each, for readers without a kernel.
 """

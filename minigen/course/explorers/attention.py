@@ -4,8 +4,8 @@
                                                                      ├─► softmax_n(q_s · k_n / √d) [B, heads, S, N]
     caption ─► states ─► projection ─► W_k ─► k [B, heads, N, d] ────┘
 
-The language model never keeps these weights: fused attention does not even write them down. They are computed again
-here, from what goes into each layer and the layer's own matrices, so that the model stays as fast as it is.
+The language model does not keep these weights, because fused attention never stores them. They are computed here again
+from the input and the matrices of each layer, so that the model itself need not change.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ MEAN = -1  # in the place of a head's number
 
 @torch.no_grad()
 def attention_weights(lm: AudioLM, sequence: Tensor, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
-    """How much each column reads of each word: [layers, B, heads, S, N], the words of a column adding up to 1.
+    """Cross-attention weights [layers, B, heads, S, N]: how much each column reads of each word; they sum to 1 over N.
 
     sequence: [B, K, S] as the model reads it (shifted right). memory: [B, N, M] text states. memory_mask: bool [B, N].
     Padding gets exactly 0. A row whose mask is all False has no weights (NaN): it reads nothing.
@@ -56,7 +56,7 @@ def clip_weights(tta, caption: str, wav: Tensor) -> tuple[Tensor, list[str]]:
 
 
 def attention_map(weights: Tensor, tokens: list[str], wav: Tensor, sample_rate: int, title: str = ""):
-    """A clip's spectrogram, and under it the attention of its frames [T, N] on the tokens: a matplotlib Figure."""
+    """Matplotlib figure of a clip's spectrogram, and below it the attention [T, N] of its frames on the tokens."""
     from matplotlib.figure import Figure
 
     if weights.ndim != 2 or weights.shape[1] != len(tokens):
@@ -77,7 +77,7 @@ def attention_map(weights: Tensor, tokens: list[str], wav: Tensor, sample_rate: 
 
 
 class AttentionExplorer(ipywidgets.VBox):
-    """Choose a clip, a layer and a head: which words its frames read.
+    """Widget that shows which words the frames of a clip read, for a chosen layer and head.
 
     tta: a `minigen.generate.TextToAudio`. clips: caption -> waveform [1, 1, samples] at the codec's rate.
     """
@@ -100,7 +100,7 @@ class AttentionExplorer(ipywidgets.VBox):
         self._read()
 
     def show(self, _change=None) -> None:
-        """Draw the present settings."""
+        """Draw the current settings."""
         caption, wav = self.clip.value, self.clips[self.clip.value]
         of_layer = self.weights[self.layer.value]
         weights = of_layer.mean(0) if self.head.value == MEAN else of_layer[self.head.value]
@@ -114,13 +114,13 @@ class AttentionExplorer(ipywidgets.VBox):
         )
 
     def _read(self, _change=None) -> None:
-        """Run the model once over the chosen clip; layers and heads are then only looked up."""
+        """Run the model once on the chosen clip. Another layer or head then needs no computation."""
         self.weights, self.tokens = clip_weights(self.tta, self.clip.value, self.clips[self.clip.value])
         self.show()
 
 
 def _normed_inputs(lm: AudioLM, sequence: Tensor, memory: Tensor, memory_mask: Tensor | None) -> list[Tensor]:
-    """cross_norm(x) [B, S, D] of every layer, noted while the model runs."""
+    """cross_norm(x) [B, S, D] of every layer, recorded while the model runs."""
     noted: list[Tensor] = []
     hooks = [layer.cross_norm.register_forward_hook(lambda _m, _x, out: noted.append(out)) for layer in lm.layers]
     try:

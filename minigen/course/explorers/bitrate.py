@@ -1,4 +1,4 @@
-"""Bit rate by ear (notebook 02): choose a sound and how many codebooks may describe it, hear and see what is left."""
+"""Bit rate by ear (notebook 02): choose a sound and a number of codebooks, and hear and see the decoded sound."""
 
 from collections.abc import Mapping
 from html import escape
@@ -14,7 +14,9 @@ from minigen.display.plots import mel_db, spectrogram
 
 
 def mel_distance_db(first: Tensor, second: Tensor, sample_rate: int) -> float:
-    """Mean distance of two sounds' mel spectrograms in dB, |10 log10 mel(x) − 10 log10 mel(y)|; the shorter one counts.
+    """Mean distance of two sounds' mel spectrograms in dB, |10 log10 mel(x) − 10 log10 mel(y)|.
+
+    The longer sound is cut to the length of the shorter one.
 
     first, second: one clip each, [samples], [1, samples] or [1, 1, samples].
     """
@@ -29,7 +31,7 @@ def bit_rate(codec, codebooks: int) -> float:
 
 
 class BitrateExplorer(ipywidgets.VBox):
-    """Choose a sound, slide the number of codebooks, switch between decoded and original.
+    """Widget to choose a sound and a number of codebooks, and to switch between decoded and original.
 
     codec: of `minigen.codec.load_codec`. sounds: name -> waveform [1, 1, samples] at the codec's rate. The sound is
     decoded from the sum of the first k entries of each frame.
@@ -56,7 +58,7 @@ class BitrateExplorer(ipywidgets.VBox):
 
     @torch.no_grad()
     def show(self, _change=None) -> None:
-        """Decode the present choice and show it."""
+        """Decode the current choice and show it."""
         name, k, codec = self.sound.value, self.codebooks.value, self.codec
         original = self.sounds[name]
         if self.what.value == "original":

@@ -1,4 +1,4 @@
-"""The blind listening test in a notebook (notebook 09): the plan, the CSV and the report of `minigen listen`."""
+"""The blind listening test of `minigen listen` in a notebook (09), with the same plan, CSV and report."""
 
 from html import escape
 from pathlib import Path
@@ -15,10 +15,10 @@ from minigen.evaluation.listening.results import report
 
 
 class BlindTest(ipywidgets.VBox):
-    """Type a name, hear two sounds, say which fits the caption better: pair after pair, and the report at the end.
+    """Widget that asks a listener, pair by pair, which of two sounds fits the caption better, and shows the report.
 
-    folder: of a test whose clips are there (`minigen listen`). Each answer is in the CSV of the
-    listener before the next pair is shown; with the same name one goes on where one stopped, here or in the browser.
+    folder: of a test whose clips are made (`minigen listen`). Each answer is written to the listener's CSV before the
+    next pair is shown. With the same name the test continues where it stopped, here or in the browser.
 
     Raises:
         MinigenError: there is no test in the folder.
@@ -32,7 +32,7 @@ class BlindTest(ipywidgets.VBox):
         self.bar = ipywidgets.IntProgress(max=len(self.plan.trials), layout=ipywidgets.Layout(width="400px"))
         self.said, self.caption = ipywidgets.HTML(), ipywidgets.HTML()
         self.sounds = {side: ipywidgets.HTML() for side in SIDES}
-        whole = {"layout": ipywidgets.Layout(width="auto")}  # the standard width cuts these words off
+        whole = {"layout": ipywidgets.Layout(width="auto")}  # the standard width is too narrow for the text
         self.answers = {side: ipywidgets.Button(description=f"the {word} fits better", disabled=True, **whole)
                         for side, word in zip(SIDES, ("first", "second"), strict=True)}  # fmt: skip
         self.show_report = ipywidgets.Button(description="report so far")

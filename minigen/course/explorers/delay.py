@@ -1,4 +1,4 @@
-"""Patterns step by step (notebook 03): walk through the columns, see what is known when a code is predicted.
+"""Patterns step by step (notebook 03): move through the columns, and see what is known when a code is predicted.
 
     sequence [K, S]    a0 a1 a2 .. ..        blue    written before this column: the network reads it
       column 3         V  b0 b1 ?  ..        orange  predicted now
@@ -49,7 +49,7 @@ def code_name(stream: int, frame: int) -> str:
 
 
 def describe(pattern, frames: int, column: int, stream: int) -> str:
-    """What is predicted in a cell, and what is known of its frame, of earlier ones and, if anything, of later ones."""
+    """Sentence on a cell: the code that is predicted, and what is known of its frame, of earlier and later ones."""
     now = states(pattern, frames, column, stream)
     if not (now == TARGET).any():
         return f"column {column}, codebook {stream}: a gap. V is written here and nothing is predicted."
@@ -65,7 +65,7 @@ def describe(pattern, frames: int, column: int, stream: int) -> str:
 
 
 def picture(pattern, frames: int, column: int, stream: int, title: str = ""):
-    """The sequence [K, S] above and the clip's codes [K, T] below, coloured by `states`: a matplotlib Figure."""
+    """Matplotlib figure of the sequence [K, S] and, below it, the clip's codes [K, T], coloured by `states`."""
     from matplotlib.figure import Figure
 
     now, positions, steps = states(pattern, frames, column, stream), pattern.positions(frames), pattern.steps(frames)
@@ -81,7 +81,7 @@ def picture(pattern, frames: int, column: int, stream: int, title: str = ""):
 
 
 class DelayExplorer(ipywidgets.VBox):
-    """Choose a pattern and a codebook, move the column: which codes are written, which are known to the predicted one.
+    """Widget that shows, for a pattern, a codebook and a column, which codes are known when one is predicted.
 
     frames: length of the toy clip, T.
     """
@@ -103,7 +103,7 @@ class DelayExplorer(ipywidgets.VBox):
         self.show()
 
     def show(self, _change=None) -> None:
-        """Draw the present settings."""
+        """Draw the current settings."""
         cell = (PATTERNS[self.pattern.value], self.frames, self.column.value, self.stream.value)
         file = BytesIO()
         picture(*cell, title=self.pattern.value).savefig(file, format="png")

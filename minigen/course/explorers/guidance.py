@@ -18,10 +18,10 @@ TOP_K = (("1, always the likeliest", 1), ("5", 5), ("25", 25), ("100", 100), ("2
 
 
 class GuidanceExplorer(ipywidgets.VBox):
-    """Type a caption, move guidance, temperature and top-k, hear and see the result after each change.
+    """Widget for a caption, guidance, temperature and top-k, which plays and draws the sound after each change.
 
     tta: a `minigen.generate.TextToAudio`. seconds: length of each sound; making it takes about as long on two cores.
-    A mistake, such as an empty caption, is said under the controls.
+    A mistake, such as an empty caption, is reported below the controls.
     """
 
     def __init__(self, tta, caption: str = "A dog barks twice", seconds: float = 2.0, seed: int = 0):
@@ -45,7 +45,7 @@ class GuidanceExplorer(ipywidgets.VBox):
         super().__init__((*controls[:4], row, self.said, self.sound, self.picture))
 
     def make(self, _change=None) -> None:
-        """Make the sound of the present settings and show it."""
+        """Make the sound of the current settings and show it."""
         started = time.perf_counter()
         self.said.value = f"making {self.seconds:g} s of sound …"
         names = ("guidance", "temperature", "top_k", "seed")

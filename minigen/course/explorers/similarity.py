@@ -53,7 +53,7 @@ def before_after(text: Tensor, audio: Mapping[str, Tensor]) -> "Figure":
 
 
 class SimilarityExplorer(ipywidgets.VBox):
-    """Choose a model, a pooling and two clips: see both matrices and what the pair adds to the loss.
+    """Widget that shows both matrices for a model, a pooling and two clips, and what the pair adds to the loss.
 
     captions: B captions. states [B, N, D], mask bool [B, N]: the text encoder's answer. hidden: model -> hidden states
     [B, S, D] of the clips without text, nothing padded. wavs: [B, 1, samples] to play the pair, None for silence.
@@ -94,7 +94,7 @@ class SimilarityExplorer(ipywidgets.VBox):
         return similarity_matrix(pool(self.states, self.mask, how)), similarity_matrix(pool(hidden, None, how))
 
     def show(self, _change=None) -> None:
-        """Draw the matrices of the present settings, the pair marked, and say what it adds."""
+        """Draw the matrices of the current settings with the pair marked, and state what it adds."""
         text, audio = self.matrices()
         i, j = self.first.value, self.second.value
         figure, file = similarity_matrices(text, audio), BytesIO()
