@@ -135,7 +135,7 @@ def alternate(rounds: int, *jobs: Callable[[], object]) -> list[list[tuple[float
     return times
 
 
-def beside(times: list, per: float = 1.0) -> dict[str, float]:
+def compare_times(times: list, per: float = 1.0) -> dict[str, float]:
     """Medians of two alternating jobs, each divided by `per`, and the median ratio of the second to the first."""
     ours, theirs = ([second for second, _ in job] for job in times)
     ratio, cpu = ([b[i] / max(a[i], 1e-9) for a, b in zip(*times, strict=True)] for i in (0, 1))
@@ -189,7 +189,7 @@ def generation_row(lm: AudioLM, captions: int, sizes: Sizes) -> Row:
     same = torch.equal(made["ours"], made["theirs"])
     goal = ({1: "≥ 5 ×"} if torch.cuda.is_available() else {1: "≥ 4 ×", 8: "≥ 3 ×"}).get(captions, "")
     name = f"generation, {captions} caption{'s' * (captions > 1)}"
-    return Row(name, "ms a column", **beside(times, columns / 1e3), goal=goal, note=f"same codes: {_yes(same)}")
+    return Row(name, "ms a column", **compare_times(times, columns / 1e3), goal=goal, note=f"same codes: {_yes(same)}")
 
 
 def _text(lm: AudioLM, captions: int) -> Tensor:
@@ -229,7 +229,7 @@ def length_row(lm: AudioLM, sizes: Sizes) -> Row:
     jobs = [lambda n=n: generate_codes(lm, memory, None, n, GUIDANCE) for n in (sizes.frames, sizes.long)]
     short, long = alternate(max(1, sizes.rounds // 2), *jobs)
     each = [[(a / n, b / n) for a, b in job] for job, n in ((short, sizes.frames), (long, sizes.long))]
-    found = beside(each, 1e-3)
+    found = compare_times(each, 1e-3)
     note = f"{found['ours']:.2f} ms in the short clip"
     name = f"generation, a column of {sizes.long} beside one of {sizes.frames}"
     return Row(name, "ms a column", found["theirs"], None, found["ratio"], found["cpu_ratio"], "≤ 1.5 ×", note)
@@ -307,7 +307,7 @@ def training_row(sizes: Sizes) -> Row:
         losses["ours"].append(trainer.train_step(codes, [""] * sizes.batch)["loss"])
 
     times = alternate(sizes.rounds, ours, lambda: losses["theirs"].append(theirs()))
-    found = beside(times, 1.0)
+    found = compare_times(times, 1.0)
     frames = sizes.batch * sizes.frames
     found |= {"ours": frames / found["ours"], "theirs": frames / found["theirs"]}
     same = abs(losses["ours"][0] - losses["theirs"][0]) < (0.05 if fast_bf16() else 1e-3)

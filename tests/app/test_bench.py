@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minigen.app import bench
-from minigen.app.bench import Row, Sizes, alternate, beside, largest_new, run_bench
+from minigen.app.bench import Row, Sizes, alternate, compare_times, largest_new, run_bench
 from minigen.codec import Codec, CodecConfig
 from minigen.decoding.torch_step import Decoder
 from minigen.guidance import guide
@@ -64,7 +64,7 @@ def test_jobs_take_turns_and_the_first_turn_does_not_count():
 
 
 def test_the_ratio_is_the_median_of_the_rounds_ratios():
-    found = beside([[(1.0, 1.0), (2.0, 1.0), (1.0, 2.0)], [(4.0, 2.0), (6.0, 3.0), (5.0, 2.0)]], per=0.5)
+    found = compare_times([[(1.0, 1.0), (2.0, 1.0), (1.0, 2.0)], [(4.0, 2.0), (6.0, 3.0), (5.0, 2.0)]], per=0.5)
     assert found == {"ours": 2.0, "theirs": 10.0, "ratio": 4.0, "cpu_ratio": 2.0}
 
 

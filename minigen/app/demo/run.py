@@ -45,7 +45,7 @@ from minigen.generate import TextToAudio
 from minigen.lm import AudioLM
 
 DROPOUT, SIMILARITY = "mini-dropout", "mini-regularized"  # the shipped models, in the sweep by these names
-BESIDE = 300  # seconds
+OTHER_STAGES = 300  # seconds, without the training
 STAGES = ("corpus", "tokens", "live training", "generation", "measurement", "report")
 Sounds = dict[str, Tensor]  # name in the table -> waveforms [n, 1, samples]
 Points = dict[str, dict[float, Measurement]]  # model -> guidance scale -> its row
@@ -182,7 +182,7 @@ def run_demo(
 def demo_requirements(run: Run, minutes: float, clips: int, built: bool) -> Requirements:
     """Requirements of the demo: the live model with its checkpoint, and the corpus if it has to be made.
 
-    Beside the training everything else takes about BESIDE seconds on two cores.
+    Beside the training everything else takes about OTHER_STAGES seconds on two cores.
     """
     sizes, encoder, codec = run.config.live, run.parts.encoder, run.parts.codec
     tokens = TokenSet(np.zeros((1, codec.num_codebooks, 1), np.int16), [""], [()], [[]], codec.frame_rate,
@@ -192,7 +192,7 @@ def demo_requirements(run: Run, minutes: float, clips: int, built: bool) -> Requ
     steps = round(run.config.seconds * codec.frame_rate) + codec.num_codebooks
     memory = training_memory(live, sizes.layers, sizes.width, 4 * sizes.width, sizes.batch_size, steps)
     corpus = corpus_requirements(run.out, clips, run.seed, run.config.seconds).disk if built else 0
-    return Requirements("the demo", live, memory, 40 * live + corpus, 60 * minutes + BESIDE, run.out)
+    return Requirements("the demo", live, memory, 40 * live + corpus, 60 * minutes + OTHER_STAGES, run.out)
 
 
 def answer(run: Run, live: AudioLM, captions: list[str]) -> Sounds:
