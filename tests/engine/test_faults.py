@@ -22,7 +22,7 @@ from test_train import SIZES, WORDS, Words, run, tokens
 from minigen.corpus import build_corpus, read_corpus, tokenize
 from minigen.engine.checkpoint import load_checkpoint, save_checkpoint, save_tensors
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import append_row, atomic_file, read_rows, remove_stale_parts, write_atomically
+from minigen.engine.files import append_row, atomic_file, read_rows, remove_stale_parts, try_lock, write_atomically
 from minigen.lm import AudioLM
 from minigen.train import CHECKPOINT, CrossEntropyObjective, TrainConfig, Trainer, train
 
@@ -78,6 +78,18 @@ def test_what_killed_writers_left_behind_is_swept_and_that_of_living_ones_is_not
         f".clip.wav.{os.getpid()}.part",
         ".notes.part",
     }
+
+
+def test_a_killed_process_frees_its_lock(tmp_path):
+    hold = "import sys, time; from minigen.engine.files import try_lock; held = try_lock(sys.argv[1]); "
+    hold += "print(held is not None, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "lock")], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"True\n"
+        assert try_lock(tmp_path / "lock") is None
+        holder.kill()
+    held = try_lock(tmp_path / "lock")
+    assert held is not None
+    held.release()
 
 
 # a full disk
