@@ -11,7 +11,8 @@ The chain, in order. A module imports only those above it, and `engine`:
     quantizer     residual vector quantisation: vectors to codes and back
     codec         waveform to codes and back: encoder, quantizer, decoder
     patterns      delay pattern: K streams of codes in one sequence
-    text          frozen T5 encoder: captions to states
+    t5            T5's encoder: token ids to states
+    text          frozen text encoder: captions to token ids to states
     transformer   attention, positions, key-value cache, layer
     lm            the language model of codes
     loss          cross-entropy over the real codes, in pieces
@@ -25,6 +26,7 @@ The chain, in order. A module imports only those above it, and `engine`:
 The folders:
 
     corpus        captioned audio: the built-in corpus, AudioCaps, any folder; mixing; tokenising
+    generators    other generators than the language model: masked generation and what it is built of
     decoding      one step of generation, in PyTorch and compiled
     interop       official weights: MusicGen, AudioGen, EnCodec
     evaluation    measuring models: judge, tagger, tables, listening test, the study
