@@ -206,9 +206,8 @@ def _sound_file(text: str) -> Path:
 def _corpus(listed) -> None:
     what = "make the built-in corpus, or show how another data set is understood"
     option = _command(listed, commands.corpus, what, "--out build/corpus --clips 1000 --seed 0")
-    option(
-        "--look", metavar="FOLDER", help="only show how this folder or table is read: columns, splits, captions, gaps"
-    )
+    look = "only show how this folder or table is read: columns, splits, captions, gaps"
+    option("--look", metavar="FOLDER", help=look)
     option("--split", default="train", help="with --look: train, validation or test")
     option("--audio", help="with --look: folder of the clips, where they do not lie with the table")
     option("--out", type=Path, default=commands.CORPUS, help="folder for audio/ and the tables of the splits")

@@ -7,6 +7,7 @@ answers at once. Files, folders, corpora and codes that the arguments name are r
 import argparse
 import contextlib
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,9 @@ def replaced() -> dict:
         find_lm(name)
         return tta
 
+    def make(self, captions, *_, **__):
+        return torch.zeros(1 if isinstance(captions, str) else len(captions), 1, 16000)
+
     def bench(folder, *_, **__):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "bench.md").write_text("the table\n")
@@ -76,7 +80,7 @@ def replaced() -> dict:
         "minigen.train.train": lambda *_, **__: [{"valid": 1.0, "valid_no_text": 1.0}],
         "minigen.train.seconds_per_step": lambda *_, **__: 0.5,
         "minigen.generate.TextToAudio.from_pretrained": load,
-        "minigen.generate.TextToAudio.generate": lambda self, captions, seconds, *_, **__: torch.zeros(1, 1, 16000),
+        "minigen.generate.TextToAudio.generate": make, "minigen.app.player.play_file": nothing,
         "minigen.evaluation.clap.load_judge": lambda name: standins.BandJudge(),
         "minigen.evaluation.clap.load_tagger": lambda name: standins.BandTagger(),
         "minigen.evaluation.measure.generate_for": lambda tta, captions, *_, **__: torch.zeros(len(captions), 1, 16000),
@@ -131,10 +135,12 @@ def command_lines(draw) -> list[str]:
 
 
 def run(line: list[str]) -> tuple[int, str, str]:
-    """Status, output and errors of a command, on a terminal that knows ASCII alone."""
+    """Status, output and errors of a command, on a terminal that knows ASCII alone, with captions on its input."""
     streams = [io.TextIOWrapper(io.BytesIO(), "ascii") for _ in range(2)]
-    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
-        status = cli.main(line)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"rain\n\na dog barks\n\xff\xfe\n")))
+        with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+            status = cli.main(line)
     texts = []
     for stream in streams:
         stream.flush()

@@ -1,7 +1,8 @@
 """The command line keeps every command, option, default and range that it ever had: options.json holds them.
 
 options.json is a list made once, by `described` below. A new command or option need not be added to it; one that goes
-missing, or whose default or range changes, fails here.
+missing, or whose default or range changes, fails here. One thing changed on purpose: beside `generate --stdin` no
+caption is given, so it is optional.
 """
 
 import argparse
