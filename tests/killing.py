@@ -80,7 +80,7 @@ class Tones:
 
 def train_codec_tiny(folder: Path, kills: int) -> None:
     """The codec's recipe: the fit, then steps; saved after every step."""
-    codec.SAVE_EVERY = 0.0
+    loop.SAVE_MINUTES = 0.0
     recipe = codec.CodecRecipe(steps=kills, batch_size=2, crop=1600, clips=16)
     sizes = CodecConfig(width=16, blocks=1, latent=8, num_codebooks=2, codebook_size=8)
     codec.train_codec(folder, {"tones": Tones()}, recipe, sizes, progress=False)

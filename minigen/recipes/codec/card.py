@@ -21,6 +21,7 @@ from torch import Tensor
 from minigen.audio import fit_length, load_audio, save_audio
 from minigen.display.tables import markdown_table
 from minigen.engine.files import write_atomically
+from minigen.engine.loop import Loop
 from minigen.recipes.codec.losses import frame_lines, mel_distance, perplexities, roughness_ratio
 from minigen.recipes.corpus.real_listener import picture, read_recordings, train_listener
 
@@ -139,11 +140,13 @@ class HeldOut:
     folder: str | Path | None = None
 
 
-def write_card(folder: Path, codec, recipe, state: dict, data: str, start: str, tested: HeldOut | None) -> None:
+def write_card(
+    folder: Path, codec, recipe, curve: list[dict], loop: Loop, data: str, start: str, tested: HeldOut | None
+) -> None:
     """Write card.md: the data, the figures on held-out clips, the settings and the losses in training."""
     settings = {**asdict(codec.config), **asdict(recipe), "started from": start or "random weights"}
-    settings |= {"parameters": f"{sum(p.numel() for p in codec.parameters()):,}", "steps taken": state["step"]}
-    settings |= {"minutes taken": f"{state['minutes']:.1f}"}
+    settings |= {"parameters": f"{sum(p.numel() for p in codec.parameters()):,}", "steps taken": loop.step}
+    settings |= {"minutes taken": f"{loop.seconds / 60:.1f}"}
     lines = [
         "# Compact codec",
         "",
@@ -153,7 +156,7 @@ def write_card(folder: Path, codec, recipe, state: dict, data: str, start: str, 
         "",
     ]
     lines += [*_figures(codec, tested), markdown_table(("setting", "value"), settings.items()), ""]
-    lines += ["While training, means of 50 steps:", "", _curve(state["curve"]), ""]
+    lines += ["While training, means of 50 steps:", "", _curve(curve), ""]
     write_atomically(folder / "card.md", "\n".join(lines))
 
 

@@ -12,9 +12,6 @@ Part of each batch is decoded from latents that were never quantised: generators
 Source of the adversarial losses: EnCodec (arXiv 2210.13438, section 3.4).
 """
 
-import math
-import time
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +21,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from minigen.codec import Codec, CodecConfig
-from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from minigen.engine.checkpoint import CHECKPOINT
 from minigen.engine.distributed import device
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import remove_stale_parts
+from minigen.engine.loop import Loop
 from minigen.engine.resources import Requirements, announce, fast_bf16, recipe_requirements
+from minigen.optim import Ema, cosine, set_rate
 from minigen.recipes.codec.card import HeldOut, write_card
 from minigen.recipes.codec.data import Crops
 from minigen.recipes.codec.discriminator import WINDOWS, Discriminator
@@ -44,8 +42,10 @@ from minigen.recipes.codec.losses import (
     window_distances,
 )
 
-SAVE_EVERY = 60.0  # seconds between checkpoints
-PARTS = ("codec", "averaged", "discriminator", "optimizer", "discriminator_optimizer")
+PARTS = ("codec", "discriminator", "optimizer", "discriminator_optimizer")
+DECAY = 0.999  # of the moving average of the weights
+WARMUP = 100  # steps
+POINT = 50  # steps per point of the curve
 
 
 @dataclass(frozen=True)
@@ -94,122 +94,96 @@ def train_codec(
             restorer if it has none.
         progress: show a bar.
     """
-    run = _Run(Path(folder), recipe or CodecRecipe(), Codec.from_pretrained(start) if start else None, config)
-    announce(_requirements(run, sources), progress)
-    run.crops = Crops(list(sources.values()), run.recipe.crop, progress)
-    run.begin(progress)
-    bar = tqdm(total=100, desc="codec", disable=not progress, bar_format="{l_bar}{bar}| {elapsed}{postfix}")
-    while (share := run.share) < 1:
-        run.step(share)
-        bar.n = min(100, round(100 * run.share, 1))
-        bar.set_postfix_str(run.told())
-    bar.close()
-    run.averaged.cpu().eval().save_pretrained(folder)
+    recipe, loaded = recipe or CodecRecipe(), Codec.from_pretrained(start) if start else None
+    training = _Training(Path(folder), recipe, loaded, config)
+    announce(_requirements(training, sources), progress)
+    crops = Crops(list(sources.values()), recipe.crop, progress)
+    training.run(crops, progress)
+    training.averaged().save_pretrained(folder)
     codec = Codec.from_pretrained(folder)  # the card measures the weights as stored, in float16
     data = "; ".join(f"{name} ({len(source)} clips)" for name, source in sources.items())
-    write_card(Path(folder), codec, run.recipe, run.state, data, str(start or ""), tested)
-    run.checkpoint.unlink(missing_ok=True)
+    write_card(Path(folder), codec, recipe, training.curve, training.loop, data, str(start or ""), tested)
+    training.loop.checkpoint.unlink(missing_ok=True)
     return codec
 
 
-def _requirements(run: "_Run", sources: dict) -> Requirements:
+def _requirements(training: "_Training", sources: dict) -> Requirements:
     """Memory and time: weights of codec, average and discriminator; clips of 5 s, as ESC-10's, as 16-bit samples."""
-    models = (run.codec, run.averaged, run.discriminator)
+    models = (training.codec, training.codec, training.discriminator)  # the average is as large as the codec
     parameters = sum(weight.numel() for model in models for weight in model.parameters())
-    held = 2 * 5 * run.codec.sample_rate * sum(map(len, sources.values()))
-    return recipe_requirements("training the codec", parameters, held, run.recipe.minutes, run.folder)
+    held = 2 * 5 * training.codec.sample_rate * sum(map(len, sources.values()))
+    return recipe_requirements("training the codec", parameters, held, training.recipe.minutes, training.folder)
 
 
-class _Run:
-    """State of a training: codec, its moving average, discriminator, optimisers, steps taken and curve."""
-
-    crops: Crops
+class _Training:
+    """Codec, moving average of its weights, discriminator, optimisers and curve of one training."""
 
     def __init__(self, folder: Path, recipe: CodecRecipe, codec: Codec | None, config: CodecConfig | None):
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
-        self.folder, self.recipe, self.checkpoint = folder, recipe, folder / CHECKPOINT
-        self.device, self.fitted = device(), codec is not None
-        self.restorer_fitted = codec is not None and codec.restorer is not None
+        self.folder, self.recipe, self.device = folder, recipe, device()
+        self.has_codes = codec is not None
+        self.has_restorer = codec is not None and codec.restorer is not None
         if codec is None:
             codec = Codec(config or CodecConfig(restorer=True, lock_phases=True))
-        elif not self.restorer_fitted:
+        elif not self.has_restorer:
             codec = add_restorer(codec)
         self.codec = codec.to(self.device).train()
         self.codec.encoder.requires_grad_(False)
         self.discriminator = Discriminator().to(self.device)
-        self.averaged = deepcopy(self.codec)
-        rates = {"betas": (0.8, 0.99), "weight_decay": 0.01}
+        rates = {"lr": recipe.learning_rate, "betas": (0.8, 0.99), "weight_decay": 0.01}
         learns = [weight for weight in self.codec.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(learns, lr=recipe.learning_rate, **rates)
-        self.discriminator_optimizer = torch.optim.AdamW(
-            self.discriminator.parameters(), lr=recipe.learning_rate, **rates
-        )
-        self.state = {"step": 0, "minutes": 0.0, "curve": []}
-        self.saved, self.sums = time.monotonic(), {}
+        self.optimizer = torch.optim.AdamW(learns, **rates)
+        self.discriminator_optimizer = torch.optim.AdamW(self.discriminator.parameters(), **rates)
+        self.ema, self.curve = Ema(self.codec, DECAY), []
 
-    def begin(self, progress: bool) -> None:
-        """Continue from the checkpoint if there is one; otherwise fit the parts that have a closed form."""
-        remove_stale_parts(self.folder)
-        if self.checkpoint.exists():
-            self._resume()
-        elif not self.restorer_fitted:
-            self._fit(progress)
+    def run(self, crops: Crops, progress: bool) -> None:
+        """Fit what has a closed form, then take steps until the budget is spent; continue from a checkpoint."""
+        recipe, recent = self.recipe, []
+        identity = f"{recipe} {self.codec.config}"
+        self.loop = loop = Loop(
+            self.folder / CHECKPOINT, identity, self.state, recipe.steps, recipe.minutes, "codec", progress=progress
+        )
+        if saved := loop.resume(self.device):
+            self.load(saved)
+        elif not self.has_restorer:
+            self.fit(crops, progress)
+            loop.save()
+        for share in loop:
+            recent.append(self.step(crops, loop.step, share))
+            if loop.step % POINT == POINT - 1:
+                mean = {name: round(float(np.mean([row[name] for row in recent])), 4) for name in recent[0]}
+                self.curve.append({"step": loop.step + 1, "minutes": round(loop.elapsed() / 60, 2), **mean})
+                loop.show(", ".join(f"{name} {value:.3f}" for name, value in mean.items()))
+                recent = []
 
     @torch.no_grad()
-    def _fit(self, progress: bool) -> None:
+    def fit(self, crops: Crops, progress: bool) -> None:
         """Fit the parts that have a closed form, and round them as in the file: from here on the codes are final."""
         chance = torch.Generator().manual_seed(self.recipe.seed)
 
         def clips():
-            whole = self.crops.whole(self.recipe.clips, self.recipe.seed)
-            bar = tqdm(whole, "fit", self.recipe.clips * len(self.crops.sources), disable=not progress)
+            whole = crops.whole(self.recipe.clips, self.recipe.seed)
+            bar = tqdm(whole, "fit", self.recipe.clips * len(crops.sources), disable=not progress)
             return (wav.to(self.device) for wav in bar)
 
-        if self.fitted:
+        if self.has_codes:
             fit_restorer(self.codec, clips())
         else:
             fit_codec(self.codec, clips, chance, self.recipe.vectors)
         self.codec.save_pretrained(self.folder)
-        rounded = Codec.from_pretrained(self.folder).to(self.device).state_dict()
-        self.codec.load_state_dict(rounded)
-        self.averaged.load_state_dict(rounded)
-        self.save()
+        self.codec.load_state_dict(Codec.from_pretrained(self.folder).to(self.device).state_dict())
+        self.ema = Ema(self.codec, DECAY)
 
-    @property
-    def share(self) -> float:
-        """Share of the budget that is used, 0 to 1."""
-        state, recipe = self.state, self.recipe
-        return state["step"] / recipe.steps if recipe.steps else state["minutes"] / recipe.minutes
-
-    def step(self, share: float) -> None:
-        """One update at `share` of the budget."""
-        began, state = time.monotonic(), self.state
-        self._draw()
-        self._set_rates(share)
-        wav = self.crops.batch(self.recipe.batch_size, self.rng).to(self.device)
-        for name, value in self._learn(wav).items():
-            self.sums.setdefault(name, []).append(float(value))
-        self._average(min(0.999, (state["step"] + 1) / (state["step"] + 10)))
-        state["step"] += 1
-        state["minutes"] += (time.monotonic() - began) / 60
-        if state["step"] % 50 == 0:
-            mean = {name: round(float(np.mean(values)), 4) for name, values in self.sums.items()}
-            state["curve"].append({"step": state["step"], "minutes": round(state["minutes"], 2), **mean})
-            self.sums = {}
-        if time.monotonic() - self.saved > SAVE_EVERY:
-            self.save()
-
-    def _draw(self) -> None:
-        """Seed the random numbers of the step, so that a resumed run draws the same ones."""
-        self.rng = np.random.default_rng([self.recipe.seed, self.state["step"]])
-        self.chance = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.state["step"])
-
-    def told(self) -> str:
-        """Text of the progress bar."""
-        last = self.state["curve"][-1] if self.state["curve"] else {}
-        told = (f"{name} {value:.3f}" for name, value in last.items() if name not in ("step", "minutes"))
-        return ", ".join([f"step {self.state['step']}", *told])
+    def step(self, crops: Crops, number: int, share: float) -> dict[str, float]:
+        """One update at `share` of the budget. Its random numbers depend on seed and number alone."""
+        self.rng = np.random.default_rng([self.recipe.seed, number])
+        self.chance = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + number)
+        set_rate(self.optimizer, self.recipe.learning_rate * min(1, (number + 1) / WARMUP) * cosine(share))
+        wav = crops.batch(self.recipe.batch_size, self.rng).to(self.device)
+        parts = self._learn(wav)
+        self.ema.update(self.codec)
+        return {name: float(value) for name, value in parts.items()}
 
     def _learn(self, wav: Tensor) -> dict[str, Tensor]:
         """One step on crops [B, 1, samples]: discriminator, then codec. Returns the parts of the loss."""
@@ -254,28 +228,22 @@ class _Run:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if not torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), 1.0)):
-            step = self.state["step"]
-            raise MinigenError(f"the gradient of step {step} is not finite; the last checkpoint is {self.checkpoint}.")
+            raise MinigenError(f"the gradient is not finite; the last checkpoint is {self.folder / CHECKPOINT}.")
         optimizer.step()
 
-    def _set_rates(self, share: float) -> None:
-        warm = min(1, (self.state["step"] + 1) / 100)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * min(1, share)))
+    def averaged(self) -> Codec:
+        """The codec with the moving average of the weights, on the CPU."""
+        codec = Codec(self.codec.config)
+        codec.load_state_dict(self.ema.weights)
+        return codec.eval()
 
-    @torch.no_grad()
-    def _average(self, keep: float) -> None:
-        for mine, theirs in zip(self.averaged.parameters(), self.codec.parameters(), strict=True):
-            mine.lerp_(theirs, 1 - keep)
-
-    def save(self) -> None:
-        """Write the checkpoint."""
-        self.saved = time.monotonic()
+    def state(self) -> dict:
+        """Everything that the next step depends on."""
         parts = {name: getattr(self, name).state_dict() for name in PARTS}
-        save_checkpoint(self.checkpoint, parts | {"state": self.state})
+        return {**parts, "averaged": self.ema.weights, "updates": self.ema.updates, "curve": self.curve}
 
-    def _resume(self) -> None:
-        saved = load_checkpoint(self.checkpoint, self.device)
+    def load(self, saved: dict) -> None:
+        """Set the state from a checkpoint."""
         for name in PARTS:
             getattr(self, name).load_state_dict(saved[name])
-        self.state = saved["state"]
+        self.ema.weights, self.ema.updates, self.curve = saved["averaged"], saved["updates"], saved["curve"]

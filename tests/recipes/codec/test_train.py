@@ -7,6 +7,7 @@ import torch
 
 from minigen.audio import AudioError
 from minigen.codec import Codec, CodecConfig, load_codec
+from minigen.engine import loop
 from minigen.engine.errors import MinigenError
 from minigen.quantizer import VectorQuantizer
 from minigen.recipes.codec.card import HeldOut, distances, has_opus, through, through_opus, times_real_time
@@ -24,7 +25,7 @@ from minigen.recipes.codec.losses import (
     turn_distance,
     window_distances,
 )
-from minigen.recipes.codec.train import CodecRecipe, _Run, train_codec
+from minigen.recipes.codec.train import CodecRecipe, _Training, train_codec
 
 TINY = CodecConfig(width=32, blocks=1, latent=8, num_codebooks=2, codebook_size=16)
 RESTORING = replace(TINY, restorer=True, restore_blocks=1, restore_reach=2, lock_phases=True)
@@ -171,40 +172,35 @@ def test_the_recipe_learns_and_writes_codec_and_card(trained):
     assert not (folder / "checkpoint.safetensors").exists()
 
 
-def _run(folder, recipe=RECIPE, config=TINY) -> _Run:
-    run = _Run(folder, recipe, None, config)
-    run.crops = Crops([Tones()], recipe.crop, False)
-    run.begin(False)
-    return run
+def fresh(folder, config=TINY) -> tuple[_Training, Crops]:
+    """A training after the fit, before its first step, and its data."""
+    training, crops = _Training(folder, RECIPE, None, config), Crops([Tones()], RECIPE.crop, False)
+    training.fit(crops, False)
+    return training, crops
 
 
 @pytest.mark.parametrize("config, parts", [(TINY, set()), (RESTORING, {"restorer"})])
 def test_steps_change_decoder_and_restorer_alone(tmp_path, config, parts):
-    run = _run(tmp_path, config=config)
-    before = {name: value.clone() for name, value in run.codec.state_dict().items()}
-    for _ in range(3):
-        run.step(0.4)
-    after = run.codec.state_dict()
+    training, crops = fresh(tmp_path, config)
+    before = {name: value.clone() for name, value in training.codec.state_dict().items()}
+    for number in range(3):
+        training.step(crops, number, 0.4)
+    after = training.codec.state_dict()
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"from_latent", "decoder", "leave", "outline"} | parts
 
 
 def test_codes_are_final_from_the_fit_on(tmp_path):
     wav = Tones().load(5)
-    run = _run(tmp_path)
+    training, crops = fresh(tmp_path)
     codes = load_codec(tmp_path).encode(wav)
-    run.step(0.4)
-    assert torch.equal(run.averaged.encode(wav), codes)
-    onward = _Run(tmp_path / "onward", RECIPE, load_codec(tmp_path), None)
-    onward.crops = run.crops
-    onward.begin(False)
-    onward.step(0.4)
-    assert torch.equal(onward.averaged.encode(wav), codes)
+    training.step(crops, 0, 0.4)
+    assert torch.equal(training.averaged().encode(wav), codes)
 
 
 def test_a_codec_that_is_trained_further_gets_a_restorer_and_keeps_its_codes(tmp_path):
     wavs = [Tones().load(i) for i in range(20)]
-    _run(tmp_path / "first")
+    fresh(tmp_path / "first")
     before = [load_codec(tmp_path / "first").encode(wav) for wav in wavs]
     recipe = replace(RECIPE, steps=5)
     after = train_codec(tmp_path / "second", {"tones": Tones()}, recipe, start=tmp_path / "first", progress=False)
@@ -212,18 +208,25 @@ def test_a_codec_that_is_trained_further_gets_a_restorer_and_keeps_its_codes(tmp
     assert all(torch.equal(after.encode(wav), codes) for wav, codes in zip(wavs, before, strict=True))
 
 
-def test_a_broken_run_ends_with_the_weights_of_one_that_was_not(tmp_path):
-    recipe = replace(RECIPE, steps=6, batch_size=4)
+def test_a_broken_run_ends_with_the_weights_of_one_that_was_not(tmp_path, monkeypatch):
+    recipe, step = replace(RECIPE, steps=6, batch_size=4), _Training.step
 
-    def run(folder, breaks: bool) -> dict:
-        while (now := _run(folder, recipe, RESTORING)).share < 1:
-            now.step(now.share)
-            while not breaks and now.share < 1:
-                now.step(now.share)
-            now.save()
-        return now.averaged.state_dict()
+    def train(folder):
+        return train_codec(folder, {"tones": Tones()}, recipe, RESTORING, progress=False).state_dict()
 
-    whole, broken = run(tmp_path / "whole", False), run(tmp_path / "broken", True)
+    def break_before_the_fourth(training, crops, number, share):
+        if number == 3:
+            raise KeyboardInterrupt
+        return step(training, crops, number, share)
+
+    whole = train(tmp_path / "whole")
+    monkeypatch.setattr(loop, "SAVE_MINUTES", 0.0)
+    monkeypatch.setattr(_Training, "step", break_before_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "broken")
+    monkeypatch.setattr(_Training, "step", step)
+    monkeypatch.setattr(_Training, "fit", None)  # the second start does not fit again
+    broken = train(tmp_path / "broken")
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
@@ -338,7 +341,7 @@ def test_what_the_training_needs_is_said_first(tmp_path, capsys, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_Run, "step", stop)
+    monkeypatch.setattr(_Training, "step", stop)
     with pytest.raises(KeyboardInterrupt):
         train_codec(tmp_path, {"tones": Tones()}, RECIPE, TINY)
     said = capsys.readouterr().out
