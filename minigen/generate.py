@@ -354,7 +354,7 @@ def _canvas(lm: AudioLM, batch: int, frames: int, prompt: Tensor | None) -> Tens
         raise MinigenError(
             f"prompt has shape {list(prompt.shape)}. Give [{batch}, {streams}, P], P below the {frames} frames to make."
         )
-    if prompt.numel() and (prompt.min() < 0 or prompt.max() >= size):
+    if prompt.numel() and not 0 <= int(prompt.min()) <= int(prompt.max()) < size:  # compared as integers of any size
         raise MinigenError(f"prompt has codes from {prompt.min()} to {prompt.max()}. Give 0 to {size - 1}.")
     codes[..., : prompt.shape[2]] = prompt
     return codes

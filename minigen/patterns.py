@@ -189,7 +189,9 @@ class CoarseFirstPattern:
 def _place(pattern, codes: Tensor, fill: int) -> Tensor:
     """sequence[b, k, positions[k, t]] = codes[b, k, t], and `fill` everywhere else."""
     _check_codes(pattern, codes)
-    frames = codes.shape[-1]
+    frames, limits = codes.shape[-1], torch.iinfo(codes.dtype)
+    if not limits.min <= fill <= limits.max:  # V = 1024 does not fit into the 8 bits that hold small codes
+        codes = codes.long()
     sequence = codes.new_full((*codes.shape[:2], pattern.steps(frames)), fill)  # [B, K, S]
     positions = pattern.positions(frames).to(codes.device)  # [K, T]
     return sequence.scatter(2, positions.expand(codes.shape), codes)  # [B, K, S]

@@ -138,5 +138,9 @@ def check_codes(codes: Tensor, most: int, size: int) -> None:
         raise MinigenError(f"codes are [B, K, T] with up to {most} codebooks, got {list(codes.shape)}.")
     if codes.dtype == torch.bool or codes.is_floating_point():
         raise MinigenError(f"codes are int64, got {codes.dtype}. Give codes.long().")
-    if codes.min() < 0 or codes.max() >= size:
-        raise MinigenError(f"codes lie in 0..{size - 1}, got {int(codes.min())}..{int(codes.max())}.")
+    low, high = (
+        int(codes.min()),
+        int(codes.max()),
+    )  # 8 bits would be compared with size modulo 256
+    if low < 0 or high >= size:
+        raise MinigenError(f"codes lie in 0..{size - 1}, got {low}..{high}.")

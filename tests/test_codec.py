@@ -19,6 +19,8 @@ from minigen.codec import (
 )
 from minigen.engine.errors import MinigenError
 from minigen.interop.encodec import EncodecCodec
+from minigen.patterns import DelayPattern
+from minigen.quantizer import check_codes
 from minigen.recipes.codec.losses import frame_lines
 
 TINY = CodecConfig(
@@ -426,9 +428,21 @@ def test_codes_of_too_many_codebooks_or_of_another_type_are_refused(codes, says)
         Codec(TINY).decode(codes)
 
 
-def test_codes_may_be_kept_in_two_bytes():
-    codes, codec = torch.randint(16, (2, TINY.num_codebooks, 4)), Codec(TINY)
-    assert torch.equal(codec.decode(codes.short()), codec.decode(codes))
+WHOLE = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("size", [16, 256, 1024])
+def test_codes_may_be_kept_in_any_whole_type_and_are_compared_in_one_that_holds_both(kind, size):
+    """256 and 1024 are 0 in 8 bits: compared there, no code would lie below them."""
+    check_codes(torch.full((1, 4, 2), min(size, 100) - 1, dtype=kind), 4, size)
+    codec = Codec(TINY)
+    assert torch.equal(codec.decode(torch.ones(1, 3, 4, dtype=kind)), codec.decode(torch.ones(1, 3, 4).long()))
+    pattern = DelayPattern((0, 1, 2, 3))
+    sequence = pattern.apply(torch.ones(1, 4, 3, dtype=kind), fill=size)
+    assert torch.equal(sequence.long(), pattern.apply(torch.ones(1, 4, 3).long(), fill=size))
+    with pytest.raises(MinigenError, match="0..2, got 3..3"):
+        check_codes(torch.full((1, 4, 2), 3, dtype=kind), 4, 3)
 
 
 @pytest.mark.parametrize("code", [-1, 16])

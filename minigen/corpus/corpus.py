@@ -24,6 +24,7 @@ from minigen.engine.sound_file import blocks, open_sound
 
 FROM_NAME = "captioned from a name"
 ROUNDING = 0.01  # seconds by which a clip may be longer or shorter without being counted
+SHOWN = 10  # captions, and files that are left out, in a description
 SILENT = 1e-4  # a clip is silent whose largest sample stays below this, or whose largest distance from its mean does
 
 
@@ -143,16 +144,16 @@ class Corpus:
             raise AudioError("silent", f"{self.clips[index].file} is silent. Use another recording.")
         return fit_length(wav, round(self.seconds * self.sample_rate))
 
-    def described(self, captions: int = 10, left_out: int = 5) -> str:
+    def described(self) -> str:
         """How the data set was understood, as text: table and columns, what can be read, changes, some captions."""
         report = self.report
         lines = [str(report), *report.understood]
         if len(report.splits) > 1:
             lines.append(", ".join(f"{split}: {found} of {rows}" for split, (found, rows) in report.splits.items()))
         lines.append(f"changed when read: {report.changes()}")
-        lines += [f"left out: {file} ({reason})" for file, reason in report.skipped[:left_out]]
+        lines += [f"left out: {file} ({reason})" for file, reason in report.skipped[:SHOWN]]
         different = list(dict.fromkeys(self.captions))
-        lines += [f'  "{caption}"' for caption in different[:: math.ceil(len(different) / captions) or 1]]
+        lines += [f'  "{caption}"' for caption in different[:: math.ceil(len(different) / SHOWN) or 1]]
         return "\n".join(lines)
 
 

@@ -3,16 +3,47 @@
     scene ─► one phrase for each event ─► joined in order of onset ─► "A small dog barks twice while rain falls"
 
 What is said is chosen by chance (the count, the pitch, how loud, how far), but only what the scene holds can be said.
-The phrases are in `phrases.py`; this module is the grammar.
+The phrases are in `phrases.toml`, which explains their notation; this module is the grammar.
 """
 
 import re
+import tomllib
 import zlib
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from minigen.corpus.synthesis.phrases import PHRASES
 from minigen.corpus.synthesis.scenes import COUNTED, Scene, SceneEvent
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """Phrasings of one kind of sound; `phrases.toml` explains the notation."""
+
+    clauses: tuple[str, ...]
+    nouns: tuple[str, ...]
+    one: str = ""
+    many: str = ""
+    low: tuple[str, ...] = ()
+    high: tuple[str, ...] = ()
+    low_clauses: tuple[str, ...] = ()
+    high_clauses: tuple[str, ...] = ()
+    loud: tuple[str, ...] = ("loudly",)
+    soft: tuple[str, ...] = ("softly", "quietly", "faintly")
+
+
+def _read_phrases() -> dict[str, Phrases]:
+    """Kind -> its phrases, in the order of the file."""
+    listed = tomllib.loads(Path(__file__).with_name("phrases.toml").read_text("utf-8"))
+    tuples = {
+        kind: {name: tuple(words) if isinstance(words, list) else words for name, words in entry.items()}
+        for kind, entry in listed.items()
+    }
+    return {kind: Phrases(**entry) for kind, entry in tuples.items()}
+
+
+PHRASES = _read_phrases()
 
 # {af} finite clause of the first event, {ag} gerund, {an} noun phrase, {ap} progressive; b the second, z the one under.
 SINGLE = ("{af}", "{af}", "{ap}", "{ag}", "{ag}", "{an}", "the sound of {an}")

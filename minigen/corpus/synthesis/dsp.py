@@ -62,15 +62,6 @@ def scaled(points: list[tuple[float, float]], factor: float) -> list[tuple[float
     return [(position, value * factor) for position, value in points]
 
 
-def harmonics(frequency: np.ndarray, count: int, rolloff: float = 1.0) -> np.ndarray:
-    """Harmonic tone along a pitch curve in Hz [samples]: partial n has amplitude n ** -rolloff, none over 7.5 kHz."""
-    phase = 2 * np.pi * np.cumsum(frequency) / RATE
-    tone = np.zeros(len(frequency))
-    for n in range(1, count + 1):
-        tone += np.where(n * frequency < 7500, np.sin(n * phase), 0) * n**-rolloff
-    return tone
-
-
 def decay(samples: int, time: float, attack: float = 0.002) -> np.ndarray:
     """Envelope of a strike: linear attack, then exponential fall by 60 dB in `time` seconds, [samples]."""
     t = seconds(samples)

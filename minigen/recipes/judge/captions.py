@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from minigen.corpus.synthesis.builtin import describe_clip
-from minigen.corpus.synthesis.captions import caption, paraphrases, split_of
-from minigen.corpus.synthesis.phrases import PHRASES
+from minigen.corpus.synthesis.captions import PHRASES, caption, paraphrases, split_of
 from minigen.corpus.synthesis.scenes import Scene
 from minigen.recipes.judge.data import SECONDS
 

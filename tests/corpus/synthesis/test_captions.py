@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from minigen.corpus.clip import KINDS
-from minigen.corpus.synthesis.captions import caption, kind_of_label, paraphrases, plain_caption, split_of
-from minigen.corpus.synthesis.phrases import PHRASES
+from minigen.corpus.synthesis.captions import PHRASES, caption, kind_of_label, paraphrases, plain_caption, split_of
 from minigen.corpus.synthesis.scenes import COUNTED, Scene, SceneEvent, sample_scene
 
 # Written down again here, so that a slip in the grammar's own tables cannot hide.
