@@ -1,4 +1,4 @@
-"""Live training: from an empty folder to a trained model in a given number of minutes, on whatever machine it is.
+"""Live training: from an empty folder to a trained model in a given number of minutes.
 
     corpus (built in, or yours) ─► tokens ─► seconds per step ─► as many steps as fit ─► live model
                                                                                             └► caption effect
@@ -28,7 +28,7 @@ VALIDATED = 2 * 64  # clips that a validation hears: 64 with text and without, f
 
 @dataclass(frozen=True)
 class LiveConfig:
-    """Sizes of the live model and of its training, chosen so that a minute and a half on two cores shows something."""
+    """Sizes of the live model and of its training, chosen so that three minutes on two cores give audible results."""
 
     width: int = 192
     layers: int = 4
@@ -47,7 +47,7 @@ class Live(NamedTuple):
 
 
 def tokens_for(corpus: Corpus, codec, folder: Path, mix: float = 0.0, progress: bool = True) -> TokenSet:
-    """Tokens of a corpus in a subfolder of `folder` that is named after clips, codec and mix, and so found again."""
+    """Tokens of a corpus. Their subfolder of `folder` is named by a digest of clips, codec and mix, and reused."""
     digest = hashlib.sha256(
         repr((mix, [(clip.file, clip.caption, glimpse(clip.file)) for clip in corpus.clips])).encode()
     )
@@ -78,7 +78,7 @@ def train_live(
 
 
 def steps_in(seconds: float, seconds_a_step: float, validation: float) -> int:
-    """Steps that fit into the time beside the validations, each of which takes as long as `validation` steps.
+    """Number of steps that fit into the time, if each validation takes as long as `validation` steps.
 
     At least half of what would fit without any, and never below 2.
     """
@@ -87,7 +87,7 @@ def steps_in(seconds: float, seconds_a_step: float, validation: float) -> int:
 
 
 def new_model(encoder, tokens: TokenSet, config: LiveConfig, seed: int = 0) -> AudioLM:
-    """The live model before training: the same weights for the same seed, whatever was drawn before."""
+    """The live model before training; its weights depend on the seed only."""
     streams = tokens.codes.shape[1]
     sizes = AudioLMConfig(
         streams, tokens.codebook_size, config.width, config.layers, config.heads, 4 * config.width, encoder.width,

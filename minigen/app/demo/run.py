@@ -45,7 +45,7 @@ from minigen.generate import TextToAudio
 from minigen.lm import AudioLM
 
 DROPOUT, SIMILARITY = "mini-dropout", "mini-regularized"  # the shipped models, in the sweep by these names
-OTHER_STAGES = 300  # seconds, without the training
+OTHER_STAGES = 300  # seconds that all stages but the training take on two cores, about
 STAGES = ("corpus", "tokens", "live training", "generation", "measurement", "report")
 Sounds = dict[str, Tensor]  # name in the table -> waveforms [n, 1, samples]
 Points = dict[str, dict[float, Measurement]]  # model -> guidance scale -> its row
@@ -68,7 +68,7 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class Parts:
-    """The models that the demo takes as given; by default the shipped ones."""
+    """Models used by the demo; by default the shipped ones."""
 
     codec: object
     encoder: object
@@ -87,7 +87,7 @@ class Parts:
 
 
 class HeldOut(NamedTuple):
-    """Clips of the test split whose captions every model answers, and their real sounds [n, 1, samples]."""
+    """Clips of the test split, whose captions every model gets, and their real sounds [n, 1, samples]."""
 
     clips: list[Clip]
     real: Tensor
@@ -95,7 +95,7 @@ class HeldOut(NamedTuple):
 
 @dataclass
 class Run:
-    """One run: what it was asked for, and how long each stage took."""
+    """One run: its settings and models, and the duration of each stage."""
 
     out: Path
     seed: int
@@ -106,7 +106,7 @@ class Run:
 
     @contextmanager
     def stage(self, what: str):
-        """Say that the next stage begins, and in the end how long it took."""
+        """Print the name of the next stage, and at its end its duration."""
         name, number, began = STAGES[len(self.times)], len(self.times) + 1, time.monotonic()
         print(f"\n{number}/{len(STAGES)} {name}: {what}", flush=True)
         yield
@@ -180,10 +180,7 @@ def run_demo(
 
 
 def demo_requirements(run: Run, minutes: float, clips: int, built: bool) -> Requirements:
-    """Requirements of the demo: the live model with its checkpoint, and the corpus if it has to be made.
-
-    Beside the training everything else takes about OTHER_STAGES seconds on two cores.
-    """
+    """Requirements of the demo: the live model with its checkpoint, and the corpus if it has to be made."""
     sizes, encoder, codec = run.config.live, run.parts.encoder, run.parts.codec
     tokens = TokenSet(np.zeros((1, codec.num_codebooks, 1), np.int16), [""], [()], [[]], codec.frame_rate,
                       codec.codebook_size)  # fmt: skip
@@ -196,14 +193,14 @@ def demo_requirements(run: Run, minutes: float, clips: int, built: bool) -> Requ
 
 
 def answer(run: Run, live: AudioLM, captions: list[str]) -> Sounds:
-    """What the live model and the shipped ones make of the captions."""
+    """Sounds of the live model and of the shipped ones for the captions."""
     models = {LIVE: live, PLAIN: run.parts.dropout, GUIDED: run.parts.dropout, REGULARIZED: run.parts.regularized}
     scales = {name: 1.0 if name == PLAIN else run.config.guidance for name in models}
     return {name: run.generate(lm, captions, scales[name], name) for name, lm in models.items()}
 
 
 def answer_sweep(run: Run, captions: list[str], made: Sounds) -> dict[str, dict[float, Tensor]]:
-    """What the shipped models make of the first captions at every scale; what is `made` already is used again."""
+    """Sounds of the shipped models for the first captions at every scale; those in `made` are reused."""
     captions, guidance = captions[: run.config.sweep_captions], run.config.guidance
     at_hand = {(DROPOUT, 1.0): PLAIN, (DROPOUT, guidance): GUIDED, (SIMILARITY, guidance): REGULARIZED}
     sweep = {DROPOUT: {}, SIMILARITY: {}}
@@ -233,7 +230,7 @@ def measure_sweep(run: Run, yardstick: Yardstick, sweep: dict[str, dict[float, T
 
 
 def choose_examples(yardstick: Yardstick, held_out: HeldOut, sounds: Sounds, count: int) -> list[Example]:
-    """The first held-out clips of which no two have the same events (or caption), with what is heard in each sound."""
+    """The first held-out clips with different events (or captions), with the events detected in each sound."""
     about = [frozenset(event.kind for event in clip.events) or clip.caption for clip in held_out.clips]
     rows = [i for i in range(len(about)) if about[i] not in about[:i]][:count]
     shown = {name: sounds[name][rows] for name in (REAL, CODEC, LIVE, PLAIN, GUIDED, REGULARIZED)}
@@ -284,7 +281,7 @@ def _facts(run: Run, live: Live, yardstick: Yardstick, source: str, train_clips:
 
 
 def _write(out: Path, results: Results) -> Path:
-    """All files of the run: the sounds of the page as 1-real-clips.wav, 1-codec-reconstruction.wav, ..."""
+    """Write all files of the run; the sounds of the page are 1-real-clips.wav, 1-codec-reconstruction.wav, ..."""
     for number, example in enumerate(results.examples, 1):
         for name, wav in example.sounds.items():
             save_audio(out / "audio" / f"{number}-{name.replace(' + ', '-').replace(' ', '-')}.wav", wav)

@@ -1,8 +1,8 @@
-"""Findings: what a run of the demo can and cannot say, in sentences made from its numbers.
+"""Findings: the results of a demo in sentences, and their limits.
 
     Results (facts, examples, losses, measurements) --findings--> paragraphs of the report
 
-No number is typed in: another run, another corpus or another seed gives other sentences.
+Every number is computed from the results, so that another run, corpus or seed gives other sentences.
 """
 
 import math
@@ -21,11 +21,24 @@ MISMATCHED, LIVE_MISMATCHED = "the same, shuffled captions", "live model, shuffl
 
 @dataclass(frozen=True)
 class Facts:
-    """What was done, in numbers. Where the corpus came from, how large it was, how long it took.
+    """Facts about a run: corpus, sizes, settings and times.
 
-    source: such as "the built-in corpus". train_clips, reference_clips: rows of the token cache, clips FAD is taken to.
-    parameters, shipped_parameters: weights of the live and of the shipped models. embedder: what FAD listens with, and
-    embedding_width its numbers a clip. codebook_size: V. times: (stage, seconds).
+    Args:
+        source: name of the corpus, such as "the built-in corpus".
+        train_clips: number of clips for training.
+        reference_clips: number of real clips that FAD compares with.
+        seconds: length of a clip.
+        minutes: time of the live training.
+        steps: steps of the live training.
+        parameters: number of weights of the live model.
+        shipped_parameters: number of weights of a shipped model.
+        codebook_size: V.
+        guidance: scale of the guidance.
+        embedder: name of the model whose features FAD compares.
+        embedding_width: number of these features.
+        judge: name of the audio-text model.
+        seed: seed of the run.
+        times: (stage, seconds) of each stage.
     """
 
     source: str
@@ -47,7 +60,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Example:
-    """One held-out caption: the kinds asked for (empty where not known), its sounds by label, and what was heard."""
+    """One held-out caption: kinds of event in it (empty if unknown), its sounds, and the kinds detected in each."""
 
     caption: str
     asked: list[str]
@@ -68,7 +81,7 @@ class Results:
 
 
 def findings(results: Results) -> list[str]:
-    """What the numbers of this run can and cannot say, in sentences made from them."""
+    """Paragraphs for the page: what the numbers of this run show, and what they do not."""
     rows = {row.name: row for row in results.rows}
     texts = [_live_says(results), _early_says(rows), _recall_says(results.rows, rows)]
     texts += [_pair_says("Guidance", rows.get(GUIDED), rows.get(PLAIN))]
@@ -109,17 +122,15 @@ def _recall_says(table: list[Measurement], rows: Mapping[str, Measurement]) -> s
     if best is None or math.isnan(best.recall):
         return "The true events of these clips are not known, so recall and order cannot be measured here."
     low, high = best.recall_interval
-    text = (
-        f"Of the {sum(best.asked)} events that the captions ask for, the tagger hears {rows[REAL].recall:.0%} in the "
-    )
-    text += f"real clips, {rows[CODEC].recall:.0%} after the codec, and {best.recall:.0%} "
-    text += f"(95% interval {100 * low:.0f} to {100 * high:.0f}) "
-    text += (
-        f"in what the shipped model with guidance and regulariser makes: {of_codec(best, table):.0%} of the codec's. "
-    )
     chance = rows.get(MISMATCHED, rows[SHUFFLED])
-    text += f"Beside other clips' captions the same sounds are credited with {chance.recall:.0%}, real clips with "
-    return text + f"{rows[SHUFFLED].recall:.0%}, and noise with {rows[NOISE].recall:.0%}: that is what chance gives."
+    return (
+        f"Of the {sum(best.asked)} events that the captions ask for, the tagger detects {rows[REAL].recall:.0%} in the "
+        f"real clips, {rows[CODEC].recall:.0%} after the codec, and {best.recall:.0%} (95% interval {100 * low:.0f} to "
+        f"{100 * high:.0f}) in the sounds of the shipped model with guidance and regulariser, which is "
+        f"{of_codec(best, table):.0%} of the codec's value. Chance level: {chance.recall:.0%} if the same sounds are "
+        f"compared with other clips' captions, {rows[SHUFFLED].recall:.0%} for real clips compared so, and "
+        f"{rows[NOISE].recall:.0%} for noise."
+    )
 
 
 def _pair_says(what: str, one: Measurement | None, other: Measurement | None) -> str:
@@ -128,28 +139,30 @@ def _pair_says(what: str, one: Measurement | None, other: Measurement | None) ->
     gains = [("recall", 100, " points", *difference(one, other, "found"))] if any(one.asked) else []
     gains += [("the CLAP score", 1, "", *difference(one, other, "matches"))]
     parts = [_gain(*gain) for gain in gains]
-    one_run = " Each model is one training run: this compares two models, not two methods." if "regul" in what else ""
-    return f"{what}, on the same captions with the same noise, {' and '.join(parts)}.{one_run}"
+    text = f"{what}, on the same captions with the same noise, {' and '.join(parts)}."
+    if one.name == REGULARIZED:
+        text += " Each model comes from one training, so this compares two models, not two methods."
+    return text
 
 
 def _gain(name: str, scale: float, unit: str, mean: float, low: float, high: float) -> str:
     digits = 0 if scale == 100 else 3
     if low == high == 0:
-        return f"leaves {name} where it was"
+        return f"does not change {name}"
     verb = "raises" if mean > 0 else "lowers"
-    sure = "the interval leaves out 0" if low > 0 or high < 0 else "the interval holds 0, so this sample cannot tell"
+    sure = "it excludes 0" if low > 0 or high < 0 else "it includes 0, so this sample does not tell"
     by, low, high = (f"{scale * value:{sign}.{digits}f}" for value, sign in ((abs(mean), ""), (low, "+"), (high, "+")))
-    return f"{verb} {name} by {by}{unit} (95% interval {low} to {high}: {sure})"
+    return f"{verb} {name} by {by}{unit} (95% interval {low} to {high}; {sure})"
 
 
 def _limits(results: Results, rows: Mapping[str, Measurement]) -> str:
     facts, real = results.facts, rows[REAL]
-    text = f"FAD compares {real.clips} clips with {facts.reference_clips} others in {facts.embedding_width} dimensions"
-    text += f"; real clips themselves come out at {real.fad:.3g}, and differences of that order mean nothing. "
-    text += (
-        f"All of it is heard by {facts.embedder} and {facts.judge}, which have never heard what a codec or a language "
+    text = (
+        f"FAD compares {real.clips} clips with {facts.reference_clips} others in {facts.embedding_width} dimensions. "
+        f"Real clips have an FAD of {real.fad:.3g} themselves, so differences of that size mean nothing. "
+        f"All events and scores come from {facts.embedder} and {facts.judge}, which were not trained on sounds of "
+        "codecs or language models: both can be wrong, and miss what you hear. The run has one seed and one set of "
+        "captions; another run gives other numbers. Listen before you trust a row."
     )
-    text += "model does to a sound: they can be fooled, and miss what you hear. One seed, one set of captions: another "
-    text += "run gives other digits. Listen before you believe a row."
     few = caution(real.clips, facts.reference_clips, facts.embedding_width)
     return text + (f" {few[0].upper()}{few[1:]}." if few else "")
