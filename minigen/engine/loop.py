@@ -10,14 +10,14 @@ The body of the `for` is one step. After it the loop counts the step, moves the 
 last one is `save_minutes` old, after the last step, and after the step in which Ctrl-C was pressed. A checkpoint holds
 `state()`, which the training defines, and the step, the seconds and the identity, which the loop adds. A training whose
 steps depend on `state()` and on (seed, step) alone ends, killed at any moment and started again, with the same weights
-bit for bit. Among several processes the first one writes.
+bit for bit. Among several processes of one training the first one writes. A second training in the folder is refused.
 """
 
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -26,8 +26,9 @@ from tqdm.auto import tqdm
 from minigen.engine import distributed
 from minigen.engine.checkpoint import load_checkpoint, save_checkpoint
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import remove_stale_parts
+from minigen.engine.files import remove_stale_parts, try_lock
 
+LOCK = ".training.lock"  # in the folder of a training, while it runs
 SAVE_MINUTES = 1.0  # between checkpoints, where the training does not say
 
 
@@ -101,7 +102,8 @@ class Loop:
     def __iter__(self) -> Iterator[float]:
         saved = time.monotonic()
         self._began = saved - self.seconds
-        with self._interrupts_wait(), tqdm(initial=self._done(), **self._bar_options) as self._bar:
+        alone = self._alone() if self.share < 1 else nullcontext()  # a finished training writes nothing
+        with alone, self._interrupts_wait(), tqdm(initial=self._done(), **self._bar_options) as self._bar:
             while (share := self.share) < 1:
                 yield share
                 self.step += 1
@@ -126,6 +128,29 @@ class Loop:
         if distributed.is_first():
             own = {"identity": self.identity, "step": self.step, "seconds": self.seconds}
             save_checkpoint(self.checkpoint, {**self.state(), **own})
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the folder's lock while steps are made: a second training in it would overwrite the first.
+
+        Raises:
+            MinigenError: another training holds it, or the folder cannot be written.
+        """
+        if not distributed.is_first():
+            yield
+            return
+        path = self.checkpoint.parent / LOCK
+        lock = try_lock(path)
+        if lock is None:
+            raise MinigenError(
+                f"another training writes to {self.checkpoint.parent}. Wait until it is done, or name another folder."
+            )
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows keeps a file that is open
+                path.unlink()
+            lock.release()
 
     @contextmanager
     def _interrupts_wait(self) -> Iterator[None]:
