@@ -139,8 +139,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     elif (folder / "spiece.model").is_file():
-        from transformers import T5Tokenizer  # needs the packages sentencepiece and protobuf
-
+        try:
+            import google.protobuf  # noqa: F401
+            import sentencepiece  # noqa: F401
+            from transformers import T5Tokenizer
+        except ImportError as error:
+            raise MinigenError(f"spiece.model needs two more packages ({error}): sentencepiece, protobuf") from error
         tokenizer = T5Tokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
     else:
         raise MinigenError(f"{folder} has no tokenizer.json")

@@ -1,14 +1,17 @@
 """The text encoder: shapes, masks, padding, what is refused, that it is T5, and the recipe that made the mini one."""
 
 import csv
+import io
 import logging
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, T5Config, T5EncoderModel, T5ForConditionalGeneration
+from transformers import AutoTokenizer, T5EncoderModel, T5ForConditionalGeneration
 
 from minigen.engine import loop
 from minigen.engine.errors import MinigenError
@@ -27,6 +30,7 @@ from minigen.recipes.text.retrieval import area, encode_pooled, paraphrase_auc
 from minigen.recipes.text.tokenizer import embeddings_from_counts, train_tokenizer
 from minigen.recipes.text.train import TextRecipe, info_nce, train_text
 from minigen.regularizer import pool
+from minigen.t5 import T5Config, T5Encoder
 from minigen.text import MAX_TOKENS, load_text_encoder
 
 CAPTIONS = ["a dog barks", "rain falls on a roof while a siren wails far away", "thunder", "a baby cries, then a bell"]
@@ -63,7 +67,7 @@ def official(tmp_path_factory, trained):
     folder = tmp_path_factory.mktemp("official")
     torch.manual_seed(0)
     sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 700}
-    T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(folder)
+    T5ForConditionalGeneration(transformers.T5Config(**sizes)).save_pretrained(folder)
     AutoTokenizer.from_pretrained(trained[0]).save_pretrained(folder)
     return folder
 
@@ -198,6 +202,36 @@ def test_the_tokens_are_those_of_transformers(encoder):
     official = AutoTokenizer.from_pretrained(find_model("text", "mini"))
     for caption in [*CAPTIONS, "🐕 in a café", "A DOG barks!", "</s> <extra_id_0> a bell"]:
         assert encoder.tokenizer.encode(caption).ids == official(caption)["input_ids"]
+
+
+@pytest.fixture
+def with_spiece(tmp_path):
+    """A folder with a T5 whose tokenizer is a spiece.model, as older T5s have; an empty file here."""
+    T5Encoder(T5Config.of({"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2})).save_pretrained(
+        tmp_path
+    )
+    (tmp_path / "spiece.model").touch()
+    return tmp_path
+
+
+def test_a_spiece_model_is_converted(with_spiece):
+    sentencepiece, _ = pytest.importorskip("sentencepiece"), pytest.importorskip("google.protobuf")
+    file = io.BytesIO()
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CAPTIONS * 20), model_writer=file, vocab_size=30, minloglevel=2, **ids
+    )
+    (with_spiece / "spiece.model").write_bytes(file.getvalue())
+    encoder = load_text_encoder(with_spiece)
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=file.getvalue()).encode(CAPTIONS[0], out_type=str)
+    assert encoder.tokens(CAPTIONS[0]) == [*pieces, "</s>"]
+    assert encoder(CAPTIONS)[0].shape[-1] == 8
+
+
+def test_a_spiece_model_without_its_packages_is_one_line_that_names_them(with_spiece, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(MinigenError, match="sentencepiece, protobuf"):
+        load_text_encoder(with_spiece)
 
 
 def test_a_saved_tokenizer_is_read_by_transformers(encoder, tmp_path):
