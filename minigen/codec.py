@@ -48,14 +48,13 @@ class CodecConfig:
     long_window: int = 1024  # samples of the encoder's window for pitch: bins of 16 Hz
     short_window: int = 256  # samples of its window for time: four windows per codec frame
     short_bands: int = 16  # mel bands of the short window
-    width: int = 256  # channels of the decoder and of the restorer
+    width: int = 256  # channels of the decoder
     blocks: int = 5  # ConvNeXt blocks of the decoder
     latent: int = 192  # D
     num_codebooks: int = 4  # K
     codebook_size: int = 1024  # V
-    restorer: bool = False  # whether a network estimates the latents from the codes (`Codec.restore`)
-    restore_blocks: int = 3  # its ConvNeXt blocks
-    restore_reach: int = 4  # frames to each side that its linear part sees
+    restorer: bool = False  # whether `Codec.restore` estimates the latents before quantisation (`Restorer`)
+    restore_reach: int = 4  # frames to each side that it uses
     lock_phases: bool = False  # whether the bins of a spectral peak share its phase (`lock_to_peaks`)
 
     def __post_init__(self):
@@ -146,30 +145,30 @@ class Features(nn.Module):
 
 
 class Restorer(nn.Module):
-    """Estimates the latents that were quantised from their quantised values and the frames around.
+    """Estimates the latents before quantisation from the sums of entries q of the frames around.
 
-        z ≈ q + A [q[t - r], …, q[t + r]] + network(q)
+        z[t] ≈ q[t] + gate[c_0[t]] · (Σ_s A_s q[t + s] + b),   s = -reach … reach
 
-    The quantiser replaces each latent by the mean of all latents with the same codes. The neighbouring frames tell more
-    about it: a steady sound, for example, is quantised to codes that flicker. The linear part is a ridge regression in
-    closed form (`recipes/codec/fit.py`); the network starts at zero and is trained with the decoder.
+    The quantiser replaces each latent by the mean of all latents with the same codes. The frames around tell more about
+    it: the codes of a steady sound, for example, flicker. A and b are a ridge regression. The gate, one number for each
+    entry of the first codebook, closes where quantisation loses nothing, as in silence. `recipes/codec/fit.py` fits
+    them, and training changes A and b further, with the decoder.
     """
+
+    gate: Tensor  # [V], from 0 to 1
 
     def __init__(self, config: CodecConfig):
         super().__init__()
-        width, reach = config.width, config.restore_reach
+        reach = config.restore_reach
         self.linear = nn.Conv1d(config.latent, config.latent, 2 * reach + 1, padding=reach)
-        self.from_latent = nn.Linear(config.latent, width)
-        self.blocks = nn.Sequential(*(Block(width) for _ in range(config.restore_blocks)), nn.LayerNorm(width))
-        self.to_latent = nn.Linear(width, config.latent)
-        for weight in (*self.linear.parameters(), *self.to_latent.parameters()):  # untrained, it changes nothing
-            nn.init.zeros_(weight)
+        nn.init.zeros_(self.linear.weight)  # a new restorer changes nothing
+        nn.init.zeros_(self.linear.bias)
+        self.register_buffer("gate", torch.ones(config.codebook_size))
 
-    def forward(self, q: Tensor) -> Tensor:
-        """[B, T, D] -> [B, T, D]."""
-        linear = self.linear(q.transpose(1, 2)).transpose(1, 2)  # [B, T, D]
-        network = self.to_latent(self.blocks(self.from_latent(q)))  # [B, T, D], through [B, T, width]
-        return q + linear.float() + network.float()
+    def forward(self, q: Tensor, first: Tensor) -> Tensor:
+        """Sums of entries [B, T, D] and codes of the first codebook, int64 [B, T] -> latents [B, T, D]."""
+        correction = self.linear(q.transpose(1, 2)).transpose(1, 2).float()  # [B, T, D]
+        return q + self.gate[first][..., None] * correction
 
 
 class Codec(HubModel, nn.Module):
@@ -278,14 +277,14 @@ class Codec(HubModel, nn.Module):
     def restore(self, codes: Tensor) -> Tensor:
         """Estimate of the latents before quantisation: codes int64 [B, K', T] -> [B, T, D], K' up to K.
 
-            z ≈ q + restorer(q),   q = Σ_k e_k[c_k]
+            z ≈ restorer(q),   q = Σ_k e_k[c_k]
 
         Without a restorer (`CodecConfig.restorer`), or with fewer than K codebooks, it is the sum q itself.
         """
         q = self.quantizer.decode(codes.long())  # [B, T, D]
         if self.restorer is None or codes.shape[1] < self.num_codebooks:  # it is trained on sums of all K entries
             return q
-        return self.restorer(q)
+        return self.restorer(q, codes[:, 0].long())
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ TINY = CodecConfig(
     hop=80, parts=2, n_fft=160, long_window=256, short_window=64, short_bands=4, width=16, blocks=1, latent=8,
     num_codebooks=3, codebook_size=16,
 )  # fmt: skip
-RESTORING = replace(TINY, restorer=True, restore_blocks=1, restore_reach=2, lock_phases=True)
+RESTORING = replace(TINY, restorer=True, restore_reach=2, lock_phases=True)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -321,7 +321,8 @@ def test_decoding_is_synthesis_of_restored_latents():
     codes = codec.encode(0.3 * torch.randn(2, 1, 800))
     assert torch.equal(codec.decode(codes), codec.synthesize(codec.restore(codes)).clamp(-1, 1))
     q = codec.quantizer.decode(codes)
-    assert torch.equal(codec.restore(codes), codec.restorer(q)) and not torch.allclose(codec.restore(codes), q)
+    assert torch.equal(codec.restore(codes), codec.restorer(q, codes[:, 0]))
+    assert not torch.allclose(codec.restore(codes), q)
 
 
 def test_a_codec_without_a_restorer_decodes_the_sums_of_its_entries():
@@ -352,15 +353,21 @@ def test_fewer_codebooks_are_not_restored():
 
 def test_a_restored_frame_depends_on_the_frames_on_both_sides():
     codec, q = noisy_restorer(), torch.randn(1, 30, 8, requires_grad=True)
-    codec.restorer(q)[0, 15].sum().backward()
+    codec.restorer(q, torch.zeros(1, 30, dtype=torch.long))[0, 15].sum().backward()
     reached = q.grad[0].abs().sum(1) > 0
-    assert reached.nonzero().flatten().tolist() == list(range(12, 19))  # the convolution of one block: 3 frames
+    assert reached.nonzero().flatten().tolist() == [13, 14, 15, 16, 17]
+
+
+def test_a_frame_whose_first_code_closes_the_gate_stays_as_it_is():
+    codec, q = noisy_restorer(), torch.randn(1, 4, 8)
+    codec.restorer.gate[5] = 0.0
+    restored = codec.restorer(q, torch.tensor([[1, 5, 2, 5]]))
+    assert [torch.equal(restored[0, t], q[0, t]) for t in range(4)] == [False, True, False, True]
 
 
 def noisy_restorer() -> Codec:
     codec = Codec(RESTORING).eval()
-    for weight in (codec.restorer.linear.weight, codec.restorer.to_latent.weight):
-        torch.nn.init.normal_(weight, std=0.1)
+    torch.nn.init.normal_(codec.restorer.linear.weight, std=0.1)
     return codec
 
 
@@ -369,8 +376,7 @@ def test_training_reaches_every_parameter(config):
     codec = Codec(config)
     quantized, _, commitment = codec.quantizer(codec.latents(0.3 * torch.randn(2, 1, 800)), generator())
     if codec.restorer is not None:
-        torch.nn.init.normal_(codec.restorer.to_latent.weight)  # zeros pass no gradient on
-        quantized = codec.restorer(quantized)
+        quantized = codec.restorer(quantized, torch.zeros(2, 10, dtype=torch.long))
     materials = codec.materials(quantized)
     sound = codec.sound(materials, torch.randn(2, 800), torch.randn(2, 20))
     (sound.square().mean() + materials[3].square().mean() + commitment).backward()
@@ -392,7 +398,7 @@ def test_a_saved_codec_is_the_same_codec(tmp_path, config):
 def test_a_config_from_before_restorers_is_a_codec_without_one(tmp_path):
     Codec(TINY).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    added = ("restorer", "restore_blocks", "restore_reach", "lock_phases")
+    added = ("restorer", "restore_reach", "lock_phases")
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in added}))
     codec = load_codec(tmp_path)
     assert codec.restorer is None and not codec.config.lock_phases

@@ -1,4 +1,4 @@
-"""The parts of the codec that need no gradient: encoder, codebooks, restorer's linear part and outline, in closed form.
+"""The parts of the codec that have a closed form: encoder, codebooks, restorer and outline.
 
     features --principal components--> latents z --k-means, stage by stage--> codes --look-up--> sums of entries q
                                                         nine frames of q --ridge regression--> z of the middle frame
@@ -23,6 +23,7 @@ from minigen.quantizer import VectorQuantizer
 SILENCE = 1e-4  # least magnitude in the outline's target
 ROUNDS = 15  # of k-means
 RIDGE = 1e-3  # relative to the mean diagonal of the normal equations
+OPEN = 0.1  # share of the mean error of quantisation from which on the restorer's gate is open
 
 
 @torch.no_grad()
@@ -30,7 +31,7 @@ def fit_codec(codec: Codec, clips: Callable[[], Iterable[Tensor]], generator: to
     """Set encoder, codebooks, restorer (where the codec has one) and outline from sounds, one pass over them for each.
 
     Args:
-        codec: changed in place, but for the blocks of decoder and restorer.
+        codec: changed in place, but for the blocks of the decoder.
         clips: starts a pass: waveforms [1, 1, samples], the same in every pass.
         generator: chooses the vectors of the k-means and its first entries.
         vectors: number of latents that the k-means uses at most.
@@ -60,18 +61,29 @@ def add_restorer(codec: Codec) -> Codec:
 
 @torch.no_grad()
 def fit_restorer(codec: Codec, clips: Iterable[Tensor]) -> None:
-    """Ridge regression of z - q on the frames of q around, q the sums of entries: sets the restorer's linear part."""
+    """Set the restorer: ridge regression of z - q on the frames of q around, and the gate; q are the sums of entries.
+
+        gate[v] = min(1, E_v / (OPEN · E))
+
+    E_v is the mean of ||z - q||² over the frames with first code v, E the mean over all frames.
+    """
     width, kernel = codec.config.latent, codec.restorer.linear.kernel_size[0]
+    errors, counts = torch.zeros_like(codec.restorer.gate), torch.zeros_like(codec.restorer.gate)
 
     def pairs() -> Iterator[tuple[Tensor, Tensor]]:
         for wav in clips:
             z = codec.latents(wav)
-            q = codec.quantizer.decode(codec.quantizer.encode(z))[0]
-            yield _neighbours(q, kernel), z[0] - q
+            codes = codec.quantizer.encode(z)
+            z, q, first = z[0], codec.quantizer.decode(codes)[0], codes[0, 0]  # [T, D], [T, D], [T]
+            errors.index_add_(0, first, (z - q).square().sum(1))
+            counts.index_add_(0, first, torch.ones_like(first, dtype=counts.dtype))
+            yield _neighbours(q, kernel), z - q
 
     weight = _least_squares(pairs())
     codec.restorer.linear.weight.copy_(weight[:-1].T.reshape(-1, width, kernel))
     codec.restorer.linear.bias.copy_(weight[-1])
+    gate = (errors / counts) / (OPEN * errors.sum() / counts.sum())
+    codec.restorer.gate.copy_(torch.where(counts > 0, gate.clamp(max=1), 1.0))
 
 
 def _set_encoder(codec: Codec, features: Iterable[Tensor]) -> None:

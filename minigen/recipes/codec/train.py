@@ -1,7 +1,7 @@
 """Training of the compact codec: `minigen train-codec`.
 
-    first     encoder, codebooks, linear part of the restorer, outline     in closed form (`fit.py`)
-    then      restorer and decoder     steps on distances (`losses.py`) and against a discriminator (`discriminator.py`)
+    first     encoder, codebooks, restorer, outline     in closed form (`fit.py`)
+    then      decoder and restorer                      in steps, on distances (`losses.py`) and a discriminator
 
     codes --restore--> latents --+
                                  +--decoder--> sound, compared with the original
@@ -65,7 +65,7 @@ class CodecRecipe:
     texture: float = 0.3
     size: float = 1.0
     turn: float = 0.5
-    latent: float = 0.5  # squared distance of restored latents from those before quantisation
+    latent: float = 3.0  # squared distance of restored latents from those before quantisation
     adversarial: float = 0.05
     match: float = 0.5
     seed: int = 0
@@ -115,6 +115,14 @@ def _requirements(training: "_Training", sources: dict) -> Requirements:
     return recipe_requirements("training the codec", parameters, held, training.recipe.minutes, training.folder)
 
 
+def _groups(codec: Codec) -> list[dict]:
+    """Parameters that are trained; the restorer, which starts from its optimum on latents, at a tenth of the rate."""
+    learned = [(name, weight) for name, weight in codec.named_parameters() if weight.requires_grad]
+    decoder = [weight for name, weight in learned if not name.startswith("restorer.")]
+    restorer = [weight for name, weight in learned if name.startswith("restorer.")]
+    return [{"params": decoder}, {"params": restorer, "share": 0.1}]
+
+
 class _Training:
     """Codec, moving average of its weights, discriminator, optimisers and curve of one training."""
 
@@ -132,8 +140,7 @@ class _Training:
         self.codec.encoder.requires_grad_(False)
         self.discriminator = Discriminator().to(self.device)
         rates = {"lr": recipe.learning_rate, "betas": (0.8, 0.99), "weight_decay": 0.01}
-        learns = [weight for weight in self.codec.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(learns, **rates)
+        self.optimizer = torch.optim.AdamW(_groups(self.codec), **rates)
         self.discriminator_optimizer = torch.optim.AdamW(self.discriminator.parameters(), **rates)
         self.ema, self.curve = Ema(self.codec, DECAY), []
 

@@ -28,7 +28,7 @@ from minigen.recipes.codec.losses import (
 from minigen.recipes.codec.train import CodecRecipe, _Training, train_codec
 
 TINY = CodecConfig(width=32, blocks=1, latent=8, num_codebooks=2, codebook_size=16)
-RESTORING = replace(TINY, restorer=True, restore_blocks=1, restore_reach=2, lock_phases=True)
+RESTORING = replace(TINY, restorer=True, restore_reach=2, lock_phases=True)
 
 
 class Tones:
@@ -293,6 +293,20 @@ def test_restored_latents_of_other_clips_are_nearer_to_the_true_ones():
         errors.append([(z - latents).square().mean().item() for latents in found])
     before, after = torch.tensor(errors).mean(0)
     assert after < 0.95 * before
+
+
+@torch.no_grad()
+def test_silence_is_not_restored():
+    codec = add_restorer(fitted())
+    silence = torch.zeros(1, 1, 6400)
+    codec.quantizer.stages[0].codebook[3] = codec.latents(silence)[0, 10]  # as k-means finds it in real recordings
+    for stage in codec.quantizer.stages[1:]:
+        stage.codebook[0] = 0.0
+    clips = list(Crops([Tones()], 4800, False).whole(20, 1))
+    fit_restorer(codec, [torch.cat([wav, silence], 2) for wav in clips])
+    codes, gate = codec.encode(silence), codec.restorer.gate
+    assert gate[3] < 1e-6 and float(gate.median()) == 1.0
+    assert torch.allclose(codec.restore(codes)[0, 10], codec.latents(silence)[0, 10], atol=1e-4)
 
 
 def test_the_fits_k_means_does_not_give_its_entries_to_a_few_odd_vectors():
