@@ -1,9 +1,10 @@
-"""The recording of a table's row: by its path, or by the names that AudioCaps' clips have been given.
+"""Finds the recording of each row of a table: by its path, or by the usual names of AudioCaps' clips.
 
     audiocap_id,youtube_id,start_time,caption[,file[,kinds,counts,onsets,offsets]]
 
-The last five columns are the built-in corpus': a path, and the true events as lists joined by ";". Without `file`, a
-clip of the video `rqfQRErjfk8` from 30 s on is looked for under the names that public downloaders give:
+The last five columns are those of the built-in corpus: a path, and the true events as lists joined by ";". A row
+without `file` names a video and a start time. The clip of video `rqfQRErjfk8` from 30 s on may have these names, which
+public downloaders use:
 
     rqfQRErjfk8_30   rqfQRErjfk8_30.000   rqfQRErjfk8_000030   rqfQRErjfk8_30000 (ms)   each also with _ and the end
     rqfQRErjfk8      with Y before any of these                <audiocap_id>
@@ -32,7 +33,7 @@ class Files:
 
     Args:
         root: folder of the data set.
-        audio: folder of the clips, where they do not lie with the tables.
+        audio: folder of the clips; None: they are in the data set's folder.
     """
 
     def __init__(self, root: Path, audio: Path | None):
@@ -43,10 +44,10 @@ class Files:
     def find(self, row: Row, table: Path, split: str | None) -> str:
         """Path of the row's recording.
 
-        table: the table's folder. split: of the row; of several files of one name, that in the split's folder is meant.
+        table: the table's folder. split: of the row; it decides between files of the same name in several folders.
 
         Raises:
-            AudioError: missing, in a format that is not read, ambiguous, or a name that leads out of the data set.
+            AudioError: missing, in a format that is not read, ambiguous, or a path outside the data set.
         """
         if name := row.get("file"):
             try:
@@ -84,7 +85,7 @@ class Files:
         raise AudioError("missing", f"there is no file {name} in {self.root}.")
 
     def _named(self, names: list[str], row: Row, split: str | None) -> str | None:
-        """The file under the first of some names that there is; None where there is none."""
+        """The first file that has one of the names; None if there is none."""
         for stems in (self._near, self._far):
             for name in names:
                 if paths := stems.get(name) or stems.get(name.lower(), []):
@@ -95,7 +96,7 @@ class Files:
         return None
 
     def _one_of(self, paths: list[Path], row: Row, split: str | None) -> str:
-        """Of several files of one name, that in the row's split or fold; of several formats, the best."""
+        """Choose between files of the same name: by the row's split and fold, then by format (see AUDIO_SUFFIXES)."""
         fold = f"fold{row.get('fold')}"
         for fits in (lambda path: split_of_path(path.relative_to(self._top).parts[:-1]) == split,
                      lambda path: fold in path.parts):  # fmt: skip
@@ -110,7 +111,7 @@ class Files:
 
     @cached_property
     def _near(self) -> Stems:
-        """The clips where most data sets have them: in audio/, else beside the tables."""
+        """Clips in audio/ or beside the tables, where most data sets have them."""
         if self.audio is not None:
             return self._far
         beside = _by_stem([(self.root, [name for name in os.listdir(self.root) if name[0] != "."])])
@@ -118,7 +119,7 @@ class Files:
 
     @cached_property
     def _far(self) -> Stems:
-        """The clips in all folders of the data set."""
+        """Clips in all folders of the data set."""
         return _by_stem(walk(self._top))
 
     @cached_property
@@ -129,7 +130,7 @@ class Files:
 
 
 def _by_stem(folders, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> Stems:
-    """Files of some folders, by name with and without suffix, and in lower case where that is no other file's name."""
+    """Files by name with and without suffix, and by the name in lower case if only one name has this form."""
     found, lower = {}, {}
     for where, names in folders:
         for name in sorted(names):
@@ -145,7 +146,7 @@ def _by_stem(folders, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> Stems:
 
 
 def possible_names(row: Row) -> list[str]:
-    """The names without suffix that a row's clip may have, see the module; the surest first."""
+    """Names without suffix that a row's clip may have (see the module), the most specific first."""
     video = re.sub(r"\.\w{2,4}$", "", row.get("youtube_id") or "")
     videos = [video, f"Y{video}"]
     if len(video) == 12 and video[0] == "Y":  # an id has 11 characters
@@ -158,7 +159,7 @@ def possible_names(row: Row) -> list[str]:
 
 
 def _times(start: str, end: str) -> list[str]:
-    """How a name may state a start in seconds, and start and end: "30", "30.0", "30.000", "000030", "30000" (ms)."""
+    """Spellings of a start time, alone and with the end: "30", "30.0", "30.000", "000030", "30000" (ms)."""
     try:
         first = float(start)
         last = float(end) if end else first + SECONDS
@@ -175,9 +176,9 @@ def clips_of(
     table: Table, wanted: str | None, split_of: Callable[[Row], str | None], files: Files, report: CorpusReport,
     length: float, rate: int,
 ) -> list[Clip]:  # fmt: skip
-    """The clips of a table's rows that are of the wanted split (None: of all); what cannot be used goes to the report.
+    """Clips of the rows in the wanted split (None: in all splits); rows that cannot be used are listed in the report.
 
-    split_of: the split of a row. length (s), rate (Hz): of the clips when they are loaded, for the report.
+    split_of: function from a row to its split. length (s), rate (Hz): of the loaded clips, for the report.
     """
     clips, headers = [], {}
     for number, row in enumerate(rows(table)):
@@ -208,7 +209,7 @@ def clips_of(
 
 
 def caption_of(table: Table, row: Row) -> str:
-    """The row's caption, or a sentence made from its label ("dog" -> "A dog barks"; of "Bark,Dog,Animal" the first)."""
+    """The row's caption, or a sentence made from its label ("dog" -> "A dog barks"); of several labels, the first."""
     from minigen.corpus.synthesis.captions import plain_caption
 
     if table.captions:
@@ -221,7 +222,7 @@ def caption_of(table: Table, row: Row) -> str:
 
 
 def start_of(text: str) -> float:
-    """AudioCaps' `start_time` in seconds; 0 for what is no number of them."""
+    """AudioCaps' `start_time` in seconds; 0 if the text is not a number."""
     return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) else 0.0
 
 
@@ -237,7 +238,7 @@ def _events(row: Row, number: int) -> tuple[Event, ...]:
         values = zip(kinds, map(int, counts), map(float, onsets), map(float, offsets), strict=True)
         events = [Event(*value) for value in values]
         if not all(0 <= event.onset <= event.offset < math.inf and 0 < event.count < 10**6 for event in events):
-            raise ValueError("an event that has no place in time")
+            raise ValueError("an event without a valid time or count")
         return tuple(sorted(events, key=lambda event: event.onset))
     except ValueError as error:
         raise AudioError("bad events", f"row {number + 1}: {error}") from error

@@ -1,6 +1,6 @@
-"""One row of a corpus: a caption, the file it describes and, where they are known, the events that truly sound.
+"""One row of a corpus: a caption, the file that it describes, and the true events if they are known.
 
-The first four fields are AudioCaps' columns. Only synthesised clips know their events.
+The first four fields are AudioCaps' columns. Events are known for synthesised clips and for files in class folders.
 """
 
 from dataclasses import dataclass
@@ -43,5 +43,5 @@ class Clip:
 
     @property
     def recording(self) -> str:
-        """Which recording this is: clips with several captions have one row for each. Empty where it is not known."""
+        """Identifier of the recording; rows with several captions of one recording share it. Empty if unknown."""
         return f"{self.youtube_id}_{self.start_time:g}" if self.youtube_id else self.file

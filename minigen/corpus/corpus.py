@@ -1,10 +1,10 @@
-"""What reading gives: clips that load one at a time, and a report of what could not be used and why.
+"""A corpus that has been opened: clips that are loaded one at a time, and a report of the files that cannot be used.
 
     read_corpus(path) -> Corpus: .clips (captions, events), .load(i) -> wav [1, 1, samples], .report (counts, reasons)
 
-Nothing is held in memory but captions. Opening a corpus looks at every file's header (about 0.5 ms a file), which finds
-what is missing, not audio, empty or cut short; silence, NaN and damage further in show when a clip is loaded. Either
-way the clip is skipped, counted and listed with its reason, and the run goes on.
+Only captions are held in memory. Opening a corpus reads the header of every file (about 0.5 ms a file), which reveals
+files that are missing, not audio, empty or truncated. Silence, NaN and damage later in the file are found when the clip
+is loaded. In both cases the clip is skipped, counted and listed with its reason, and the run continues.
 """
 
 import csv
@@ -24,21 +24,21 @@ from minigen.engine.sound_file import blocks, open_sound
 
 FROM_NAME = "captioned from a name"
 ROUNDING = 0.01  # seconds by which a clip may be longer or shorter without being counted
-SHOWN = 10  # captions, and files that are left out, in a description
-SILENT = 1e-4  # a clip is silent whose largest sample stays below this, or whose largest distance from its mean does
+SHOWN = 10  # number of captions, and of skipped files, in a description
+SILENT = 1e-4  # a clip is silent if its peak, or its largest distance from its mean, is below this
 
 
 @dataclass
 class CorpusReport:
-    """How a data set was understood, and how much of what was asked for can be read.
+    """How a data set was understood, and how many of its clips can be read.
 
     Attributes:
         unit: "rows" (of a table) or "files" (of class folders).
-        looked_at: how many of them.
-        skipped: (file, reason) of each that cannot be used.
-        splits: of tables, each split's (clips found by name, rows).
-        understood: how the data set is read, a line each: which table, which columns, what was not read and why.
-        changed: what happens to the clips that are read ("cut to 4 s", "resampled from 44100 Hz") -> how many.
+        looked_at: number of rows or files examined.
+        skipped: (file, reason) of each one that cannot be used.
+        splits: for each split, (files found, rows).
+        understood: lines of text: the tables and columns that are read, and why other tables are not.
+        changed: number of clips for each change on loading ("longer than 4 s, cut", "resampled from 44100 Hz").
     """
 
     unit: str = "files"
@@ -50,24 +50,24 @@ class CorpusReport:
 
     @property
     def readable(self) -> int:
-        """How many can be used, as far as is known."""
+        """Number of rows or files that can be used, as far as is known."""
         return self.looked_at - len(self.skipped)
 
     @property
     def by_reason(self) -> dict[str, int]:
-        """Reason -> how many were skipped for it, commonest first."""
+        """Number of skipped rows or files for each reason, most frequent first."""
         return dict(Counter(reason for _, reason in self.skipped).most_common())
 
     def skip(self, file: str, reason: str) -> None:
-        """Count and list one that cannot be used."""
+        """Count and list a row or file that cannot be used."""
         self.skipped.append((file, reason))
 
     def note(self, change: str) -> None:
-        """Count something that happens to a clip."""
+        """Count a change that is made to a clip."""
         self.changed[change] += 1
 
     def note_clip(self, rate: int, frames: int, seconds: float, sample_rate: int) -> None:
-        """Count what happens to a recording (Hz, frames) that becomes a clip of `seconds` at `sample_rate` Hz."""
+        """Count the changes that turn a recording (Hz, frames) into a clip of `seconds` at `sample_rate` Hz."""
         length = frames / rate
         if length < seconds - ROUNDING:
             self.note(f"shorter than {seconds:g} s, filled with zeros")
@@ -83,18 +83,18 @@ class CorpusReport:
             self.splits[split] = before[0] + found, before[1] + 1
 
     def __str__(self) -> str:
-        """How much can be read: "12 rows looked at, 5 readable (6 missing, 1 truncated)"."""
+        """Summary in one line: "12 rows looked at, 5 readable (6 missing, 1 truncated)"."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.by_reason.items())
         return f"{self.looked_at} {self.unit} looked at, {self.readable} readable" + (
             f" ({reasons})" if reasons else ""
         )
 
     def changes(self) -> str:
-        """What happens to the clips that are read: "40 captioned from a name, 12 longer than 4 s, cut"."""
+        """Changes made to the clips, with their counts: "40 captioned from a name; 12 longer than 4 s, cut"."""
         return "; ".join(f"{count} {change}" for change, count in self.changed.most_common()) or "none"
 
     def write(self, path: str | Path) -> None:
-        """Write the skipped as CSV with the columns file,reason.
+        """Write the skipped rows or files as CSV with the columns file,reason.
 
         Raises:
             MinigenError: the place cannot be written.
@@ -109,11 +109,11 @@ class Corpus:
     """Captioned clips that are read from disk one at a time.
 
     Attributes:
-        clips: what can be read, as far as its header says.
-        report: how much that is of what was asked for.
+        clips: the clips whose file has a valid header.
+        report: how the data set was understood, and what was skipped.
         sample_rate: Hz; seconds: length of a clip; both hold for every `load`.
-        read: clip number -> a file's path or its bytes.
-        seek_sound: a file longer than a clip is read from its first sound on (class folders), not from its start.
+        read: function from a clip's number to a path or the bytes of a file.
+        seek_sound: whether a file longer than a clip is read from its first sound (class folders) or from its start.
     """
 
     clips: list[Clip]
@@ -135,7 +135,7 @@ class Corpus:
         """Clip `index` as float32 [1, 1, round(seconds * sample_rate)], cut or padded with zeros.
 
         Raises:
-            AudioError: the file turns out missing, damaged, not finite, or silent (peak below 1e-4, or a constant).
+            AudioError: the file is missing, damaged, not finite, or silent (peak below 1e-4, or a constant).
         """
         source = self.read(index)
         start = first_sound(source, self.seconds) if self.seek_sound else 0.0
@@ -145,7 +145,7 @@ class Corpus:
         return fit_length(wav, round(self.seconds * self.sample_rate))
 
     def described(self) -> str:
-        """How the data set was understood, as text: table and columns, what can be read, changes, some captions."""
+        """Description as text: tables and columns, readable clips, changes on loading, skipped files, some captions."""
         report = self.report
         lines = [str(report), *report.understood]
         if len(report.splits) > 1:
@@ -158,9 +158,9 @@ class Corpus:
 
 
 def first_sound(source: str | bytes, seconds: float) -> float:
-    """Where to begin in a file longer than `seconds`: at its first sound, but no later than `seconds` before its end.
+    """Start of the first sound in a file, in seconds, but at most its length minus `seconds`.
 
-    Read in steps of 0.1 s until one's peak reaches 1e-4. Returns seconds; 0 for a short, silent or damaged file.
+    The file is read in steps of 0.1 s until the peak of a step reaches 1e-4. 0 for a short, silent or damaged file.
     """
     import soundfile
 
@@ -174,5 +174,5 @@ def first_sound(source: str | bytes, seconds: float) -> float:
                 if abs(block).max() >= SILENT:
                     return min(number * step / rate, latest)
     except (soundfile.LibsndfileError, OSError, AudioError):
-        pass  # load_audio says what is wrong with it
+        pass  # load_audio raises the error
     return 0.0

@@ -1,7 +1,8 @@
-"""What names of folders and files say: which split they hold, and whether they name a sound or only keep files.
+"""Meaning of the names of folders and files: the split that they name, the sound that they name, or neither.
 
-audio/fold1/…, data/train/…   keep files: no caption is made from them        train/dog/… is of the training split
-dog bark/…, 001 - Rain/…      name what sounds
+audio/fold1/…, data/train/…   containers of files: no caption is made from them
+dog bark/…, 001 - Rain/…      names of sounds
+train/dog/…                   a split, and in it the name of a sound
 """
 
 import hashlib
@@ -18,7 +19,7 @@ SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 SPLIT_WORDS = {word for words in SPLITS.values() for word in words}
-# Words of folders that keep files. One of the first set is enough; of the second, all words of a name have to be.
+# Words in names of container folders. One word of the first set is enough; otherwise all words must be in the second.
 KEEPERS = {"audio", "audios", "wav", "wavs", "flac", "mp", "ogg", "dataset", "datasets", "meta", "metadata"}
 NEUTRAL = KEEPERS | SPLIT_WORDS | {
     "data", "clip", "clips", "sound", "sounds", "recording", "recordings", "sample", "samples", "segment", "segments",
@@ -28,10 +29,9 @@ NEUTRAL = KEEPERS | SPLIT_WORDS | {
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder in `folder` with the names in it, sorted; links to folders are followed, each folder is seen once.
+    """Every folder in `folder` with the sorted names in it; links to folders are followed, each folder is visited once.
 
-    What is hidden is left out: macOS leaves a file ._x.wav beside x.wav. A name of a folder that ends like a sound file
-    is listed too.
+    Hidden files are left out: macOS puts a file ._x.wav beside x.wav. The names include those of subfolders.
     """
     seen = set()
     for where, folders, names in os.walk(folder, followlinks=True):
@@ -45,19 +45,19 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def split_named(name: str) -> str | None:
-    """The one split that a name speaks of ("train_v2" -> "train", "clotho_development" -> "train"), or None."""
+    """The split that a name contains ("train_v2" -> "train"); None if it contains no split or several."""
     words = set(re.findall(r"[a-z]+", name.lower()))
     found = [split for split, spellings in SPLITS.items() if words & set(spellings)]
     return found[0] if len(found) == 1 else None
 
 
 def split_of_path(parts: tuple[str, ...]) -> str | None:
-    """The split that the innermost of some folders names, or None."""
+    """The split that the innermost folder with a split in its name names, or None."""
     return next((split for part in reversed(parts) if (split := split_named(part))), None)
 
 
 def keeps_files(name: str) -> bool:
-    """Whether a folder of this name only keeps files ("audio", "fold3", "dev_clean"), and names no sound."""
+    """Whether a folder of this name is a container of files ("audio", "fold3", "dev_clean"), not a sound."""
     words = set(re.findall(r"[a-z]+", name.lower()))
     if words <= NEUTRAL or words & KEEPERS:
         return True
@@ -65,10 +65,10 @@ def keeps_files(name: str) -> bool:
 
 
 def label_of(folders: tuple[str, ...], beside: set[str]) -> str | None:
-    """The first of some nested folders that names a sound; None where they only keep files.
+    """The outermost of nested folders that is named for a sound; None if all are containers of files.
 
-    beside: names of the outermost folders of the whole data set. "train" among them stands for the vehicle where
-    another names a sound, as in ESC-50.
+    beside: names of the outermost folders of the whole data set. If another of them is named for a sound, a folder
+    "train" means the vehicle, as in ESC-50.
     """
     for depth, name in enumerate(folders):
         vehicle = depth == 0 and name.lower() == "train" and any(not keeps_files(other) for other in beside)
@@ -78,16 +78,16 @@ def label_of(folders: tuple[str, ...], beside: set[str]) -> str | None:
 
 
 def source_of(path: Path, folder: Path) -> str:
-    """Where a recording comes from: takes "1-30226-A" and "1-30226-B" of ESC-10 were cut from one and must not part."""
+    """Source of a recording. ESC-10's takes "1-30226-A" and "1-30226-B" have one source and stay in one split."""
     esc = re.match(r"\d+-\d+(?=-[A-Z])", path.stem)
     return esc[0] if esc else path.relative_to(folder).with_suffix("").as_posix()
 
 
 def share_out(sources: Iterable[str]) -> dict[str, str]:
-    """The split of each source, by where its hash falls in [0, 1).
+    """Split of each source, by its hash in [0, 1): test below 0.1, validation below 0.2, else train.
 
-    Below 0.1 is test, below 0.2 validation, the rest train: adding sources moves none of the others. Of a few, where
-    chance would leave test or validation empty, the next lowest is taken.
+    Adding a source does not change the split of the others. If a split would be empty, as may happen with few sources,
+    test gets the source with the lowest hash, and validation the next one.
     """
     digest = {source: hashlib.sha256(source.encode("utf-8", "replace")).digest() for source in sources}
     order = sorted(digest, key=digest.get)

@@ -1,12 +1,12 @@
-"""Mixing augmentation: two clips at once, their captions joined, so that the model hears combinations nobody recorded.
+"""Mixing augmentation: the sum of two clips with their captions joined, so that training covers more combinations.
 
     A dog barks       |  dog  dog      |
     Rain falls        |~~~~rain~~~~~~~~|   -->   |  dog  dog      |   A dog barks while rain falls
                                                  |    ~~~~rain~~~~|
 
-As AudioGen does (Kreuk et al., arXiv 2209.15352, section 3.2): a random level of one against the other, a random delay.
-It is done to waveforms, before the codec: codes are names of codebook entries, and the codes of a sum are not the sum
-of the codes.
+The level of one clip relative to the other and the delay are random, as in AudioGen (Kreuk et al., arXiv 2209.15352,
+section 3.2). Waveforms are mixed before the codec encodes them: codes are indices of codebook entries, so the codes of
+a sum are not the sum of the codes.
 """
 
 import numpy as np
@@ -21,12 +21,12 @@ SNR_DB = 5.0
 
 
 def mix_clips(first: Tensor, second: Tensor, rng: np.random.Generator) -> Tensor:
-    """Two clips at once, as AudioGen mixes them: [1, 1, samples] twice -> [1, 1, samples].
+    """Mix two clips as AudioGen does: [1, 1, samples] twice -> [1, 1, samples].
 
         first + g · second delayed,   20 log10(rms(first) / (g rms(second))) uniform in [-5, 5] dB
 
-    The delay is drawn up to half the clip, and so that at least half of the second clip's energy stays in. A sum that
-    exceeds [-1, 1] is scaled back into it.
+    The delay is at most half the clip, and at least half of the energy of the second clip stays in the mixture. A sum
+    that exceeds [-1, 1] is scaled back into it.
     """
     return mix_at(first, second, *draw_mix(second, rng))
 
@@ -60,7 +60,7 @@ def mix_captions(first: str, second: str, rng: np.random.Generator) -> str:
 
 
 def mix_events(first: Clip, second: Clip, delay: float, seconds: float) -> tuple[Event, ...]:
-    """The events of a mixture; what the delay pushes past the end is gone. Empty where either clip's are not known."""
+    """Events of a mixture, without those delayed past its end; empty if the events of either clip are unknown."""
     if not (first.events and second.events):
         return ()
     later = [Event(e.kind, e.count, e.onset + delay, min(e.offset + delay, seconds)) for e in second.events]
@@ -69,11 +69,11 @@ def mix_events(first: Clip, second: Clip, delay: float, seconds: float) -> tuple
 
 
 def may_mix(first: Clip, second: Clip) -> bool:
-    """Whether two clips may sound at once: different recordings, captions and kinds, at most three, no pair held back.
+    """Whether two clips may be mixed.
 
-    A dog that barks twice and one that barks three times make five barks, which neither caption says; "a dog barks,
-    then a bell rings and a cat meows before it rains" says nothing clear; and a pair that the built-in corpus holds
-    back to test composition must not come into training by this door.
+    The recordings, the captions and the kinds must differ: a dog that barks twice and one that barks three times make
+    five barks, which neither caption says. At most three kinds in all: more events make the joined caption ambiguous.
+    No pair of kinds that the built-in corpus holds out of training to test composition.
     """
     from minigen.corpus.synthesis.scenes import has_held_out
 
@@ -84,9 +84,9 @@ def may_mix(first: Clip, second: Clip) -> bool:
 
 
 def random_mixture(corpus: Corpus, rng: np.random.Generator) -> tuple[Tensor, str, tuple[Event, ...], list[str]] | None:
-    """Two random clips of at least two: (waveform [1, 1, samples], caption, events, files).
+    """A random mixture of two clips of a corpus: (waveform [1, 1, samples], caption, events, files).
 
-    None where 100 draws find no two that `may_mix` and can be loaded.
+    None if 100 draws find no pair that may be mixed (`may_mix`) and can be loaded.
     """
     for _ in range(100):
         i = int(rng.integers(len(corpus)))
@@ -96,7 +96,7 @@ def random_mixture(corpus: Corpus, rng: np.random.Generator) -> tuple[Tensor, st
             continue
         try:
             wav, later = corpus.load(i), corpus.load(j)
-        except AudioError:  # tokenize lists it when it comes to the clip itself
+        except AudioError:  # `tokenize` lists it when it encodes the clip itself
             continue
         delay, snr_db = draw_mix(later, rng)
         events = mix_events(first, second, delay / corpus.sample_rate, corpus.seconds)
