@@ -1,6 +1,6 @@
 """Captioned audio: the built-in corpus, AudioCaps, any folder.
 
-Names are imported when they are asked for: the processes that synthesise clips need no PyTorch, which takes a second.
+A name is imported when it is used: the processes that synthesise clips need no PyTorch, whose import takes a second.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The reader of captioned audio: the built-in corpus, AudioCaps, other data sets with a table, or class folders.
+"""Reader of captioned audio: the built-in corpus, AudioCaps, other data sets with a table, or class folders.
 
     a folder with train.csv, val.csv, ...    rows name a `file`, or a `youtube_id` whose clip lies in audio/ or beside
     a folder with metadata.csv, meta/x.csv   any table of captions or labels that `minigen.corpus.tables` understands
@@ -6,8 +6,8 @@
     a .parquet file, its folder, owner/name  AudioCaps with its sound inside, through the `datasets` library
     dog bark/1.ogg, rain/7.ogg, ...          captions from the folders' names, as for ESC-10 (Piczak, ACM MM 2015)
 
-First link of the chain: everything after it sees a `Corpus` and cannot tell which kind it was. How the data set was
-understood is in `Corpus.report`, and `minigen corpus --look FOLDER` prints it.
+The result is a `Corpus` for every kind of data set. `Corpus.report` says how the data set was understood;
+`minigen corpus --look FOLDER` prints it.
 """
 
 import io
@@ -35,12 +35,9 @@ from minigen.corpus.tables import (
 from minigen.engine.distributed import is_first
 from minigen.engine.errors import MinigenError
 
-TABLE_FOLDERS = ("meta", "metadata", "csv", "captions", "annotations", "tables")  # the data set is the folder above
-NAMED = {
-    "train": ("train",),
-    "validation": ("validation", "val", "valid"),
-    "test": ("test",),
-}  # train.csv, val.csv, ...
+TABLE_FOLDERS = ("meta", "metadata", "csv", "captions", "annotations", "tables")  # subfolders of a data set
+# Names of the tables of splits: train.csv, val.csv, ...
+NAMED = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 Read = Callable[[int], str | bytes]
 
 
@@ -54,21 +51,21 @@ def read_corpus(
 ) -> Corpus:
     """Open captioned audio of any of the kinds above.
 
-    AudioCaps' `start_time` is a place in the YouTube video; the clips themselves are already cut, so a clip is the
-    first `seconds` of its file. Class folders, and a table that names no splits, are split 80/10/10 by a hash of the
-    file's name, the takes of one ESC-10 recording together: the same files always fall into the same split. A table
-    with folds gives its last fold to test and the one before it to validation.
+    A clip is the first `seconds` of its file: AudioCaps' `start_time` is a time in the YouTube video, and the files are
+    already cut there. Class folders, and a table without splits, are split 80/10/10 by a hash of the file's name, so
+    the split of a file never changes; the takes of one ESC-10 recording stay together. Of a table with folds, the last
+    fold is test and the one before it validation.
 
     Args:
         path: a folder, a table (csv, tsv, jsonl, json, parquet), or a dataset on the hub by name (owner/name).
-        split: "train", "validation" or "test"; a single table is read whole, whatever the split.
-        audio: folder of the clips, where they do not lie with the table.
+        split: "train", "validation" or "test"; a single table is read whole, for any split.
+        audio: folder of the clips; None: they are in the folder of the table.
         seconds: length of every clip; AudioCaps' own is 10.
         sample_rate: Hz.
-        skipped_to: where to list what was skipped (CSV), written also when nothing is readable.
+        skipped_to: CSV file that lists the skipped rows or files; written also if none is readable.
 
     Raises:
-        MinigenError: no such corpus, split or column, or not one readable recording.
+        MinigenError: no such corpus, split or column, or no readable recording.
     """
     split = next((name for name, spellings in SPLITS.items() if split in spellings), split)
     if split not in SPLITS:
@@ -86,7 +83,7 @@ def read_corpus(
 
 
 def _advice(report: CorpusReport) -> str:
-    """What to do where nothing can be read."""
+    """Advice for a data set without a readable recording."""
     if any(reason.endswith("needs FFmpeg") for reason in report.by_reason):
         return "Convert the files to flac, each with `ffmpeg -i FILE.m4a FILE.flac`"
     if report.by_reason and set(report.by_reason) <= {"no caption", "caption is no text", "caption too long"}:
@@ -103,7 +100,7 @@ def _advice(report: CorpusReport) -> str:
 def _open(
     path: Path, split: str, audio: Path | None, report: CorpusReport, form: tuple[float, int]
 ) -> tuple[list[Clip], Read | None]:
-    """Tell which kind of data set this is, and read its clips. form: seconds and Hz of the clips."""
+    """Find out the kind of a data set and read its clips. form: seconds and Hz of the clips."""
     if path.is_file() and path.suffix.lower() in FORMS:
         table = read_table(path)
         root = path.parent.parent if path.parent.name.lower() in TABLE_FOLDERS else path.parent
@@ -129,7 +126,7 @@ def _open(
 
 
 def _named_tables(folder: Path) -> dict[str, Path]:
-    """The tables of splits by AudioCaps' names: train.csv, val.csv (or valid, validation), test.csv."""
+    """Tables named after their split, as AudioCaps' are: train.csv, val.csv (or valid, validation), test.csv."""
     places = ((split, folder / f"{name}.csv") for split, names in NAMED.items() for name in names)
     return {split: place for split, place in places if place.is_file()}
 
@@ -137,7 +134,7 @@ def _named_tables(folder: Path) -> dict[str, Path]:
 def _from_named(
     folder: Path, named: dict[str, Path], split: str, files: Files, report: CorpusReport, form: tuple[float, int]
 ) -> list[Clip]:
-    """The clips of a split with a table of its own; of the other splits, how many there are."""
+    """Clips of a split that has its own table; the rows of the other splits are only counted."""
     if split not in named:
         present = ", ".join(table.name for table in named.values())
         raise MinigenError(f"{folder} has no {split}.csv, only {present}. Ask for another split.")
@@ -154,7 +151,7 @@ def _from_named(
 
 
 def _count_rows(path: Path, split: str, files: Files, report: CorpusReport) -> None:
-    """How much of another split is there; a table that cannot be read counts as empty."""
+    """Count the rows and the files of another split; a table that cannot be read counts as empty."""
     try:
         clips_of(read_table(path, split), "", lambda row: split, files, report, 0.0, 0)
     except MinigenError:
@@ -164,9 +161,9 @@ def _count_rows(path: Path, split: str, files: Files, report: CorpusReport) -> N
 def _from_tables(
     folder: Path, tables: list[Table], split: str, files: Files, report: CorpusReport, form: tuple[float, int]
 ) -> list[Clip]:
-    """The clips of a split, from tables whose names, folders, or columns `split` or `fold` say which rows are its."""
+    """Clips of a split, from tables whose name, folder, or column `split` or `fold` gives the split of each row."""
     report.unit = "rows"
-    if any(table.split for table in tables):  # metadata.csv beside train.csv describes something else
+    if any(table.split for table in tables):  # metadata.csv beside train.csv is no table of clips
         tables = [table for table in tables if table.split or "split" in table.columns]
     plain = [table.split for table in tables if "split" not in table.columns]
     if len(set(plain)) < len(plain):
@@ -185,7 +182,7 @@ def _from_tables(
 
 
 def _split_rule(table: Table) -> tuple[Callable[[Row], str | None], str]:
-    """How the rows of a table fall into splits: a function of a row, and what it does, in words."""
+    """Function from a row of a table to its split, and a description of it for the report."""
     if "split" in table.columns:
         return lambda row: split_named(row["split"] or "") or table.split, "splits by its column"
     if table.split:
@@ -200,7 +197,7 @@ def _split_rule(table: Table) -> tuple[Callable[[Row], str | None], str]:
 
 
 def _source(row: Row) -> str:
-    """What a row's recording was cut from: rows that share it are of one split."""
+    """Source of a row's recording; rows with the same source are in the same split."""
     name = row.get("file") or row.get("youtube_id") or row.get("audiocap_id") or ""
     return source_of(Path(name), Path(name).anchor or ".")
 
@@ -211,9 +208,9 @@ def _source(row: Row) -> str:
 def _from_classes(
     folder: Path, left_out: list[str], split: str, report: CorpusReport, form: tuple[float, int]
 ) -> list[Clip]:
-    """One clip a file of the split's share, captioned and labelled by the first subfolder that names a sound.
+    """One clip for each file of the split; caption and event come from the first subfolder that is named for a sound.
 
-    left_out: why tables that were seen are not read.
+    left_out: reasons for which tables in the folder are not read.
     """
     files = {path: path.relative_to(folder).parts[:-1] for path in _candidates(folder)}
     beside = {parts[0] for parts in files.values()}
@@ -240,7 +237,7 @@ def _no_captions(folder: Path, inside: list[str], left_out: list[str]) -> str:
 
 
 def _splits_of_folders(folder: Path, labels: dict[Path, str | None], report: CorpusReport) -> dict[Path, str | None]:
-    """The split of each file: the one that a folder around it names (train/dog/1.wav), else 80/10/10 by its source."""
+    """Split of each file: named by a folder around it (train/dog/1.wav), or 80/10/10 by its source."""
     around = {path: [part for part in path.relative_to(folder).parts[:-1] if part != labels[path]] for path in labels}
     named = {path: split_of_path(tuple(parts)) for path, parts in around.items()}
     if any(named.values()):
@@ -254,7 +251,7 @@ def _splits_of_folders(folder: Path, labels: dict[Path, str | None], report: Cor
 
 
 def _class_clip(path: Path, label: str | None, report: CorpusReport, form: tuple[float, int]) -> Clip | None:
-    """A file of a class folder as a clip; None where it cannot be used, which the report says."""
+    """A file of a class folder as a clip; None if it cannot be used, after listing it in the report."""
     from minigen.corpus.synthesis.captions import kind_of_label, plain_caption
 
     report.looked_at += 1
@@ -273,7 +270,7 @@ def _class_clip(path: Path, label: str | None, report: CorpusReport, form: tuple
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """Files in subfolders, other than tables and what is hidden, and folders that call themselves a sound file."""
+    """Files in subfolders except tables and hidden files, and folders with the suffix of a sound file."""
     paths = [where / name for where, names in walk(folder) if where != folder for name in names]
     paths = [path for path in paths if path.suffix.lower() not in FORMS]
     return sorted(path for path in paths if path.is_file() or path.suffix.lower() in AUDIO_SUFFIXES)
@@ -285,7 +282,7 @@ def _candidates(folder: Path) -> list[Path]:
 def _from_datasets(
     path: Path, parquet: list[Path], split: str, report: CorpusReport, form: tuple[float, int]
 ) -> tuple[list[Clip], Read]:
-    """Clips whose sound is a column of a table on disk; the sound itself is first looked at when it is loaded."""
+    """Clips whose sound is a column of a table on disk; a sound is first examined when it is loaded."""
     table = _load_table(path, parquet, split)
     sound = next((name for name in ("audio", "wav", "sound", "file") if name in table.column_names), None)
     columns = [name for name in table.column_names if name in NAMES["caption"] or NUMBERED.fullmatch(name)]
@@ -313,7 +310,7 @@ def _from_datasets(
 def _reader(
     table, column: str, numbers: list[int], folder: Path, report: CorpusReport, form: tuple[float, int]
 ) -> Read:
-    """The sound of clip i: row numbers[i] of the table. What happens to it is counted when it is first read."""
+    """Function that reads the sound of clip i, row numbers[i] of the table; the first call counts its changes."""
     noted = set()
 
     def read(index: int) -> str | bytes:
@@ -323,14 +320,14 @@ def _reader(
             try:
                 report.note_clip(*check_audio(source), *form)
             except AudioError:
-                pass  # it is skipped where it is loaded
+                pass  # `Corpus.load` raises the error
         return source
 
     return read
 
 
 def _sound(cell, folder: Path = Path()) -> str | bytes:
-    """What a row holds, as bytes or as the path of a file: {"bytes", "path"}, {"array", "sampling_rate"}, or these."""
+    """Bytes or path of a sound from a cell: {"bytes", "path"}, {"array", "sampling_rate"}, bytes or a path."""
     if isinstance(cell, (bytes, str)):
         found = cell
     elif not cell:
@@ -366,7 +363,7 @@ def _load_table(path: Path, parquet: list[Path], split: str):
         return table
     except MinigenError:
         raise
-    except Exception as error:  # whatever the library raises: no network, no such name, no such split, a broken file
+    except Exception as error:  # the library raises many types: no network, no such name, no such split, a broken file
         raise MinigenError(
             f"cannot read {path}: {error}. Name a folder, a CSV, a parquet file or a dataset."
         ) from error
@@ -380,9 +377,9 @@ def _parquet_files(path: Path) -> list[Path]:
 
 
 def _files_of_split(path: Path, files: list[Path], split: str) -> list[Path]:
-    """The parquet files whose name, or whose folder, names the split; where none names any, all are of train.
+    """Parquet files whose name or folder contains the split; if no file names a split, all are of train.
 
-    train-00000-of-00001.parquet, audiocaps-train-0.parquet, default/train/0000.parquet
+    Examples: train-00000-of-00001.parquet, audiocaps-train-0.parquet, default/train/0000.parquet
     """
     if path.is_file():
         return files

@@ -17,9 +17,9 @@ from minigen.engine.errors import MinigenError
 def open_splits(
     out: Path, data: str | Path | None, clips: int, seed: int = 0, seconds: float = 4.0, progress: bool = True
 ) -> dict[str, Corpus]:
-    """The three splits of `data`, or of a corpus built in `out` where that is None.
+    """Open the three splits of `data`; with `data` None, of a built-in corpus that is made in `out`.
 
-    clips: how many to build; of `data`, no split is given more than that, drawn by chance.
+    clips: number of clips to make; a larger split of `data` is cut down to this number at random.
 
     Raises:
         MinigenError: `data` is a single table, which has no splits, or cannot be read.
@@ -36,9 +36,9 @@ def open_splits(
 
 
 def load_some(corpus: Corpus, count: int, seed: int = 0) -> tuple[list[Clip], list[Tensor]]:
-    """Up to `count` clips, by chance, and their sounds [1, 1, samples]; what is silent or damaged is passed over.
+    """Load up to `count` random clips: the clips and their sounds [1, 1, samples], without silent and damaged ones.
 
-    Of a recording with several captions one is taken, so that sets of sounds count each recording once.
+    A recording with several captions is taken once, with one of them.
     """
     clips, wavs, seen = [], [], set()
     for row in np.random.default_rng([seed, 1]).permutation(len(corpus)).tolist():
@@ -57,7 +57,7 @@ def load_some(corpus: Corpus, count: int, seed: int = 0) -> tuple[list[Clip], li
 
 
 def _at_most(corpus: Corpus, count: int, seed: int) -> Corpus:
-    """A corpus cut down to `count` clips by chance, in their old order."""
+    """The corpus cut down to `count` random clips, in their old order."""
     if len(corpus) <= count:
         return corpus
     rows = np.sort(np.random.default_rng(seed).permutation(len(corpus))[:count])

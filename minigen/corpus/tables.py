@@ -1,4 +1,4 @@
-"""Caption tables in the forms that public data sets have: comma, tab or semicolon, jsonl, json; any usual column names.
+"""Reader of caption tables in the formats and with the column names of public data sets.
 
     AudioCaps     train.csv                       audiocap_id,youtube_id,start_time,caption
     Clotho        clotho_captions_development.csv file_name,caption_1,…,caption_5
@@ -6,8 +6,8 @@
     ESC-50        meta/esc50.csv                  filename,fold,category          the caption is made from the category
     UrbanSound8K  metadata/UrbanSound8K.csv       slice_file_name,fold,class
 
-Tables come from anywhere: with a byte order mark, in Latin-1 or UTF-16, with quoted newlines, a quote that never ends,
-a novel for a caption. A row that cannot be used is skipped with its reason; a table without the columns is refused.
+Formats: csv with commas, tabs, semicolons or bars; jsonl; json. Encodings: UTF-8 with or without a byte order mark,
+UTF-16, Latin-1. A row that cannot be used is skipped with its reason; a table without the needed columns is refused.
 """
 
 import csv
@@ -23,9 +23,9 @@ from minigen.corpus.folders import split_named, split_of_path, walk
 from minigen.engine.errors import MinigenError
 
 FORMS = (".csv", ".tsv", ".jsonl", ".json")
-DEPTH, MOST = 3, 200  # folders below the data set's, and files, that are searched for tables
+DEPTH, MOST = 3, 200  # the search for tables: depth of the folders, and number of files
 LONGEST = 1000  # characters of a caption: AudioCaps' longest has 300, and the text encoder reads 256 tokens
-# What a column means, and the names it goes by, the best one first.
+# Meaning of a column -> names of such columns, the best one first.
 NAMES = {
     "caption": ("caption", "captions", "text", "description"),
     "label": ("category", "class", "class_name", "classname", "label", "labels", "scene_label", "event_label"),
@@ -46,13 +46,13 @@ Row = dict[str, str | None]
 
 @dataclass(frozen=True)
 class Table:
-    """A caption table, as far as its columns have been understood.
+    """A caption table and the meaning of its columns.
 
     Attributes:
         path: the file.
-        columns: what a column means -> the table's own name for it.
-        captions: the columns that hold captions; several give a row each. Empty where a label has to do.
-        split: the split that its name or folder speaks of, or None.
+        columns: meaning of a column (a key of NAMES) -> its name in the table.
+        captions: columns that hold captions; each caption becomes a row. Empty: captions are made from the label.
+        split: the split in the name of the table or its folder, or None.
     """
 
     path: Path
@@ -61,17 +61,17 @@ class Table:
     split: str | None
 
     def __str__(self) -> str:
-        """How it is read, for a person."""
+        """The table and its columns, for the report."""
         captions = ", ".join(self.captions) or f"from the name in {self.columns['label']}"
         others = [f"{meaning}: {name}" for meaning, name in self.columns.items() if meaning not in ("caption", "label")]
         return f"{self.path} (captions: {'; '.join([captions, *others])})"
 
 
 def read_table(path: Path, split: str | None = None) -> Table:
-    """Look at a table's columns.
+    """Read the columns of a table.
 
     Raises:
-        MinigenError: it cannot be read, or has no column of captions, or none that says which file.
+        MinigenError: it cannot be read, or has no column of captions or labels, or none that identifies a file.
     """
     names = _columns(path)
     columns = {meaning: next((name for name in known if name in names), "") for meaning, known in NAMES.items()}
@@ -89,10 +89,10 @@ def read_table(path: Path, split: str | None = None) -> Table:
 
 
 def find_tables(folder: Path) -> tuple[list[Table], list[str]]:
-    """The caption tables of a data set, and why other tables were left out ("notes.csv has no column caption ...").
+    """The caption tables of a data set, and the reasons for leaving out others ("notes.csv has no column caption ...").
 
-    Those nearest to the top are taken; of metadata.csv and metadata.jsonl, the first. A table's split is the one that
-    its name speaks of, or a folder around it.
+    Only tables at the smallest depth are taken; of metadata.csv and metadata.jsonl, only the first. The split of a
+    table is the one in its name, or in the name of a folder around it.
     """
     tables, left_out = [], []
     for path in _candidates(folder):
@@ -122,9 +122,9 @@ def _candidates(folder: Path) -> list[Path]:
 
 
 def rows(table: Table) -> Iterator[Row]:
-    """The rows of a table under the names of `NAMES`, one for each caption, with the built-in corpus' event columns.
+    """The rows of a table with the keys of `NAMES` and EVENT_COLUMNS, one for each caption.
 
-    "caption" is None where the cell holds no text. A row that cannot be read is empty.
+    "caption" is None if the cell is not text. A row that cannot be read is empty.
     """
     for cells in _cells(table.path):
         row = {meaning: _text(cells.get(name)) for meaning, name in table.columns.items()}
@@ -134,7 +134,7 @@ def rows(table: Table) -> Iterator[Row]:
 
 
 def captions_in(cells: list) -> list[str | None]:
-    """The captions of a row's cells: text, or lists of text; None for an entry that is no text, "" where all are empty.
+    """Captions in the cells of a row, text or lists of text. None: an entry that is not text; [""]: all are empty.
 
     A list may have been written as text, as pandas does: "['rain falls', 'it rains']".
     """
@@ -148,10 +148,10 @@ def captions_in(cells: list) -> list[str | None]:
 
 
 def clean_caption(text: str | None) -> str:
-    """A caption as one line of text that every later link can read.
+    """The caption as one line of printable text.
 
     Raises:
-        AudioError: no text, nothing in it, or more than 1000 characters.
+        AudioError: not text, empty, or more than 1000 characters.
     """
     if text is None:
         raise AudioError("caption is no text", "a caption is no text.")
@@ -164,17 +164,17 @@ def clean_caption(text: str | None) -> str:
 
 
 def _text(cell) -> str:
-    """A cell as text: of a list its first entry (labels), of a number its digits, else nothing."""
+    """A cell as text: a list gives its first entry (labels), a number its digits, any other type ""."""
     if isinstance(cell, (list, tuple)):
         cell = cell[0] if cell else ""
     return str(cell).strip() if isinstance(cell, (str, int, float)) and not isinstance(cell, bool) else ""
 
 
-# reading a file's cells, whatever its form
+# reading the cells of a file in any format
 
 
 def _columns(path: Path) -> list[str]:
-    """Names of a table's columns, in lower case; of a jsonl or json table, those of its first row."""
+    """Names of a table's columns in lower case; for jsonl and json, the keys of the first row."""
     if path.suffix.lower() in (".jsonl", ".json"):
         return list(next(_cells(path), {}))
     return _header(_csv(path))
@@ -185,7 +185,7 @@ def _header(reader) -> list[str]:
 
 
 def _cells(path: Path) -> Iterator[dict]:
-    """Each row as {column in lower case: cell}; of a csv, text in any column order, with too few or too many cells."""
+    """Each row as {column in lower case: cell}. In csv files, missing cells are left out and extra cells dropped."""
     if path.suffix.lower() in (".jsonl", ".json"):
         for row in _json_rows(path):
             yield {str(name).strip().lower(): cell for name, cell in row.items()} if isinstance(row, dict) else {}
@@ -198,7 +198,7 @@ def _cells(path: Path) -> Iterator[dict]:
 
 
 def _json_rows(path: Path) -> Iterator:
-    """Objects of a jsonl file, a line each; of a json file, those of the list that it is or holds (WavCaps' "data")."""
+    """Objects of a jsonl file, one per line; of a json file, those of its list or of a list in it (WavCaps' "data")."""
     text = _content(path)
     if path.suffix.lower() == ".jsonl":
         for line in text.split("\n"):
@@ -218,7 +218,7 @@ def _loads(text: str):
 
 
 def _csv(path: Path):
-    """A csv reader over a table, with the separator that gives its first line the most columns of known names."""
+    """A csv reader with the separator that gives the first line the most known column names."""
     text = _content(path)
     known = {name for names in NAMES.values() for name in names}
 
@@ -230,7 +230,7 @@ def _csv(path: Path):
 
 
 def _content(path: Path) -> str:
-    """A table's text: UTF-16 where a byte order mark says so, else UTF-8, else Latin-1, which reads any bytes."""
+    """Text of a table: UTF-16 with a byte order mark, else UTF-8, else Latin-1, which decodes any bytes."""
     try:
         content = path.read_bytes()
     except OSError as error:

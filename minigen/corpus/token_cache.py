@@ -1,12 +1,12 @@
-"""The token cache on disk, and how it is read: training takes codes from it, a batch at a time.
+"""Token cache on disk, from which training reads codes, a batch at a time.
 
     codes.npy      int16 [n, K, T], memory-mapped
     rows.jsonl     caption, events, source: line i describes codes[i]
-    skipped.jsonl  what was left out, and why
-    tokens.json    settings, and how far it is: what lies beyond does not count
+    skipped.jsonl  clips that were left out, with the reason
+    tokens.json    settings, and numbers of finished clips and rows; entries beyond them are invalid
 
-`minigen.corpus.tokens` writes it: codes first, then rows, then the state that counts them. Whatever is killed in
-between, the state says what is whole. Nothing in these files is ever executed, and what does not fit is refused.
+`minigen.corpus.tokens` writes it: codes first, then rows, then the state that counts them. If it is killed in between,
+the state still counts complete rows only. Reading these files executes nothing; damaged files are refused.
 """
 
 import json
@@ -28,7 +28,7 @@ from minigen.engine.resources import Requirements
 
 @dataclass(frozen=True)
 class TokenSet:
-    """A finished token cache, opened: codes stay on disk until a batch asks for them.
+    """A finished token cache, opened; codes are read from disk when a batch needs them.
 
     Attributes:
         codes: int16 [n, K, T], a memory map.
@@ -75,7 +75,7 @@ class TokenSet:
 
 
 def read_state(folder: Path) -> dict | None:
-    """What tokens.json says; None where there is none.
+    """Content of tokens.json; None if the file does not exist.
 
     Raises:
         MinigenError: it is damaged.
@@ -87,21 +87,21 @@ def read_state(folder: Path) -> dict | None:
             counts = [state[name] for name in ("jobs", "next", "rows", "skipped")]
             counts += [state["codec"]["codebook_size"], int(state["codec"]["frame_rate"]), int(state["done"])]
             if any(type(count) is not int or count < 0 for count in counts):
-                raise ValueError("a count that is no number")
+                raise ValueError("a count is not a whole number of 0 or more")
         return state
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise damaged(file) from error
 
 
 def write_state(folder: Path, state: dict) -> None:
-    """Write tokens.json aside and rename it: from here on the rows it counts are there."""
+    """Write tokens.json atomically. The codes and rows that it counts must be on the disk already."""
     write_atomically(folder / "tokens.json", json.dumps(state, indent=1) + "\n")
 
 
 def allocate(folder: Path, shape: tuple[int, ...]) -> None:
-    """Make codes.npy at its full size, with room on the disk for all of it.
+    """Create codes.npy at its full size and reserve the disk space.
 
-    A memory map that grows into a full disk kills the process, without a word: the blocks are taken now.
+    Without the reservation, writing to the memory map on a full disk would kill the process without a message.
 
     Raises:
         MinigenError: too little room, or a folder that cannot be written.
@@ -145,11 +145,11 @@ def read_lines(file: Path) -> list[dict]:
 
 
 def keep_lines(file: Path, count: int) -> None:
-    """Cut off what a break left behind the last state that was written."""
+    """Cut a file to its first `count` lines: those after them were written after the last state."""
     lines = file.read_text("utf-8", "replace").split("\n")[:count] if file.is_file() else []
     write_atomically(file, "".join(line + "\n" for line in lines))
 
 
 def damaged(file: Path) -> MinigenError:
-    """What to say of a file of the cache that cannot be used."""
+    """The error for a file of the cache that is missing or damaged."""
     return MinigenError(f"{file} is missing or damaged. Delete {file.parent} and tokenize again.")

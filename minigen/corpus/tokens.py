@@ -1,10 +1,10 @@
-"""Tokenising: every clip goes through the codec once, and training reads codes from disk (`token_cache`).
+"""Tokenising: the codec encodes every clip once, and training reads the codes from disk (`token_cache`).
 
     clips, and mixtures of two --codec.encode--> codes.npy, rows.jsonl, skipped.jsonl, tokens.json
 
-Mixing (`minigen.corpus.mixing`) has to happen here, before the codec: codes are names of codebook entries, not
-amplitudes, so the codes of a sum are not the sum of the codes, nor anything else that could be worked out from them.
-Several processes (`accelerate launch`) encode a batch each and the first one writes: the files are the same.
+Clips are mixed here (`minigen.corpus.mixing`), before the codec: codes are indices of codebook entries, so the codes of
+a sum cannot be computed from the codes of its parts. With several processes (`accelerate launch`), each encodes a batch
+and the first one writes; the files are the same as with one process.
 """
 
 import hashlib
@@ -50,16 +50,16 @@ def tokenize(
     batch_size: int = 16,
     progress: bool = True,
 ) -> TokenSet:
-    """Encode a corpus, and `mix` times as many mixtures of two of its clips, into a folder; open the result.
+    """Encode a corpus, and `mix` times as many mixtures of two of its clips, into a folder, and open the result.
 
-    Broken off at any point, it goes on where it stopped and gives the same tokens; once finished it returns at once.
-    Memory stays at one batch. Clips that turn out silent, not finite or damaged are skipped and added to
-    `corpus.report`. A mixture depends on `seed` and its row alone; see `random_mixture` for which clips may meet.
+    An interrupted call continues where it stopped and gives the same tokens; a finished folder is only opened. Memory
+    holds one batch. Silent, damaged and non-finite clips are skipped and added to `corpus.report`. A mixture depends
+    on `seed` and its row alone; `may_mix` says which clips may be mixed.
 
     Args:
         corpus: n clips, at the codec's sample rate.
         codec: anything with encode, sample_rate, frame_rate, num_codebooks and codebook_size.
-        folder: where to; made if need be.
+        folder: output folder, created if it does not exist.
         mix: mixtures to add, as a share of n: 0.5 gives 1.5 n rows.
         seed: of the mixtures.
         batch_size: clips encoded at a time.
@@ -87,7 +87,7 @@ def tokenize(
 
 
 def _start(corpus: Corpus, codec: nn.Module, folder: Path, mix: float, seed: int) -> dict:
-    """The state of the cache in `folder`: how far it is if it was begun with these settings, else a fresh one."""
+    """State of the cache in `folder`; a new cache is created if there is none. MinigenError: it has other settings."""
     settings = _settings(corpus, codec, mix, seed)
     state = read_state(folder)
     if state is None:
@@ -121,7 +121,7 @@ def _check_settings(corpus: Corpus, codec: nn.Module, mix: float) -> None:
 
 
 def _settings(corpus: Corpus, codec: nn.Module, mix: float, seed: int) -> dict:
-    """All that the tokens depend on; clips and weights as digests, of each recording its size and a piece of it."""
+    """Everything that the tokens depend on; digests stand for the weights and the clips (see `glimpse`)."""
     clips, weights = hashlib.sha256(), hashlib.sha256()
     for clip in corpus.clips:
         row = [clip.audiocap_id, Path(clip.file).name, clip.caption, [asdict(event) for event in clip.events]]
@@ -143,20 +143,20 @@ def _settings(corpus: Corpus, codec: nn.Module, mix: float, seed: int) -> dict:
 
 
 def glimpse(file: str, size: int = 4096) -> bytes:
-    """What tells a recording from another without reading it: its length, and `size` bytes from its middle."""
+    """Identify a file without reading all of it: its length, and `size` bytes from its middle."""
     try:
         with open(os.fsencode(file), "rb") as opened:
             length = opened.seek(0, os.SEEK_END)
             opened.seek(max(0, length // 2 - size // 2))
             return length.to_bytes(8, "big") + opened.read(size)
     except OSError:
-        return b""  # a row of a table, or a file that went missing: it is skipped when it is read
+        return b""  # the sound is in a table, or the file is gone; a missing file is skipped when it is loaded
 
 
 def tokens_requirements(
     corpus: Corpus, codec: nn.Module, folder: str | Path, mix: float = 0.0, measure: bool = False
 ) -> Requirements:
-    """What `tokenize` will take. `measure`: encode a clip to say how long, too; reading the sounds comes on top."""
+    """Requirements of `tokenize`. measure: encode a clip to estimate the time, without that of reading the sounds."""
     jobs, frames = _jobs(corpus, mix), math.ceil(corpus.seconds * codec.frame_rate)
     took = 0.0
     for _ in range(2 * measure):  # the first call also sets things up
@@ -176,7 +176,7 @@ def _silence(corpus: Corpus, codec: nn.Module) -> Tensor:
 
 
 def _encode_all(corpus: Corpus, codec: nn.Module, folder: Path, state: dict, batch_size: int, progress: bool) -> None:
-    """Go on from `state` to the end, a batch in each process at a time; the first process writes."""
+    """Encode the clips after `state`, one batch per process at a time; the first process writes."""
     from tqdm import tqdm
 
     codes = _clean_up(folder, state) if distributed.is_first() else None
@@ -197,7 +197,7 @@ def _encode_all(corpus: Corpus, codec: nn.Module, folder: Path, state: dict, bat
 
 
 def _clean_up(folder: Path, state: dict) -> np.ndarray:
-    """Remove what a break left beyond the state, and open the codes to write on."""
+    """Remove rows that the state does not count, and open the codes for writing."""
     remove_stale_parts(folder)
     for name, count in (("rows.jsonl", state["rows"]), ("skipped.jsonl", state["skipped"])):
         keep_lines(folder / name, count)
@@ -213,7 +213,7 @@ def _encode(corpus: Corpus, codec: nn.Module, jobs: range, seed: int) -> tuple[n
 
 
 def _store(folder: Path, codes: np.ndarray, first: int, new: np.ndarray | None, rows: list, skipped: list) -> None:
-    """Codes first, then rows; the state that counts them comes last."""
+    """Write the codes, then the rows. The state that counts them is written afterwards."""
     if new is not None:
         codes[first : first + len(new)] = new
         codes.flush()
@@ -222,7 +222,7 @@ def _store(folder: Path, codes: np.ndarray, first: int, new: np.ndarray | None, 
 
 
 def _gather(corpus: Corpus, jobs: range, seed: int) -> tuple[list[Tensor], list[dict], list[dict]]:
-    """Waveforms and rows of the jobs, and the clips that had to be skipped. Jobs from len(corpus) on are mixtures."""
+    """Waveforms and rows of the jobs, and the skipped clips. Jobs from len(corpus) on are mixtures."""
     made, skipped = [], []
     for job in jobs:
         try:

@@ -1,12 +1,12 @@
 """The built-in corpus on disk: synthesised clips with AudioCaps' columns, made from a seed at any size.
 
-    folder/train.csv  validation.csv  test.csv      audiocap_id,youtube_id,start_time,caption, then what truly sounds
+    folder/train.csv  validation.csv  test.csv      audiocap_id,youtube_id,start_time,caption, then the true events
     folder/audio/train-000000.wav ...               16 bits, 16 kHz, mono
-    folder/corpus.json                              seed, seconds and first caption: a half-made corpus is never mixed
+    folder/corpus.json                              seed, seconds and first caption: a folder holds one corpus only
 
-A clip depends on (seed, split, index, seconds) alone: on no other clip, on no number of workers. Workers are processes
-of their own (`python -c`), so a notebook, a script without a main guard and any start method all work. A build that was
-killed is called again and goes on: whole clips are kept, and the tables are written last.
+A clip depends on (seed, split, index, seconds) alone, not on other clips or the number of workers. Workers are started
+with `python -c`, which works from notebooks and from scripts without a main guard. A build that was killed continues at
+the next call: complete clips are kept, and the tables are written last.
 """
 
 import csv
@@ -61,7 +61,7 @@ def _processors() -> int:
 def describe_clip(seed: int, split: str, index: int, seconds: float) -> tuple[Scene, str, np.random.Generator]:
     """The scene of a clip, its caption, and the generator to render it with.
 
-    Every other test clip holds a held-back pair of kinds. The wording belongs to the split (`captions.split_of`).
+    Every other test clip has a held-out pair of kinds. The caption is one of the split's (`captions.split_of`).
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), index, round(seconds * 1000)])
     combos = "held_out" if split == "test" and index % 2 else "seen"
@@ -89,9 +89,10 @@ def clip_row(split: str, index: int, scene: Scene, text: str) -> Row:
 
 
 def _write_clip(path: Path, scene: Scene, rng: np.random.Generator) -> None:
-    """Render and write aside, then rename; a complete clip is kept.
+    """Render a clip to a temporary file and rename it; a complete clip is kept.
 
-    Not flushed clip by clip, which would cost more than the sound: one that a loss of power cut short has another size.
+    Clips are not flushed to the disk, which would take longer than rendering them. A clip that is incomplete after a
+    loss of power is recognised by its size.
     """
     import soundfile
 
@@ -120,7 +121,7 @@ def make_clips(folder: Path, clips: int, seed: int, seconds: float, part: int, p
 
 
 def _worker() -> None:
-    """Main of a worker process: the request as JSON in argv, the rows as JSON lines on stdout."""
+    """Main function of a worker process: reads the request as JSON from argv, prints rows as JSON lines."""
     request = json.loads(sys.argv[2])
     for row in make_clips(**{**request, "folder": Path(request["folder"])}):
         print(json.dumps(row), flush=True)
@@ -139,7 +140,7 @@ def _start_worker(request: dict, errors: IO) -> subprocess.Popen:
 
 
 def _make_in_processes(request: dict, workers: int, bar: "tqdm") -> list[Row]:
-    """Share the clips out to `workers` processes; returns the rows, and stops all if one fails."""
+    """Make the clips in `workers` processes; returns the rows, and stops all processes if one fails."""
     rows: list[Row] = []
 
     def listen(worker: subprocess.Popen) -> None:
@@ -195,7 +196,7 @@ def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:
 def corpus_requirements(
     folder: str | Path, clips: int, seed: int, seconds: float, measure: bool = False
 ) -> Requirements:
-    """What `build_corpus` will take. `measure`: render three clips to say how long, too."""
+    """Requirements of `build_corpus`. measure: render three clips to estimate the time."""
     took = 0.0
     if measure:
         began = time.perf_counter()
@@ -222,10 +223,21 @@ def build_corpus(
 ) -> Path:  # fmt: skip
     """Make the built-in corpus: audio/*.wav, train.csv, validation.csv and test.csv (about 80/10/10) in `folder`.
 
-    `workers`: processes, as many as there are processors unless given; the bytes are the same for any number. Clips
-    that are already there are kept, so a stopped call can be called again; the tables are written last. Returns the
-    folder. Raises MinigenError for fewer than 3 clips, seconds outside 1..30, or a folder that cannot be written or
-    holds another corpus.
+    Complete clips are kept, so an interrupted call continues; the tables are written last.
+
+    Args:
+        folder (str or Path): output folder.
+        clips (int): number of clips in the three splits together.
+        seed (int): the same seed gives the same corpus.
+        seconds (float): length of the clips.
+        workers (int): number of processes; None: one per processor. The files are the same for any number.
+        progress (bool): show a progress bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MinigenError: fewer than 3 clips, seconds outside 1..30, or a folder that is read-only or holds another corpus.
     """
     from tqdm.auto import tqdm
 

@@ -1,9 +1,9 @@
-"""Captions of scenes in AudioCaps' manner: many ways to say the same thing, every stated word true.
+"""Captions of scenes in the style of AudioCaps, with many wordings; all that a caption states is true of its scene.
 
     scene ─► one phrase for each event ─► joined in order of onset ─► "A small dog barks twice while rain falls"
 
-What is said is chosen by chance (the count, the pitch, how loud, how far), but only what the scene holds can be said.
-The phrases are in `phrases.toml`, which explains their notation; this module is the grammar.
+Which properties a caption states (count, pitch, loudness, distance) is random. The phrases are in `phrases.toml`, which
+explains their notation; this module is the grammar.
 """
 
 import re
@@ -45,7 +45,7 @@ def _read_phrases() -> dict[str, Phrases]:
 
 PHRASES = _read_phrases()
 
-# {af} finite clause of the first event, {ag} gerund, {an} noun phrase, {ap} progressive; b the second, z the one under.
+# {af}: finite clause of the first event, {ag} gerund, {an} noun phrase, {ap} progressive; b: second event, z: under.
 SINGLE = ("{af}", "{af}", "{ap}", "{ag}", "{ag}", "{an}", "the sound of {an}")
 WHILE = (
     "{af} while {zf}", "{af} as {zf}", "{af} while {zp}", "{ap} as {zf}", "{zf} while {af}", "{zf} as {af}",
@@ -74,10 +74,10 @@ TIMES = {
 NUMBERS = {1: ("a", "one", "a single"), 2: ("two",), 3: ("three",), 4: ("four", "several"), 5: ("five", "several"),
            6: ("six", "several", "multiple")}  # fmt: skip
 PLACES = {"near": ("nearby", "close by"), "far": ("in the distance", "far away"), "background": ("in the background",)}
-SAID = {"count": 0.6, "pitch": 0.7, "loudness": 0.7, "distance": 0.75}  # how often a true thing is said
+SAID = {"count": 0.6, "pitch": 0.7, "loudness": 0.7, "distance": 0.75}  # probability that a property is stated
 EXTREME_PITCH = 0.75  # from here on a sound is called deep or high
 
-# Words of class folders' names, for labels that are not simply the kind's own words.
+# Labels of class folders that differ from the name of their kind.
 LABELS = {
     "dog": "dog_bark", "bark": "dog_bark", "cat": "cat_meow", "meow": "cat_meow", "rooster crow": "rooster",
     "bird": "bird_chirp", "chirping": "bird_chirp", "cricket": "crickets", "frog": "frog_croak", "cow": "cow_moo",
@@ -97,12 +97,12 @@ def _pick(rng: np.random.Generator, choices: tuple[str, ...]) -> str:
 
 
 def _size(event: SceneEvent) -> str:
-    """The field of Phrases that speaks of this pitch: "low", "high" or "" for an ordinary one."""
+    """Field of Phrases for the pitch of an event: "low", "high", or "" for an ordinary pitch."""
     return "" if abs(event.pitch) < EXTREME_PITCH else "low" if event.pitch < 0 else "high"
 
 
 def _said(event: SceneEvent, rng: np.random.Generator) -> set[str]:
-    """Which properties this phrase will state."""
+    """Draw the properties that a phrase states."""
     return {name for name, often in SAID.items() if rng.uniform() < often}
 
 
@@ -112,7 +112,7 @@ def _adjective(event: SceneEvent, rng: np.random.Generator) -> str:
 
 
 def _tail(event: SceneEvent, said: set[str], rng: np.random.Generator) -> str:
-    """Adverbs: how often and how loud in either order, then where; starts with a space unless empty."""
+    """Adverbs of count and loudness in either order, then of place; starts with a space unless empty."""
     words, phrases = [], PHRASES[event.kind]
     if "loudness" in said and event.loudness != "ordinary":
         words.append(_pick(rng, phrases.loud if event.loudness == "loud" else phrases.soft))
@@ -154,7 +154,7 @@ def _phrase(event: SceneEvent, rng: np.random.Generator, form: str) -> str:
 
 
 def _template(scene: Scene, rng: np.random.Generator) -> tuple[str, dict[str, SceneEvent]]:
-    """A sentence pattern for the scene, and which event stands for which of its letters."""
+    """A sentence pattern for the scene, and the event for each letter of the pattern."""
     first, *rest = scene.foreground
     if scene.relation == "single":
         return _pick(rng, SINGLE), {"a": first}
@@ -166,13 +166,13 @@ def _template(scene: Scene, rng: np.random.Generator) -> tuple[str, dict[str, Sc
 
 
 def _polish(text: str) -> str:
-    """Put "a" or "an" by the next letter, one capital at the start."""
+    """Choose "a" or "an" by the next letter, and capitalise the first word."""
     text = re.sub(r"\b(a)n? (?=(\w))", lambda found: "an " if found[2] in "aeiou" else "a ", text)
     return text[0].upper() + text[1:]
 
 
 def split_of(caption: str) -> str:
-    """The split whose corpus may hold this wording (80/10/10 by a hash): no test caption is ever read in training."""
+    """Split that may use this caption, 80/10/10 by a hash: no caption of the test split occurs in training."""
     bucket = zlib.crc32(caption.lower().encode()) % 10
     return "validation" if bucket == 8 else "test" if bucket == 9 else "train"
 
@@ -184,7 +184,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def paraphrases(scene: Scene, rng: np.random.Generator, n: int) -> list[str]:
-    """`n` different captions of one scene (fewer where it has fewer), in the order they were found."""
+    """Up to `n` different captions of one scene, in the order in which they were drawn."""
     found: dict[str, None] = {}
     for _ in range(30 * n):
         if len(found) == n:
@@ -203,7 +203,7 @@ _KIND_OF_STEMS = {_stems(label): kind for label, kind in LABELS.items()} | {_ste
 
 
 def kind_of_label(label: str) -> str | None:
-    """The kind a class folder's name means ("001 - Dog bark" -> "dog_bark"), or None where it is none of ours."""
+    """Kind of event that the name of a class folder means ("001 - Dog bark" -> "dog_bark"), or None."""
     return _KIND_OF_STEMS.get(_stems(label))
 
 

@@ -1,6 +1,6 @@
 """Building blocks of the built-in corpus: noise, filters, envelopes, tones, vowels and rooms.
 
-Everything is a float32 or float64 numpy array at 16 kHz. Chance comes from the `numpy.random.Generator` passed in.
+Sounds are float32 or float64 numpy arrays at 16 kHz. Random numbers come from the `numpy.random.Generator` passed in.
 """
 
 from collections.abc import Callable
@@ -52,18 +52,18 @@ def glide(points: list[tuple[float, float]], samples: int) -> np.ndarray:
 
 
 def bend(points: list[tuple[float, float]], samples: int) -> np.ndarray:
-    """`glide` without corners (monotone cubic through the points), [samples]: the pitch of throats is smooth."""
+    """`glide` without corners (monotone cubic through the points), [samples], for the pitch of voices."""
     knots = np.linspace(0, 1, 65)
     return np.interp(np.linspace(0, 1, samples), knots, PchipInterpolator(*zip(*points, strict=True))(knots))
 
 
 def scaled(points: list[tuple[float, float]], factor: float) -> list[tuple[float, float]]:
-    """The points of a `glide` with every value times `factor`: the same gesture of a larger or smaller mouth."""
+    """The points of a `glide` with every value times `factor`, such as formants of a larger or smaller mouth."""
     return [(position, value * factor) for position, value in points]
 
 
 def decay(samples: int, time: float, attack: float = 0.002) -> np.ndarray:
-    """Envelope of a strike: linear attack, then exponential fall by 60 dB in `time` seconds, [samples]."""
+    """Envelope of a struck body: linear attack, then exponential decay by 60 dB in `time` seconds, [samples]."""
     t = seconds(samples)
     return np.minimum(t / max(attack, 1e-4), 1) * np.exp(-6.9 * t / time)
 
@@ -84,7 +84,7 @@ def wander(rng: np.random.Generator, samples: int, rate: float) -> np.ndarray:
 
 
 def place(target: np.ndarray, sound: np.ndarray, start: float, gain: float = 1.0) -> None:
-    """Add `sound` to `target` in place from `start` seconds on; what reaches over the end is cut."""
+    """Add `sound` to `target` in place from `start` seconds on; it is cut at the end of `target`."""
     first = int(start * RATE)
     if first < len(target):
         piece = sound[: len(target) - first]
@@ -99,7 +99,7 @@ def spread(rng: np.random.Generator, count: int, samples: int, length: float, ji
 
 
 def room(rng: np.random.Generator, x: np.ndarray, time: float, wet: float) -> np.ndarray:
-    """Room: the sound plus its convolution with decaying noise of `time` seconds (60 dB) at level `wet`."""
+    """Add reverberation: convolution with noise that decays by 60 dB in `time` seconds, at level `wet`."""
     from scipy.signal import fftconvolve
 
     tail = int(time * RATE)
@@ -116,20 +116,20 @@ def to_peak(x: np.ndarray, peak: float = 1.0) -> np.ndarray:
 
 
 def buzz(frequency: np.ndarray, subharmonic: float | np.ndarray = 0.0) -> np.ndarray:
-    """Pulse train along a pitch curve in Hz [samples]: every partial below 7.5 kHz, equally strong, unit variance.
+    """Pulse train along a pitch curve in Hz [samples]: all partials below 7.5 kHz at equal strength, unit variance.
 
         sum of cos(n p) for n = 1..M  =  sin((M + 1/2) p) / (2 sin(p / 2)) - 1/2
 
-    The closed form (Dirichlet kernel) costs the same for 10 partials as for 100, and never aliases. `subharmonic` 0..1
-    weakens every other pulse, as rough voices do.
+    The closed form (Dirichlet kernel) costs the same for any number of partials and does not alias.
+    subharmonic: 0 to 1, weakens every other pulse, as in rough voices.
     """
     phase = 2 * np.pi * np.cumsum(frequency) / RATE
     room_for = 7500 / frequency
     whole = np.floor(room_for)
     below = 2 * np.sin(phase / 2)
-    top = np.abs(below) < 1e-7  # on top of a pulse, 0 / 0, every cosine is 1
+    top = np.abs(below) < 1e-7  # at the peak of a pulse the quotient is 0 / 0, and all cosines are 1
     pulses = np.where(top, whole, np.sin((whole + 0.5) * phase) / np.where(top, 1, below) - 0.5)
-    pulses += (room_for - whole) * np.cos((whole + 1) * phase)  # the next partial fades in, so nothing clicks
+    pulses += (room_for - whole) * np.cos((whole + 1) * phase)  # the next partial fades in without a click
     return pulses * (1 + subharmonic * np.cos(phase / 2)) / np.sqrt(room_for / 2)
 
 
@@ -155,7 +155,7 @@ def moving_formants(x: np.ndarray, peaks: list[Peak], tilt: float = 0.0) -> np.n
         track = glide(frequency, count) if isinstance(frequency, list) else np.full(count, frequency)
         u = f / track[:, None].astype(np.float32)
         b = (width / track[:, None]).astype(np.float32)
-        gain += level * (-1) ** number * b / (1 - u * u + 1j * u * b)  # signs alternate: no notch between neighbours
+        gain += level * (-1) ** number * b / (1 - u * u + 1j * u * b)  # alternating signs: no notch between peaks
     gain *= (np.maximum(f, 100) / 1000) ** np.float32(-tilt)
     filtered = fft.irfft(fft.rfft(frames * window, size) * gain, size)
     out = np.zeros(((count + 4), hop), np.float32)
@@ -168,11 +168,11 @@ def voiced(
     rng: np.random.Generator, pitch: np.ndarray, peaks: list[Peak], tilt: float = 1.0, breath: float = 0.1,
     rough: float | np.ndarray = 0.0,
 ) -> np.ndarray:  # fmt: skip
-    """A throat: pulses of the vocal folds plus breath, through a moving mouth, [samples].
+    """A voice: pulses of the vocal folds plus breath, filtered by the formants of a moving mouth, [samples].
 
-    pitch: curve in Hz [samples]; peaks, tilt: see `moving_formants`; breath: noise against pulses (turbulence, mostly
-    high); rough 0..1, a number or a curve: unsteady and doubled periods (a growl, a scream); 0 leaves the slight jitter
-    and shimmer of any voice.
+    pitch: curve in Hz [samples]. peaks, tilt: see `moving_formants`. breath: level of turbulent noise relative to the
+    pulses. rough: 0 to 1, a number or a curve: unsteady and doubled periods (a growl, a scream); at 0 there is the
+    slight jitter and shimmer of every voice.
     """
     unsteady = 1 + (0.004 + 0.05 * rough) * wander(rng, len(pitch), 90)
     shimmer = 1 + (0.05 + 0.25 * rough) * wander(rng, len(pitch), 70)
@@ -184,9 +184,9 @@ def voiced(
 def repeat(
     rng: np.random.Generator, samples: int, count: int, length: float, make: Callable, loose: float = 0.3
 ) -> np.ndarray:
-    """`count` sounds in a row: `make(samples)` is called for each with about `length` seconds, or what has room.
+    """`count` sounds in a row, each made by `make(samples)` with a length of about `length` seconds, less if crowded.
 
-    loose: how much of the pause after it a sound may be late; no animal keeps time like a clock.
+    loose: largest random delay of a sound, as a share of the pause after it.
     """
     out = np.zeros(samples)
     slot = samples / max(count, 1)

@@ -1,11 +1,11 @@
-"""Random scenes: which sounds, how often, how high, how loud, how far, when; and their sound.
+"""Random scenes, the kinds of event with count, pitch, loudness, distance and times, and their sound.
 
     single       |   dog dog      |     followed by  | dog dog  siren~~~~ |      X followed by Y while Z
     while        |   dog dog      |                                              | dog dog  siren~~~~ |
                  |~~~~~rain~~~~~~~|                                              |~~~~~~~rain~~~~~~~~~|
 
-A scene is drawn first (`sample_scene`), then described (`captions.caption`) and rendered (`render_scene`), so the words
-are true by construction. About one pair of kinds in eight is held back: it sounds together only in the test split.
+A scene is drawn first (`sample_scene`), then described (`captions.caption`) and rendered (`render_scene`), so captions
+are true by construction. About one pair of kinds in eight is held out: it occurs together in the test split only.
 """
 
 import hashlib
@@ -20,20 +20,20 @@ from minigen.corpus.synthesis.sounds import machines, nature, voices
 
 SOUNDS = {**voices.SOUNDS, **nature.SOUNDS, **machines.SOUNDS}
 
-# Seconds of one sound (shortest, usual): these kinds sound `count` times, and captions may say how often.
+# Seconds of one sound (shortest, usual) of the kinds that sound `count` times; captions may state the count.
 COUNTED = {
     "dog_bark": (0.25, 0.5), "cat_meow": (0.55, 1.1), "rooster": (1.2, 2.3), "frog_croak": (0.4, 0.8),
     "cow_moo": (1.1, 2.2), "sneeze": (1.0, 1.4), "cough": (0.3, 0.5), "thunder": (1.4, 3.2), "church_bell": (0.8, 1.8),
     "telephone": (0.8, 1.6), "knock": (0.2, 0.38), "car_horn": (0.4, 0.8), "alarm_beep": (0.25, 0.6),
 }  # fmt: skip
-# Seconds of one cry or one call: textures that are made of repeated sounds too rich to be counted by ear.
+# Seconds of one cry or call, of textures that consist of repeated sounds which listeners do not count.
 PHRASED = {"baby_cry": 1.3, "bird_chirp": 0.9}
-# Seconds in which a sound rises and falls where it begins or ends inside the clip: nature has no switch.
+# Attack and release in seconds of a sound that begins or ends inside the clip.
 FADES = {"counted": (0.003, 0.03), "gradual": (0.3, 0.4), "other": (0.08, 0.12)}
 GRADUAL = frozenset({"rain", "wind", "sea_waves", "crackling_fire", "stream", "helicopter", "engine", "applause",
                      "crickets"})  # fmt: skip
-CUT = 0.004  # seconds: the recorder starts and stops in the middle of the sound
-# Kinds that would hide each other when they sound at once.
+CUT = 0.004  # attack and release in seconds of a sound that reaches the beginning or the end of the clip
+# Kinds that would mask each other at the same time.
 MASKING = (
     frozenset({"rain", "wind", "sea_waves", "stream", "applause", "crackling_fire"}),
     frozenset({"helicopter", "chainsaw", "engine", "thunder"}),
@@ -49,8 +49,8 @@ HELD_OUT_SHARE = 0.12
 class SceneEvent:
     """One event.
 
-    `count` is 1 for textures; `pitch` -1 (large, deep) to 1 (small, high); loudness "loud" | "ordinary" |
-    "soft"; distance "near" | "ordinary" | "background" | "far"; onset and offset in seconds.
+    count: 1 for textures. pitch: -1 (large, deep) to 1 (small, high). loudness: "loud", "ordinary" or "soft". distance:
+    "near", "ordinary", "background" or "far". onset, offset: seconds.
     """
 
     kind: str
@@ -66,9 +66,9 @@ class SceneEvent:
 class Scene:
     """A scene of `seconds`, its events in order of onset.
 
-    `relation` "single" | "while" | "followed by"; `background`: the kind that lasts under
-    the others, if any (three events: X followed by Y while `background`); `room`: a key of ROOMS; `noise_db`: level of
-    the recorder's noise against the loudest event.
+    relation: "single", "while" or "followed by". background: kind that sounds behind the others, or None; with three
+    events, X followed by Y while `background`. room: a key of ROOMS. noise_db: level of the recorder's noise in dB
+    relative to the loudest event.
     """
 
     events: tuple[SceneEvent, ...]
@@ -90,7 +90,7 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """True where two of the kinds are a held-back pair."""
+        """Whether two of the kinds are a held-out pair."""
         return has_held_out([event.kind for event in self.events])
 
 
@@ -99,7 +99,7 @@ def _held_out_pairs() -> frozenset[frozenset[str]]:
     chosen: list[tuple[str, str]] = []
     used = dict.fromkeys(KINDS, 0)
     wanted = round(HELD_OUT_SHARE * len(pairs))
-    for most in range(1, len(KINDS)):  # every kind once before any twice: all are held back evenly
+    for most in range(1, len(KINDS)):  # each kind occurs in about equally many pairs
         for pair in pairs:
             if len(chosen) < wanted and pair not in chosen and max(used[kind] for kind in pair) < most:
                 chosen.append(pair)
@@ -116,7 +116,7 @@ def held_out_pairs() -> frozenset[frozenset[str]]:
 
 
 def has_held_out(kinds: list[str]) -> bool:
-    """True where any two of `kinds` are a held-back pair."""
+    """Whether any two of `kinds` are a held-out pair."""
     return any(frozenset(pair) in _HELD_OUT for pair in combinations(kinds, 2))
 
 
@@ -125,7 +125,7 @@ def _audible_together(first: str, second: str) -> bool:
 
 
 def _fits(rng: np.random.Generator, kinds: list[str], relation: str) -> bool:
-    """Whether these kinds make a scene: no masking at once, and most often a counted sound over a texture."""
+    """Whether these kinds may form a scene: none masks another, and a counted sound over a texture is preferred."""
     if relation != "while" and len(kinds) < 3:
         return True
     *over, under = kinds
@@ -145,7 +145,7 @@ def _draw_kinds(rng: np.random.Generator, size: int, relation: str, combos: str)
 
 
 def _draw_event(rng: np.random.Generator, kind: str, start: float, end: float, fill: bool = False) -> SceneEvent:
-    """An ordinary event of `kind` inside `start` to `end` seconds; `fill` makes it last the whole time."""
+    """An event of `kind` between `start` and `end`, seconds, at an ordinary level; fill: it lasts all of this time."""
     count, length = 1, end - start
     if kind in COUNTED:
         shortest, usual = COUNTED[kind]
@@ -177,7 +177,7 @@ _UNDER = [("ordinary", "background", 0.6), ("soft", "ordinary", 0.2), ("ordinary
 
 
 def _levels_together(rng: np.random.Generator, over: list[SceneEvent], under: SceneEvent) -> list[SceneEvent]:
-    """Levels of events that sound at once: one of them is unusual at the most, so that all stay audible."""
+    """Levels of simultaneous events; at most one is not ordinary, so that all stay audible."""
     if rng.uniform() < 0.5:
         return [*over, _draw_level(rng, under, _UNDER)]
     chosen = int(rng.integers(len(over)))
@@ -185,7 +185,7 @@ def _levels_together(rng: np.random.Generator, over: list[SceneEvent], under: Sc
 
 
 def _draw_while(rng: np.random.Generator, kinds: list[str], seconds: float) -> tuple[list[SceneEvent], str | None]:
-    over, under = sorted(kinds, key=lambda kind: COUNTED[kind][1] if kind in COUNTED else 99)  # the longer one is under
+    over, under = sorted(kinds, key=lambda kind: COUNTED[kind][1] if kind in COUNTED else 99)  # the longer is under
     longer = _draw_event(rng, under, 0, seconds, fill=rng.uniform() < 0.7)
     shorter = _draw_event(rng, over, longer.onset, longer.offset)
     return _levels_together(rng, [shorter], longer), None if under in COUNTED else under
@@ -204,7 +204,7 @@ def sample_scene(rng: np.random.Generator, seconds: float = 4.0, combos: str = "
     """A random scene of `seconds`.
 
     combos "seen": one event (40 %), two (45 %, half at once, half in a row) or three (15 %, two in a row over a third),
-    never a held-back pair. combos "held_out": two or three events with at least one held-back pair.
+    never a held-out pair. combos "held_out": two or three events with at least one held-out pair.
     """
     size = int(rng.choice([1, 2, 3], p=[0.4, 0.45, 0.15] if combos == "seen" else [0.0, 0.75, 0.25]))
     if seconds < 2.5:  # too short for sounds in a row
@@ -223,14 +223,14 @@ def sample_scene(rng: np.random.Generator, seconds: float = 4.0, combos: str = "
 
 
 def loudness_rms(x: np.ndarray) -> float:
-    """Root mean square over the 20 ms frames within 20 dB of the strongest: the level of a sound while it sounds."""
+    """Root mean square over the 20 ms frames within 20 dB of the loudest frame: the level without the pauses."""
     frames = x[: len(x) // 320 * 320].reshape(-1, 320) if len(x) >= 320 else x[None]
     power = np.mean(np.square(frames, dtype=np.float64), 1)
     return float(np.sqrt(np.mean(power[power >= 0.01 * power.max()])))
 
 
 def event_gain_db(event: SceneEvent) -> float:
-    """Level of the event in dB against an ordinary one."""
+    """Level of the event in dB relative to an ordinary one."""
     return GAIN_DB[event.loudness] + GAIN_DB[event.distance]
 
 
@@ -244,7 +244,7 @@ def _fades(event: SceneEvent, clip: float) -> tuple[float, float]:
 
 
 def render_event(event: SceneEvent, rng: np.random.Generator, clip: float = np.inf) -> np.ndarray:
-    """The event alone, float64 [(offset - onset) * 16000], at its level: rms 1 while it sounds if ordinary.
+    """The event alone, float64 [(offset - onset) * 16000], at its level; an ordinary event has `loudness_rms` 1.
 
     clip: seconds of the clip around it.
     """
