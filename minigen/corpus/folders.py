@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from minigen.corpus.synthesis.captions import kind_of_label
-
 SPLITS = {
     "train": ("train", "training", "development"),
     "validation": ("validation", "val", "valid", "dev"),
@@ -58,6 +56,8 @@ def split_of_path(parts: tuple[str, ...]) -> str | None:
 
 def keeps_files(name: str) -> bool:
     """Whether a folder of this name is a container of files ("audio", "fold3", "dev_clean"), not a sound."""
+    from minigen.corpus.synthesis.captions import kind_of_label  # loads scipy, which most commands do not need
+
     words = set(re.findall(r"[a-z]+", name.lower()))
     if words <= NEUTRAL or words & KEEPERS:
         return True
