@@ -1,4 +1,4 @@
-"""The sounds of a lesson: by one name, the built-in corpus or whatever else the reader has.
+"""The corpus of a notebook: the built-in one, or the data set that `data` or MINIGEN_CORPUS names.
 
     DATA = None                          the built-in corpus, or what the environment variable MINIGEN_CORPUS names
     DATA = "recordings/"                 a folder with a subfolder for each class (ESC-10), or with AudioCaps' tables
@@ -63,7 +63,7 @@ def _built(clips: int, seconds: float, split: str, seed: int) -> Path:
 
 
 def lessons_folder() -> Path:
-    """Where notebooks keep what they make: build/lessons beside the package, which git does not look at.
+    """Folder for the files that notebooks make: build/lessons beside the package, which git ignores.
 
     Raises:
         MinigenError: it cannot be written.
