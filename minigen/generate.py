@@ -82,6 +82,11 @@ def sample(
         MinigenError: a negative temperature or top_k, top_p outside [0, 1].
     """
     _check_sampling(temperature, top_k, top_p)
+    return _draw(logits, temperature, top_k, top_p, generator)
+
+
+def _draw(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator | None) -> Tensor:
+    """`sample` without its checks, which a generation makes once and not at every column."""
     if temperature == 0:
         return logits.argmax(-1)
     probs = (logits.float() / max(temperature, LEAST_TEMPERATURE)).softmax(-1)
@@ -181,7 +186,7 @@ def generate_guided(
             lm.step(sequence[..., :first].repeat(count, 1, 1), cache)
         for s in _bar(range(first, known.shape[-1]), progress):
             logits = decoder.step(sequence[..., s])  # [B, K, V], combined
-            drawn = sample(logits, temperature, top_k, top_p, generator)  # [B, K]
+            drawn = _draw(logits, temperature, top_k, top_p, generator)  # [B, K]
             sequence[..., s + 1] = torch.where(free[..., s], drawn, known[..., s])
     finally:
         lm.train(was_training)
