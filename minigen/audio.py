@@ -24,8 +24,8 @@ from minigen.engine.files import write_atomically
 from minigen.engine.sound_file import count_frames, open_sound, read_frames
 
 SAMPLE_RATE = 16000
-MAX_RATE = 655_350  # Hz: what flac can say
-# What libsndfile reads, in the order in which one is preferred to another; and usual formats that it does not read.
+MAX_RATE = 655_350  # Hz, the largest rate in flac's header
+# Formats that libsndfile reads, the preferred ones first; and usual formats that it does not read.
 AUDIO_SUFFIXES = (".wav", ".flac", ".aiff", ".aif", ".aifc", ".w64", ".rf64", ".caf", ".au", ".snd", ".ogg", ".oga",
                   ".opus", ".mp3", ".wave")  # fmt: skip
 FOREIGN_SUFFIXES = (".m4a", ".webm", ".mp4", ".aac", ".wma", ".mkv", ".mka", ".3gp", ".amr", ".ape", ".wv")
@@ -55,8 +55,8 @@ def load_audio(
     Args:
         source: a path, or the bytes of a whole file.
         sample_rate: rate of the result, Hz.
-        start: where to begin, seconds.
-        seconds: how much to read; None reads to the end. A shorter recording gives what there is: no padding.
+        start: time to start from, seconds.
+        seconds: length to read; None reads to the end. A shorter recording is not padded.
 
     Raises:
         AudioError: missing, not audio, empty, truncated, holding NaN or infinity, or over before `start`.
@@ -139,7 +139,7 @@ def _check_file(path: Path) -> None:
 def _ends_early(log: str) -> bool:
     """True where libsndfile's log of the header shows fewer bytes of samples than promised.
 
-    A promise of 2 GiB or more is how a program that writes to a pipe says that it does not know.
+    A length of 2 GiB or more means that it is unknown: programs that write to a pipe use it.
     """
     sizes = re.search(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", log, re.MULTILINE)
     short = sizes is not None and int(sizes[2]) + 1 < int(sizes[1]) < 0x7FFF0000
@@ -147,7 +147,7 @@ def _ends_early(log: str) -> bool:
 
 
 def _read(source: str | Path | bytes, name: str, first: int, count: int):
-    """`count` frames from frame `first`: float32 [frames, channels]. A decoder may keep a few back: 5 % passes."""
+    """`count` frames from frame `first`: float32 [frames, channels]. Some decoders omit a few: up to 5 % may miss."""
     import soundfile
 
     try:
@@ -165,7 +165,7 @@ def save_audio(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) ->
     The file is written aside and then renamed: a reader sees the whole file or none.
 
     Args:
-        path: where to; an existing file is replaced.
+        path: output file; an existing file is replaced.
         wav: [samples], [1, samples] or [1, 1, samples].
         sample_rate: Hz.
 

@@ -20,6 +20,7 @@ Sources: AudioGen (arXiv 2209.15352) for guidance, audiocraft's LMModel.generate
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -184,7 +185,7 @@ def generate_guided(
         decoder = make_decoder(lm, cache, count, branches.combine)
         if first:  # the prompt, all of its columns at once
             lm.step(sequence[..., :first].repeat(count, 1, 1), cache)
-        for s in _bar(range(first, known.shape[-1]), progress):
+        for s in progress_bar(range(first, known.shape[-1]), "columns", progress):
             logits = decoder.step(sequence[..., s])  # [B, K, V], combined
             drawn = _draw(logits, temperature, top_k, top_p, generator)  # [B, K]
             sequence[..., s + 1] = torch.where(free[..., s], drawn, known[..., s])
@@ -376,9 +377,10 @@ def _check_sampling(temperature: float, top_k: int, top_p: float) -> None:
     check_number("top_p", top_p, SHARE)
 
 
-def _bar(steps: range, progress: bool):
+def progress_bar(steps: Sequence, name: str, progress: bool):
+    """The steps, shown as a progress bar on stderr if `progress`."""
     if not progress:
         return steps
     from tqdm import tqdm
 
-    return tqdm(steps, desc="columns", unit="")
+    return tqdm(steps, desc=name, unit="")

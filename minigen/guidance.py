@@ -118,7 +118,7 @@ class Branches:
             raise MinigenError(f"{count} conditions, combine={self.combine}. Give one, or several and a function.")
         reads = [condition.memory is not None for condition in self.conditions]
         if reads != sorted(reads, reverse=True):
-            raise MinigenError("a condition without a memory stands before one with a memory. Put it last.")
+            raise MinigenError("a condition without a memory comes before one with a memory. Put it last.")
         shapes = [list(memory.shape) for memory in self._memories()]
         if len({(batch, width) for batch, _, width in shapes}) > 1:
             raise MinigenError(f"conditions have memories of shapes {shapes}. Give the same B and M to all.")

@@ -81,7 +81,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 # Muon
 
 
-def orthogonalize(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
+def orthogonalize(matrices: Tensor) -> Tensor:
     """Set all singular values to about 1 and keep the singular vectors: U S V^T -> U S' V^T, matrices [..., R, C].
 
     No decomposition is computed. Each round maps X to a X + b (X X^T) X + c (X X^T)² X. This keeps U and V, and maps
@@ -91,7 +91,7 @@ def orthogonalize(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
     a, b, c = QUINTIC
     wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT  # X X^T is then the smaller product
     x = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         square = x @ x.mT  # [..., R, R]
         x = a * x + (b * square + c * (square @ square)) @ x
     return x if wide is matrices else x.mT

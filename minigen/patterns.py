@@ -19,8 +19,7 @@ prediction can depend on:
     flatten         K * T            all earlier frames, and codebooks 0 .. k - 1 of this one
     coarse-first    2 * T            k = 0: earlier codes of codebook 0; k > 0: all of codebook 0, all earlier frames
 
-The four classes have one interface: `num_codebooks`, `steps(frames)`, `frames(steps)`, `positions(frames)`,
-`apply(codes, fill)`, `revert(sequence)` and `mask(frames)`.
+`Pattern` is the interface of the four classes.
 
 Sources: the patterns and their comparison are MusicGen's (arXiv 2306.05284, section 2.2). AudioGen's paper (arXiv
 2209.15352) predicts its streams in parallel; the AudioGen released in audiocraft uses MusicGen's delay pattern.
@@ -36,8 +35,56 @@ from torch import Tensor
 from minigen.engine.errors import MinigenError
 
 
+class Pattern:
+    """The operations of all patterns. A pattern defines its table of positions, and the operations follow from it."""
+
+    num_codebooks: int  # K
+
+    def steps(self, frames: int) -> int:
+        """Number of columns S for T = `frames`."""
+        raise NotImplementedError
+
+    def frames(self, steps: int) -> int:
+        """Number of frames T for S = `steps`; MinigenError if no whole number of frames fills them."""
+        raise NotImplementedError
+
+    def positions(self, frames: int) -> Tensor:
+        """Column of every code: int64 [K, T]."""
+        raise NotImplementedError
+
+    def apply(self, codes: Tensor, fill: int) -> Tensor:
+        """Codes [B, K, T] -> sequence [B, K, S]; cells without a code hold `fill`.
+
+        sequence[b, k, positions[k, t]] = codes[b, k, t]
+        """
+        self._check(codes)
+        frames, limits = codes.shape[-1], torch.iinfo(codes.dtype)
+        if not limits.min <= fill <= limits.max:  # V = 1024 does not fit into the 8 bits that hold small codes
+            codes = codes.long()
+        sequence = codes.new_full((*codes.shape[:2], self.steps(frames)), fill)  # [B, K, S]
+        positions = self.positions(frames).to(codes.device)  # [K, T]
+        return sequence.scatter(2, positions.expand(codes.shape), codes)  # [B, K, S]
+
+    def revert(self, sequence: Tensor) -> Tensor:
+        """Sequence [B, K, S] -> codes [B, K, T], the exact inverse of `apply`."""
+        self._check(sequence)
+        positions = self.positions(self.frames(sequence.shape[-1])).to(sequence.device)  # [K, T]
+        return sequence.gather(2, positions.expand(sequence.shape[0], -1, -1))  # [B, K, T]
+
+    def mask(self, frames: int) -> Tensor:
+        """Bool [K, S], True for the cells that hold a code."""
+        empty = torch.zeros(self.num_codebooks, self.steps(frames), dtype=torch.bool)  # [K, S]
+        return empty.scatter(1, self.positions(frames), True)
+
+    def _check(self, codes: Tensor) -> None:
+        if codes.dim() != 3 or codes.shape[1] != self.num_codebooks:
+            raise MinigenError(f"codes of shape {list(codes.shape)} do not fit {self}. Give [B, K, T].")
+        if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+            raise MinigenError(f"codes are {codes.dtype}, but codebook entries are integers. Give int64.")
+
+
 @dataclass(frozen=True)
-class DelayPattern:
+class DelayPattern(Pattern):
     """Stream k starts `delays[k]` columns late. Delays 0-1-2-3 are those of MusicGen and of audiocraft's AudioGen.
 
     delays: K non-negative integers, in columns, in any order (0-0-1-1 delays the streams in pairs).
@@ -55,7 +102,7 @@ class DelayPattern:
             raise MinigenError(f"delays {self.delays} must be integers of 0 or more, one for each codebook.")
 
     @property
-    def num_codebooks(self) -> int:
+    def num_codebooks(self) -> int:  # type: ignore[override]  # computed here, a field in the other patterns
         """K."""
         return len(self.delays)
 
@@ -74,18 +121,6 @@ class DelayPattern:
         delays = torch.tensor(self.delays)[:, None]  # [K, 1]
         return torch.arange(frames) + delays  # [K, T]
 
-    def apply(self, codes: Tensor, fill: int) -> Tensor:
-        """Codes [B, K, T] -> sequence [B, K, S]; cells without a code hold `fill`."""
-        return _place(self, codes, fill)
-
-    def revert(self, sequence: Tensor) -> Tensor:
-        """Sequence [B, K, S] -> codes [B, K, T], the exact inverse of `apply`."""
-        return _collect(self, sequence)
-
-    def mask(self, frames: int) -> Tensor:
-        """Bool [K, S], True for the cells that hold a code."""
-        return _occupied(self, frames)
-
 
 class ParallelPattern(DelayPattern):
     """All K codes of a frame in one column: the delay pattern with delays 0. It is the shortest pattern.
@@ -98,7 +133,7 @@ class ParallelPattern(DelayPattern):
 
 
 @dataclass(frozen=True)
-class FlattenPattern:
+class FlattenPattern(Pattern):
     """One code a column, frame after frame: every code depends on all codes before it, in K times as many columns.
 
     a0 .  a1 .        column t * K + k holds codebook k of frame t (K = 2 here); the other cells are filled
@@ -126,21 +161,9 @@ class FlattenPattern:
         first = torch.arange(frames) * self.num_codebooks  # [T], the column of codebook 0
         return first + torch.arange(self.num_codebooks)[:, None]  # [K, T]
 
-    def apply(self, codes: Tensor, fill: int) -> Tensor:
-        """Codes [B, K, T] -> sequence [B, K, S]; cells without a code hold `fill`."""
-        return _place(self, codes, fill)
-
-    def revert(self, sequence: Tensor) -> Tensor:
-        """Sequence [B, K, S] -> codes [B, K, T], the exact inverse of `apply`."""
-        return _collect(self, sequence)
-
-    def mask(self, frames: int) -> Tensor:
-        """Bool [K, S], True for the cells that hold a code."""
-        return _occupied(self, frames)
-
 
 @dataclass(frozen=True)
-class CoarseFirstPattern:
+class CoarseFirstPattern(Pattern):
     """Codebook 0 of the whole clip, then the other K - 1 codebooks in parallel.
 
     a0 a1 a2 .  .  .        VALL-E's order (arXiv 2301.02111: coarse codes first) in one causal model. The K - 1 finer
@@ -169,52 +192,6 @@ class CoarseFirstPattern:
         """Column of every code, t for codebook 0 and T + t for the others: int64 [K, T]."""
         second_half = torch.arange(self.num_codebooks) > 0  # [K]: False for codebook 0
         return torch.arange(frames) + frames * second_half[:, None]  # [K, T]
-
-    def apply(self, codes: Tensor, fill: int) -> Tensor:
-        """Codes [B, K, T] -> sequence [B, K, S]; cells without a code hold `fill`."""
-        return _place(self, codes, fill)
-
-    def revert(self, sequence: Tensor) -> Tensor:
-        """Sequence [B, K, S] -> codes [B, K, T], the exact inverse of `apply`."""
-        return _collect(self, sequence)
-
-    def mask(self, frames: int) -> Tensor:
-        """Bool [K, S], True for the cells that hold a code."""
-        return _occupied(self, frames)
-
-
-# Shared by the four patterns: a pattern is defined by its table of positions, and the operations follow from it.
-
-
-def _place(pattern, codes: Tensor, fill: int) -> Tensor:
-    """sequence[b, k, positions[k, t]] = codes[b, k, t], and `fill` everywhere else."""
-    _check_codes(pattern, codes)
-    frames, limits = codes.shape[-1], torch.iinfo(codes.dtype)
-    if not limits.min <= fill <= limits.max:  # V = 1024 does not fit into the 8 bits that hold small codes
-        codes = codes.long()
-    sequence = codes.new_full((*codes.shape[:2], pattern.steps(frames)), fill)  # [B, K, S]
-    positions = pattern.positions(frames).to(codes.device)  # [K, T]
-    return sequence.scatter(2, positions.expand(codes.shape), codes)  # [B, K, S]
-
-
-def _collect(pattern, sequence: Tensor) -> Tensor:
-    """codes[b, k, t] = sequence[b, k, positions[k, t]]."""
-    _check_codes(pattern, sequence)
-    positions = pattern.positions(pattern.frames(sequence.shape[-1])).to(sequence.device)  # [K, T]
-    return sequence.gather(2, positions.expand(sequence.shape[0], -1, -1))  # [B, K, T]
-
-
-def _occupied(pattern, frames: int) -> Tensor:
-    """mask[k, positions[k, t]] = True."""
-    empty = torch.zeros(pattern.num_codebooks, pattern.steps(frames), dtype=torch.bool)  # [K, S]
-    return empty.scatter(1, pattern.positions(frames), True)
-
-
-def _check_codes(pattern, codes: Tensor) -> None:
-    if codes.dim() != 3 or codes.shape[1] != pattern.num_codebooks:
-        raise MinigenError(f"codes of shape {list(codes.shape)} do not fit {pattern}. Give [B, K, T].")
-    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
-        raise MinigenError(f"codes are {codes.dtype}, but codebook entries are integers. Give int64.")
 
 
 def _check_count(name: str, value: int) -> int:

@@ -138,9 +138,6 @@ def check_codes(codes: Tensor, most: int, size: int) -> None:
         raise MinigenError(f"codes are [B, K, T] with up to {most} codebooks, got {list(codes.shape)}.")
     if codes.dtype == torch.bool or codes.is_floating_point():
         raise MinigenError(f"codes are int64, got {codes.dtype}. Give codes.long().")
-    low, high = (
-        int(codes.min()),
-        int(codes.max()),
-    )  # 8 bits would be compared with size modulo 256
+    low, high = int(codes.min()), int(codes.max())  # Python's numbers: 8 bits would take `size` modulo 256
     if low < 0 or high >= size:
         raise MinigenError(f"codes lie in 0..{size - 1}, got {low}..{high}.")

@@ -1,4 +1,4 @@
-"""The encoder of T5: token ids in, one vector for each token out. `minigen.text` puts a tokenizer in front of it.
+"""Encoder of T5: token ids in, one vector for each token out. `minigen.text` puts a tokenizer in front of it.
 
     ids [B, N] ─► embeddings ─► num_layers blocks ─► RMS norm ─► states [B, N, D]
 
@@ -97,7 +97,7 @@ def position_buckets(length: int, buckets: int = 32, max_distance: int = 128) ->
 
 
 class Attention(nn.Module):
-    """Self-attention in H heads, whose scores are neither scaled nor given any position but the bias."""
+    """Self-attention in H heads, whose scores are not scaled; the bias is the only information about positions."""
 
     def __init__(self, config: T5Config, has_bias_table: bool):
         super().__init__()
@@ -140,7 +140,7 @@ class FeedForward(nn.Module):
         """[B, N, D] -> [B, N, F] -> [B, N, D]."""
         inner = F.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x) if self.gated else F.relu(self.wi(x))
         inner = F.dropout(inner, self.dropout, self.training)
-        return self.wo(inner.to(self.wo.weight.dtype))  # wo stays in float32 beside float16, see `load_t5`
+        return self.wo(inner.to(self.wo.weight.dtype))  # wo stays in float32 in a float16 model, see `load_t5`
 
 
 class Block(nn.Module):
@@ -166,7 +166,7 @@ class Block(nn.Module):
 class T5Encoder(nn.Module):
     """T5's encoder: `states = model(ids, mask)`.
 
-    config: its sizes. The weights begin as T5's do, see `reset_parameters`.
+    config: its sizes. The initial weights are random, see `reset_parameters`.
     """
 
     def __init__(self, config: T5Config):
@@ -181,7 +181,7 @@ class T5Encoder(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encode ids, int64 [B, N]; mask [B, N] is true for tokens and false for padding (None: no padding).
 
-        Returns states [B, N, D]. Those of padding are numbers without a meaning.
+        Returns states [B, N, D]. States of padding are meaningless.
         """
         drop, training = self.config.dropout_rate, self.training
         h = F.dropout(self.shared(ids), drop, training)  # [B, N, D]
@@ -194,9 +194,9 @@ class T5Encoder(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Random weights as T5's: normal, with a deviation of 1 / sqrt(width of the input), and for q also of a head.
+        """Draw T5's initial weights: normal, with a standard deviation of 1 / sqrt(width of the input).
 
-        Since the scores are not divided by sqrt(d), q begins smaller by that factor. Embeddings have deviation 1.
+        That of q is smaller by the factor 1 / sqrt(d), since the scores are not divided by sqrt(d). Embeddings: 1.
         """
         sizes = self.config
         inner = sizes.num_heads * sizes.d_kv
@@ -208,7 +208,7 @@ class T5Encoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         return self.shared.weight.device
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -227,16 +227,16 @@ class T5Encoder(nn.Module):
 def load_t5(
     folder: Path, dtype: torch.dtype = torch.float32, prefix: str = "", settings: dict | None = None
 ) -> T5Encoder:
-    """The `T5Encoder` of a folder with a T5, in eval mode: also of a whole T5, whose decoder is not read.
+    """Load a `T5Encoder` from a folder with a T5, in eval mode. The decoder of a whole T5 is not read.
 
-    Beside float16 the weights wo stay in float32, as in `transformers`: the sums of the feed-forward layer exceed
+    With float16 the weights wo stay in float32, as in `transformers`: the sums of the feed-forward layer exceed
     float16's range in large T5s.
 
     Args:
         folder: with config.json and safetensors, in one file or in shards.
         dtype: of the weights in memory.
-        prefix: what precedes the names of the weights, where the T5 is part of a larger model.
-        settings: T5's settings, where they are not the whole of folder/config.json.
+        prefix: prefix of the names of the weights, if the T5 is part of a larger model.
+        settings: T5's settings, if they are only a part of folder/config.json.
 
     Raises:
         MinigenError: a file is missing or damaged, or does not fit the settings.

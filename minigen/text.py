@@ -6,7 +6,7 @@
        ▁rain </s>                                1 1 0 0 0        0 = padding, whose states are zeros
 
 The language model reads the states through cross-attention; the regularizer pools them. The encoder is never trained
-with the language model: it brings what it learned from text alone, and captions can be encoded once and kept.
+with the language model, so the states of a caption can be computed once and stored.
 "mini" is a compact T5 encoder made by `minigen.recipes.text.train`; Flan-T5 and every other T5 load by name or by
 folder. The network is `minigen.t5`; the tokenizer is that of the library `tokenizers`.
 Sources: T5 (arXiv 1910.10683), Flan-T5 (2210.11416); frozen T5 for sound: AudioGen (2209.15352), MusicGen (2306.05284).
@@ -35,9 +35,9 @@ SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mas
 class TextEncoder(HubModel):
     """A frozen T5 encoder with its tokenizer: `states, mask = encoder(["a dog barks"])`.
 
-    Not an `nn.Module`, so that no optimizer, checkpoint or `.train()` of a model that holds it can reach its weights.
+    It is no `nn.Module`, so the optimizer, checkpoints and `.train()` of a model that contains it do not affect it.
 
-    model: its weights are frozen and its dropout is off from here on.
+    model: its weights are frozen and its dropout is turned off.
     tokenizer: the tokenizer that the model was trained with.
     """
 
@@ -52,7 +52,7 @@ class TextEncoder(HubModel):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie, and where the states come out."""
+        """Device of the weights and of the states."""
         return self.model.device
 
     def to(self, device: torch.device | str) -> "TextEncoder":
@@ -65,8 +65,8 @@ class TextEncoder(HubModel):
         """Encode captions: states [B, N, D] float32 and mask [B, N] bool (True = a token, False = padding).
 
         N is the length of the longest caption in tokens, `</s>` included. States of padding are set to zero, as in
-        MusicGen (`encoder_hidden_states * attention_mask`): T5 computes something there too, which a reader without
-        the mask would take for words.
+        MusicGen (`encoder_hidden_states * attention_mask`): T5's own states of padding are not zero, and code without
+        the mask would treat them as words.
 
         Raises:
             MinigenError: no captions, a caption that is empty or not text, or one of more than 256 tokens.
@@ -162,7 +162,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
 
 
 def _check(captions: list[str]) -> None:
-    """Refuse what would come out as states that mean nothing."""
+    """Refuse captions that are not text, empty, or not valid Unicode."""
     if not isinstance(captions, list | tuple) or not all(isinstance(caption, str) for caption in captions):
         raise MinigenError(f"captions must be a list of texts, not {captions!r:.60}. Write ['a dog barks'].")
     if not captions:

@@ -15,8 +15,8 @@ The usual one, `CrossEntropyObjective`, is the paper's (arXiv 2309.08773):
 One network thus learns p(audio | text) and p(audio), which guidance needs (AudioGen, arXiv 2209.15352, section 3.2),
 and the regulariser makes clips without text as similar to each other as their captions are.
 
-Everything random depends on (seed, step) alone. A training that is killed at any point goes on from its checkpoint and
-ends with the same weights, bit for bit (`minigen.engine.loop`). Under `accelerate launch` the same call trains in
+Everything random depends on (seed, step) alone. A training that is killed at any point continues from its checkpoint
+and ends with the same weights, bit for bit (`minigen.engine.loop`). Under `accelerate launch` the same call trains in
 several processes, each on its share of every batch (`minigen.engine.distributed`). A GPU records the step once and
 replays it (`minigen.engine.cuda_graphs`).
 
@@ -59,6 +59,7 @@ __all__ = ["CrossEntropyObjective", "Ema", "Objective", "TrainConfig", "Trainer"
            "seconds_per_step", "train"]  # fmt: skip
 
 SETTINGS_FILE = "training.json"
+VALID_CLIPS = 64
 LOG = ("step", "minutes", "lr", "frames_per_second", "loss", "similarity", "valid", "valid_no_text")
 
 
@@ -73,7 +74,7 @@ def train(
     progress: bool = True,
     objective: "Objective | None" = None,
 ) -> list[dict]:
-    """Train `lm` in place on tokenised clips; an interrupted run with the same folder and settings goes on.
+    """Train `lm` in place on tokenised clips; an interrupted run with the same folder and settings continues.
 
     Writes to `folder`: log.csv, checkpoint.safetensors, and at the end config.json, model.safetensors (averaged
     weights, float16), pipeline.json, which `TextToAudio.from_pretrained(folder)` reads, and training.json (settings).
@@ -145,7 +146,7 @@ def train(
 
 
 class Objective(Protocol):
-    """What a training minimises. `Trainer` calls `batch` and then `loss` in every step."""
+    """The loss that a training minimises. `Trainer` calls `batch` and then `loss` in every step."""
 
     same_shapes: bool
     """Whether batches come in a few sets of shapes, so that a GPU may record the step."""
@@ -155,8 +156,9 @@ class Objective(Protocol):
     ) -> dict[str, Tensor]:
         """Everything that the loss needs, as tensors: codes int64 [B, K, T] and B captions.
 
-        rng decides everything random, the text dropout among it. drop: leave the text out or not, in validation; then
-        the batch asks for no part of the loss that belongs to training alone. A batch without text has no "memory".
+        rng: source of all random choices, such as text dropout. drop: whether to leave the text out; given in
+        validation, where the loss has no parts that belong to training alone, such as the regulariser. None: random.
+        A batch without text has no "memory".
         """
 
     def loss(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -185,7 +187,7 @@ class CrossEntropyObjective:
     def batch(
         self, codes: Tensor, captions: list[str], rng: np.random.Generator, drop: bool | None = None
     ) -> dict[str, Tensor]:
-        """As `Objective.batch`. One coin for the whole batch: the regulariser needs all pairs of clips without text."""
+        """As `Objective.batch`. The whole batch has text or none: the regulariser compares all pairs of clips."""
         regularise = False
         if drop is None:
             drop = rng.random() < self.config.text_dropout
@@ -296,19 +298,19 @@ class Trainer:
         return {"total": loss.detach()} | {name: part.detach() / distributed.count() for name, part in parts.items()}
 
     def recordable(self) -> bool:
-        """Whether a step is the same operations every time, on a GPU and in one process: then it is recorded."""
+        """Whether to record the step: on a GPU, in one process, if every step runs the same operations."""
         alone = self.device.type == "cuda" and distributed.count() == 1
         return alone and self.objective.same_shapes and self.lm.config.dropout == 0
 
     @torch.no_grad()
-    def validate(self, tokens: TokenSet, clips: int = 64) -> dict[str, float]:
-        """Loss of the averaged weights on the first clips of a set, with captions ("valid") and without.
+    def validate(self, tokens: TokenSet) -> dict[str, float]:
+        """Loss of the averaged weights on the first 64 clips of a set, with captions ("valid") and without.
 
-        Every process measures all of the clips, since the others would only wait.
+        Every process measures all of the clips.
         """
         model = copy.deepcopy(self.lm).eval()
         model.load_state_dict(self.ema.weights)
-        means, clips = {"valid": 0.0, "valid_no_text": 0.0}, min(clips, len(tokens))
+        means, clips = {"valid": 0.0, "valid_no_text": 0.0}, min(VALID_CLIPS, len(tokens))
         for chunk in np.array_split(np.arange(clips), max(1, clips // self.config.batch_size)):
             for name, drop in (("valid", False), ("valid_no_text", True)):
                 rng = np.random.default_rng([self.config.seed, 4, int(chunk[0])])
@@ -402,9 +404,8 @@ def seconds_per_step(
         began = time.perf_counter()
         trainer.train_step(*train_set.batch(clips_of_step(len(train_set), config, trainer.step)))
         times.append(time.perf_counter() - began)
-    measured = torch.tensor(
-        float(np.median(times[steps // 3 :])), device=trainer.device
-    )  # the first ones set things up
+    median = float(np.median(times[steps // 3 :]))  # without the first steps, which set things up
+    measured = torch.tensor(median, device=trainer.device)
     return (distributed.total(measured) / distributed.count()).item()
 
 

@@ -79,8 +79,8 @@ class Attention(nn.Module):
             keys: [B, heads, N, d], see `keys_values`.
             values: [B, heads, N, d].
             mask: bool, broadcast to [B, heads, S, N]; True = may be read. Not together with causal.
-            causal: query s reads the keys 0 ... s only (S = N). A single query stands at the last position, as in a
-                step with a cache, and reads all N keys.
+            causal: query s reads the keys 0 ... s only (S = N). A single query is at the last position, as in a step
+                with a cache, and reads all N keys.
         """
         query = self._split(self.query(x))  # [B, heads, S, d]
         causal = causal and x.shape[1] > 1  # a single query needs no mask, and PyTorch would show it the first key only
@@ -113,7 +113,7 @@ class KVCache:
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values [R, heads, n, d]; return those of all steps so far.
 
-        `length` stays: whoever runs the layers moves it on after the last one.
+        `length` does not change: the caller increases it after the last layer.
         """
         end = self.length + keys.shape[2]
         self.keys[layer, :, :, self.length : end] = keys
@@ -186,7 +186,7 @@ class Layer(nn.Module):
         return self.self_attention(normed, keys, values, mask, causal)  # [B, S, D]
 
     def attend_text(self, x: Tensor, text: tuple[Tensor, Tensor], text_mask: Tensor | None) -> Tensor:
-        """What cross-attention adds to x [B, S, D]: zeros for the rows that have no text, which cost nothing."""
+        """Output of cross-attention, to be added to x [B, S, D]; zeros, not computed, for the rows without text."""
         rows = text[0].shape[0]  # B'
         read = self.dropout(self.cross_attention(self.cross_norm(x[:rows]), *text, mask=text_mask))  # [B', S, D]
         return F.pad(read, (0, 0, 0, 0, 0, len(x) - rows))  # [B, S, D]

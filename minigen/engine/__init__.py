@@ -1,1 +1,1 @@
-"""What every other part uses: errors, files, checkpoints, weights, resources, processes. It imports nothing else."""
+"""Shared foundation: errors, settings, files, checkpoints, weights, resources, processes. It imports no other part."""

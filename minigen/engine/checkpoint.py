@@ -3,9 +3,9 @@
     {"lm": {"norm.weight": tensor}, "step": 7}   --->   tensors: "/lm/norm.weight"
                                                         header:  JSON of everything else, with the tensors by name
 
-Tensors are stored as they are, everything else as JSON in the header. Reading such a file runs no code, whoever wrote
-it; reading a pickle (`torch.save`) may. A state may hold dicts, lists, numbers, strings and tensors, so the state of an
-optimizer is one too. Format: https://huggingface.co/docs/safetensors.
+Tensors are stored as they are, everything else as JSON in the header. Reading such a file never runs
+code; reading a pickle (`torch.save`) may. A state may hold dicts, lists, numbers, strings and tensors, as the state of
+an optimizer does. Format: https://huggingface.co/docs/safetensors.
 """
 
 import json

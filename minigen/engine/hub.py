@@ -4,8 +4,8 @@
     "my/folder"                 that folder          written by `save_pretrained`
     "facebook/musicgen-small"   the hub's cache; if it is not there, the hub
 
-Every model of the chain is found here, so that a name means the same everywhere and a missing file is explained in one
-place. It works without a network: the error for a model that cannot be downloaded says how to place it by hand.
+All parts find their models with this module. It works without a network: the error for a model that cannot be
+downloaded explains how to place it by hand.
 """
 
 import os

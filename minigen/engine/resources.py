@@ -3,8 +3,9 @@
     config.json --check_config--> numbers in range --check_model--> number of parameters, without allocating them
     a job       --Requirements--> "5.3 M parameters, 0.4 GB of memory (21 GB free), ..."  or a one-line refusal
 
-A config may come from anywhere, and one digit too many asks for a terabyte. A module built on PyTorch's "meta" device
-has tensors with shapes but without memory, so the size of a model is known before it is allocated.
+A config from outside may contain any number, and a single digit too many can request a terabyte. A module built on
+PyTorch's "meta" device has tensors with shapes but without memory, so the size of a model is known before it is
+allocated.
 """
 
 import math

@@ -53,9 +53,9 @@ class Range:
         return f"{name} {' and '.join(limits)}"
 
 
-MAX_SECONDS = 30  # what one call generates at most; MusicGen's limit
-MAX_TOKENS = 256  # what the text encoder reads at most
-MAX_GUIDANCE = 10**6  # float32 ends beyond it
+MAX_SECONDS = 30  # longest clip that one call generates; MusicGen's limit
+MAX_TOKENS = 256  # longest caption that the text encoder reads
+MAX_GUIDANCE = 10**6  # far beyond useful values; larger ones exceed the precision of float32
 
 COUNT, NATURAL = Range(int, 1), Range(int, 0)
 POSITIVE, NOT_NEGATIVE = Range(float, 0, above=True), Range(float, 0)
@@ -75,7 +75,7 @@ def check_number(name: str, value: object, wanted: Range) -> None:
 
 
 def setting(default: Any, allowed: Range | Sequence[str], help: str = "") -> Any:
-    """A dataclass field with its default, what it may be (a range, or names to choose from), and its help text."""
+    """A dataclass field with its default, its allowed values (a range, or a list of names), and its help text."""
     return field(default=default, metadata={"allowed": allowed, "help": help})
 
 
@@ -85,7 +85,7 @@ def options_of(config: type) -> list[Field]:
 
 
 def check_settings(config: Any) -> None:
-    """Check every setting of a dataclass against what it may be.
+    """Check every setting of a dataclass against its allowed values.
 
     Raises:
         MinigenError: a number out of range, or a name that is not among those to choose from.

@@ -1,9 +1,9 @@
-"""Sound files opened and decoded with libsndfile, to their true end.
+"""Opening and decoding of sound files with libsndfile, up to the true end of the data.
 
     source ──open_sound──► soundfile.SoundFile ──stated_frames──► frames, or None where the header does not know
                                                ──blocks─────────► float32 [frames, channels], until nothing is left
 
-libsndfile believes the header. Three kinds of file need more than that:
+libsndfile takes the length from the header. That is wrong for three kinds of file:
 
 - An mp3 without a Xing frame states no length. libsndfile estimates one from the bit rate of the first frame and reads
   no further; with a variable bit rate that can be a tenth of the sound.
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     import soundfile
 
 BLOCK = 2**16  # frames decoded at a time
-MOST_FRAMES = 2**48  # a header that states more does not know
+MOST_FRAMES = 2**48  # a larger number in a header means that the length is unknown
 MP3 = "MP3"
 XING = re.compile(b"Xing|Info")
 
 
 def open_sound(source: str | Path | bytes) -> "soundfile.SoundFile":
-    """A sound file or the bytes of one, opened so that reading goes on to the end of the data.
+    """Open a sound file or the bytes of one, so that reading continues to the end of the data.
 
     Raises:
         soundfile.LibsndfileError, OSError, TypeError: it cannot be opened, or is no sound file.
@@ -51,22 +51,20 @@ def open_sound(source: str | Path | bytes) -> "soundfile.SoundFile":
 
 
 def stated_frames(file: "soundfile.SoundFile") -> int | None:
-    """Frames of an opened file as its header states them; None where it does not know."""
+    """Number of frames in the header of an opened file; None if the header has no valid number."""
     unknown = isinstance(file.name, _LengthlessFile) or file.frames > MOST_FRAMES
     return None if unknown else file.frames
 
 
 def count_frames(file: "soundfile.SoundFile") -> int:
-    """Frames of an opened file: the header's number, or counted by decoding where there is none (2000 times as fast
-    as the sound plays).
-    """
+    """Number of frames of an opened file: from the header, or counted by decoding (2000 times real time)."""
     stated = stated_frames(file)
     return sum(map(len, blocks(file))) if stated is None else stated
 
 
 def blocks(file: "soundfile.SoundFile", size: int = BLOCK) -> "Iterator[np.ndarray]":
     """The rest of an opened file as float32 [up to `size` frames, channels], until nothing is left."""
-    file.seekable = lambda: False  # soundfile seeks after each read where it can: an mp3 would be damaged by it
+    file.seekable = lambda: False  # soundfile would seek after each read, which corrupts the next frames of an mp3
     while len(block := file.read(size, dtype="float32", always_2d=True)):
         yield block
 
@@ -74,7 +72,7 @@ def blocks(file: "soundfile.SoundFile", size: int = BLOCK) -> "Iterator[np.ndarr
 def read_frames(source: str | Path | bytes, first: int, count: int) -> "np.ndarray":
     """Up to `count` frames of a sound file from frame `first` on: float32 [frames, channels].
 
-    A format that cannot seek exactly is decoded from its start, and what comes before `first` is dropped.
+    A format that cannot seek exactly is decoded from its start, and the frames before `first` are dropped.
 
     Raises:
         soundfile.LibsndfileError, OSError: it cannot be read.
@@ -84,7 +82,7 @@ def read_frames(source: str | Path | bytes, first: int, count: int) -> "np.ndarr
 
     with open_sound(source) as file:
         if stated_frames(file) is not None and file.format != MP3 and file.seekable():
-            with suppress(soundfile.LibsndfileError):  # DWVW claims that it can seek
+            with suppress(soundfile.LibsndfileError):  # DWVW reports that it can seek, and fails
                 file.seek(first)
                 return file.read(count, dtype="float32", always_2d=True)
     with open_sound(source) as file:
@@ -100,8 +98,8 @@ def read_frames(source: str | Path | bytes, first: int, count: int) -> "np.ndarr
 def _open_as_it_is(source: str | Path | bytes) -> "soundfile.SoundFile":
     """An opened sound file, with the length that libsndfile gives it.
 
-    macOS leaves a file "._x.mp3" beside x.mp3. libsndfile takes the pair for Sound Designer II and refuses it; the
-    content without its name is read.
+    macOS puts a file "._x.mp3" beside x.mp3, and libsndfile then expects the format Sound Designer II and fails. The
+    content is then read from memory, without the name.
     """
     import soundfile
 
@@ -139,26 +137,26 @@ def _states_its_length(file: BinaryIO) -> bool:
 
 
 class _LengthlessFile:
-    """The bytes of an mp3 as a file that claims to be a thousand times as long.
+    """The bytes of an mp3 as a file object that reports a thousand times its length.
 
-    The length that libsndfile estimates is then beyond the end, and reading stops where the data does. The claimed end
-    reads as zeros, for a look at the tag that may stand there.
+    The length that libsndfile estimates is then too large, and reading stops at the end of the data. Near the reported
+    end it returns zeros, because libsndfile looks for a tag there.
     """
 
     def __init__(self, content: bytes):
         self.content, self.length, self.place = content, 1000 * len(content), 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a place of the claimed length."""
+        """Set the position, within the reported length."""
         self.place = offset + (0, self.place, self.length)[whence]
         return self.place
 
     def tell(self) -> int:
-        """The place that is read next."""
+        """The current position."""
         return self.place
 
     def read(self, count: int) -> bytes:
-        """Bytes from the place on: nothing past the data, zeros near the claimed end."""
+        """Bytes from the current position: none after the data, zeros near the reported end."""
         found = self.content[self.place : self.place + count]
         if self.place >= self.length - 1024:
             found = bytes(count)

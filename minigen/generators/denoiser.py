@@ -21,7 +21,7 @@ adds a learnt offset to them (adaLN-single, PixArt-α, arXiv 2310.00426, section
     x <- x + gate2 · feed_forward(norm(x) · (1 + scale2) + shift2)
 
 At the start the MLP gives 0, the gates are 1, and shifts and scales are 0: the layer without time. Masked generation
-needs no time, since the number of masked cells tells it.
+needs no time: the number of masked cells determines it.
 
 Sources: MaskGIT (arXiv 2202.04200), VQ-Diffusion (2111.14822), DiT (2212.09748).
 Symbols: B batch · K codebooks · T frames · V codebook size, and the mask · C components · D width · N text tokens.
@@ -248,7 +248,7 @@ class Denoiser(HubModel, nn.Module):
 
 
 def _modulated(layer: Layer, x: Tensor, text, text_mask, attend: Tensor | None, six: Tensor) -> Tensor:
-    """A layer with time: [B, T, D] -> [B, T, D]; six [6, B, 1, D]. The formula stands in the module's docstring."""
+    """A layer with time: [B, T, D] -> [B, T, D]; six [6, B, 1, D]. The formula is in the module's docstring."""
     shift1, scale1, gate1, shift2, scale2, gate2 = six  # each [B, 1, D]
     normed = layer.self_norm(x) * (1 + scale1) + shift1  # [B, T, D]
     x = x + gate1 * layer.dropout(layer.attend_self(normed, False, attend, None))

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from minigen.engine.errors import MinigenError
+from minigen.generate import progress_bar
 from minigen.generators.denoiser import Denoiser
 
 Guidance = float | Callable[[float], float]  # a number, or a function of the progress from 0 to 1
@@ -93,7 +94,7 @@ def iterate(
     try:
         state, times = sampler.start(known, generator), sampler.times(steps, known)
         pairs = list(zip(times[:-1], times[1:], strict=True))
-        for number, (t, s) in enumerate(_bar(pairs, progress)):
+        for number, (t, s) in enumerate(progress_bar(pairs, "steps", progress)):
             weight = guidance(number / max(1, steps - 1)) if callable(guidance) else guidance
             predicted, used = guided(model, sampler, state, t, memory, memory_mask, weight)
             evaluations += used
@@ -123,11 +124,3 @@ def guided(
     if not torch.isfinite(predicted).all():
         raise MinigenError(f"the prediction is not finite at guidance {w:g}. Give a smaller guidance, such as 3.")
     return predicted, evaluations
-
-
-def _bar(pairs: list, progress: bool):
-    if not progress:
-        return pairs
-    from tqdm import tqdm
-
-    return tqdm(pairs, desc="steps", unit="")

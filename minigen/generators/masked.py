@@ -1,7 +1,7 @@
 """Masked generation: a clip is made in a few steps, many cells at a time, in any order.
 
 Training hides a share of the cells and learns to restore them. Sampling starts with every cell hidden. Each step
-predicts all hidden cells, keeps those that the model is surest of, and hides the rest again:
+predicts all hidden cells, keeps those with the highest confidence, and hides the rest again:
 
     step 1  ? ? ? ? ? ?   step 2  ? 7 ? ? 2 ?   step 3  4 7 ? 9 2 ?   step 4  4 7 1 9 2 5
 
@@ -11,7 +11,7 @@ Share of hidden cells (MaskGIT, arXiv 2202.04200, section 3.2): cos(π u / 2). I
     hidden after step i of L cells = max(1, min(hidden before - 1, floor(L cos(π/2 · i/S))))          0 after the last
 
 Confidence of a drawn cell (same paper): log p(code) + τ · Gumbel noise, with τ falling linearly to 0. Without the noise
-the sure cells, such as silence, are decided first, and the clip stays silent.
+the cells of high confidence, such as silence, are decided first, and the clip stays silent.
 
 Two orders:
 
@@ -110,7 +110,7 @@ class MaskSampler:
         order: "joint" or "stages".
         temperature: divides the logits of each draw; 0 takes the most likely code.
         noise: τ at the first step; it falls linearly to 0.
-        span: in "stages", groups of so many frames are decided together by their surest cell.
+        span: in "stages", number of frames that are decided together, by their highest confidence.
 
     Raises:
         MinigenError: an unknown order, a negative temperature or noise, a span below 1.
@@ -148,7 +148,7 @@ class MaskSampler:
         return times
 
     def noise_level(self, time: float) -> None:
-        """Give None: the number of hidden cells tells the model how far it is."""
+        """Give None: the model sees the number of hidden cells, which is the noise level."""
         return None
 
     def attend(self, state: Tensor, time: float) -> Tensor | None:
@@ -158,7 +158,7 @@ class MaskSampler:
     def step(
         self, state: Tensor, known: Tensor, t: float, s: float, predicted: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        """Draw the hidden cells, and hide the least sure of them again.
+        """Draw the hidden cells, and hide those with the lowest confidence again.
 
         Args:
             state: [B, K, T].
@@ -235,7 +235,7 @@ def _counts(made: Tensor, hidden: Tensor, s: float) -> Tensor:
 def _least_sure(confidence: Tensor, counts: Tensor, span: int) -> Tensor:
     """Choose the `counts` cells of each row with the lowest confidence: bool [B, L'].
 
-    With a span, neighbouring cells share the confidence of the surest of them.
+    With a span, neighbouring cells share their highest confidence.
     """
     if span > 1:
         whole = torch.nn.functional.pad(confidence, (0, -confidence.shape[1] % span), value=-math.inf)

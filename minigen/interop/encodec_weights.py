@@ -141,13 +141,14 @@ def quantizer_to_encodec(quantizer: ResidualVectorQuantizer):
     return theirs.eval()
 
 
-def quantizer_to_transformers(quantizer: ResidualVectorQuantizer, frame_rate: int = 50):
+def quantizer_to_transformers(quantizer: ResidualVectorQuantizer):
     """The quantiser as one of `transformers`' EnCodec: encode(latents [B, D, T]) -> codes [K, B, T]."""
     from transformers import EncodecConfig
     from transformers.models.encodec.modeling_encodec import EncodecResidualVectorQuantizer
 
     books = [stage.codebook for stage in quantizer.stages]
     size, width = books[0].shape
+    frame_rate = 50  # any: the settings need one, the codes do not depend on it
     bandwidth = bandwidth_of(len(books), size, frame_rate)
     rate = frame_rate * math.prod(EncodecConfig().upsampling_ratios)
     settings = {"codebook_size": size, "codebook_dim": width, "hidden_size": width, "sampling_rate": rate}

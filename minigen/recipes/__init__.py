@@ -1,1 +1,1 @@
-"""How the shipped parts were made: one training recipe a part, each run by one command."""
+"""Training recipes of the shipped parts, one command each."""

@@ -91,13 +91,6 @@ def place(target: np.ndarray, sound: np.ndarray, start: float, gain: float = 1.0
         target[first : first + len(piece)] += gain * piece
 
 
-def spread(rng: np.random.Generator, count: int, samples: int, length: float, jitter: float = 0.2) -> list[float]:
-    """Start times in seconds for `count` sounds of `length` seconds, evenly spread with jitter, none cut off."""
-    total = samples / RATE
-    slot = max(total - length, 0) / max(count, 1)
-    return [max(0.0, slot * (i + jitter * rng.uniform(0, 1))) for i in range(count)]
-
-
 def room(rng: np.random.Generator, x: np.ndarray, time: float, wet: float) -> np.ndarray:
     """Add reverberation: convolution with noise that decays by 60 dB in `time` seconds, at level `wet`."""
     from scipy.signal import fftconvolve

@@ -1,1 +1,1 @@
-"""How the shipped codec was made."""
+"""Training recipe of the shipped codec."""

@@ -1,1 +1,1 @@
-"""How the card of the built-in corpus was made."""
+"""Recipe of the card of the built-in corpus."""

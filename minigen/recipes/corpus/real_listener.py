@@ -56,8 +56,8 @@ class Recordings:
         return Recordings(pictures, labels, folds, self.kinds, paths)
 
 
-def read_recordings(folder: str | Path, seconds: float = 5.0) -> Recordings:
-    """Read recordings in class folders (`minigen.recipes.esc10`), trimmed or padded to `seconds`.
+def read_recordings(folder: str | Path) -> Recordings:
+    """Read recordings in class folders (`minigen.recipes.esc10`), trimmed or padded to 5 s.
 
     Raises:
         MinigenError: no class folder is named after one of the corpus's kinds, or a file name starts without a fold.
@@ -69,7 +69,7 @@ def read_recordings(folder: str | Path, seconds: float = 5.0) -> Recordings:
         )
     kinds = tuple(sorted({recording.kind for recording in found}))
     labels = torch.tensor([kinds.index(recording.kind) for recording in found])
-    pictures = torch.cat([picture(fit_length(recording.load(), int(seconds * SAMPLE_RATE))) for recording in found])
+    pictures = torch.cat([picture(fit_length(recording.load(), 5 * SAMPLE_RATE)) for recording in found])
     folds = torch.tensor([int(recording.fold) for recording in found])
     return Recordings(pictures, labels, folds, kinds, tuple(recording.path for recording in found))
 

@@ -1,1 +1,1 @@
-"""How the shipped CLAP model and tagger were made."""
+"""Training recipes of the shipped CLAP model and tagger."""

@@ -78,8 +78,9 @@ def retrieval_ranks(similarity: Tensor) -> Tensor:
     return (similarity > similarity.diagonal()[:, None]).sum(1)
 
 
-def noises(clips: int = 16) -> Tensor:
-    """White and coloured noise and silence at levels from 0 to 0.3, [clips, 1, 4 s]."""
+def noises() -> Tensor:
+    """White and coloured noise and silence at levels from 0 to 0.3, [16, 1, 4 s]."""
+    clips = 16
     rng = torch.Generator().manual_seed(0)
     white = torch.randn(clips, 1, int(SECONDS * SAMPLE_RATE), generator=rng)
     dull = 2 * torch.nn.functional.avg_pool1d(white, 9, 1, 4)

@@ -76,7 +76,7 @@ def train_tagger(
 ) -> dict[str, float]:  # fmt: skip
     """Train an event classifier and write config.json, model.safetensors (float16) and card.md to `folder`.
 
-    A run that was interrupted goes on from its last checkpoint when it is started again.
+    An interrupted run continues from its last checkpoint when it is started again.
 
     Args:
         folder (str or Path): output folder.
@@ -132,7 +132,7 @@ def train_judge(
 ) -> dict[str, float]:
     """Train a judge and write config.json, model.safetensors (float16), its tokenizer and card.md to `folder`.
 
-    A run that was interrupted goes on from its last checkpoint when it is started again.
+    An interrupted run continues from its last checkpoint when it is started again.
 
     Args:
         folder (str or Path): output folder.

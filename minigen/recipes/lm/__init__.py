@@ -1,1 +1,1 @@
-"""How the shipped language models were made."""
+"""Recipe of the shipped language models."""

@@ -1,1 +1,1 @@
-"""How the shipped text encoder was made."""
+"""Training recipe of the shipped text encoder."""

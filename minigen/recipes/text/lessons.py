@@ -18,12 +18,7 @@ from torch import Tensor
 from minigen.recipes.text.paraphrase import families, parts, prompt_words, reword, scene_pair
 from minigen.recipes.text.teacher import Teacher, View
 
-SHARES = {
-    "captions": 0.6,
-    "parts": 0.15,
-    "words": 0.05,
-    "scenes": 0.2,
-}  # of a batch, if AudioCaps is given
+SHARES = {"captions": 0.6, "parts": 0.15, "words": 0.05, "scenes": 0.2}  # of a batch, if AudioCaps is given
 
 
 @dataclass(frozen=True)

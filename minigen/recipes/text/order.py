@@ -34,7 +34,7 @@ from minigen.recipes.text.tokenizer import PAD
 from minigen.regularizer import pool, similarity_matrix
 from minigen.text import TextEncoder, load_text_encoder
 
-# Words of order, as pieces. 1: what stands before the word sounds first; -1: it sounds second.
+# Words of order, as pieces. 1: the text before the word sounds first; -1: it sounds second.
 SIGNS = {"▁then": 1.0, "▁followed": 1.0, "▁before": 1.0, "▁after": -1.0}
 
 
@@ -60,9 +60,9 @@ def teach_order(
     recipe: OrderRecipe | None = None,
     steps: int | None = None,
 ) -> dict[str, float]:
-    """Train an encoder until its states tell the order, and write it with its card to `folder`.
+    """Train an encoder until its states contain the order, and write it with its card to `folder`.
 
-    start: name or folder of the encoder. The other arguments are those of `train_text`; an interrupted run goes on.
+    start: name or folder of the encoder. The other arguments are those of `train_text`; an interrupted run continues.
 
     Returns:
         The figures of the card: areas under the ROC curve, and shares of pieces whose order a linear probe reads from
@@ -119,7 +119,7 @@ class OrderTraining:
         return [{"params": weights, "share": share} for weights, share in shares]
 
     def train(self, checkpoint: Path, minutes: float, steps: int | None, progress: bool) -> None:
-        """Train until the budget is spent; an interrupted training goes on from `checkpoint`."""
+        """Train until the budget is spent; an interrupted training continues from `checkpoint`."""
         loop = Loop(checkpoint, self.identity, self.state, steps, minutes, "order", progress=progress)
         if saved := loop.resume():
             self.load(saved)

@@ -71,12 +71,12 @@ def stem(word: str) -> str:
     return word.rstrip("e")
 
 
-def families(captions: list[str], least: int = 3) -> dict[str, list[str]]:
-    """For each word that occurs `least` times in the captions: all such words of its stem or of a synonym's stem.
+def families(captions: list[str]) -> dict[str, list[str]]:
+    """For each word that occurs three times or more in the captions: all such words of its stem or a synonym's stem.
 
     Synonyms may replace a word even if no caption contains them.
     """
-    words = [w for w, n in Counter(w for c in captions for w in _words(c)).items() if n >= least and len(w) > 2]
+    words = [w for w, n in Counter(w for c in captions for w in _words(c)).items() if n >= 3 and len(w) > 2]
     forms = defaultdict(list)
     for word in sorted({*words, *(re.findall(r"\w{3,}", SYNONYMS) if captions else ())}):
         forms[stem(word)].append(word)
@@ -110,11 +110,11 @@ def turn_round(caption: str, rng: np.random.Generator) -> str:
     return f"{after} {JOINTS[joint.group()]} {before}" if before and after else caption
 
 
-def parts(captions: list[str], least: int = 2) -> list[str]:
-    """Parts between the joints that occur in at least `least` captions, of 2 to 6 words, as people type prompts."""
+def parts(captions: list[str]) -> list[str]:
+    """Parts between the joints that occur at least twice, of 2 to 6 words, which are similar to usual prompts."""
     cut = re.compile(rf",|\b(?:{'|'.join(JOINTS)})\b")
     found = Counter(" ".join(part.split()) for caption in captions for part in cut.split(caption.lower()))
-    return [part for part, often in found.items() if often >= least and 1 <= part.count(" ") <= 5]
+    return [part for part, often in found.items() if often >= 2 and 1 <= part.count(" ") <= 5]
 
 
 def prompt_words() -> list[str]:

@@ -82,7 +82,7 @@ def train_text(
 ) -> dict[str, float]:
     """Train a text encoder and write config.json, model.safetensors (float16), the tokenizer and card.md to `folder`.
 
-    A run that was interrupted goes on from its last checkpoint when it is started again.
+    An interrupted run continues from its last checkpoint when it is started again.
 
     Args:
         folder (str or Path): output folder.
@@ -163,7 +163,7 @@ class TextTraining:
         self.identity = f"{recipe}, seed {seed}, data {data:x}, teacher {lessons.view is not None}"
 
     def train(self, checkpoint: Path, minutes: float, steps: int | None, progress: bool) -> None:
-        """Train until the budget is spent; an interrupted training goes on from `checkpoint`."""
+        """Train until the budget is spent; an interrupted training continues from `checkpoint`."""
         loop = Loop(checkpoint, self.identity, self.state, steps, minutes, "text encoder", progress=progress)
         if saved := loop.resume():
             self.load(saved)
