@@ -45,6 +45,7 @@ from minigen.recipes.codec.losses import (
 PARTS = ("codec", "discriminator", "optimizer", "discriminator_optimizer")
 DECAY = 0.999  # of the moving average of the weights
 WARMUP = 100  # steps
+FURTHER = 0.4  # learning rate for a codec that is trained already, relative to that for a new one
 POINT = 50  # steps per point of the curve
 
 
@@ -186,7 +187,8 @@ class _Training:
         """One update at `share` of the budget. Its random numbers depend on seed and number alone."""
         self.rng = np.random.default_rng([self.recipe.seed, number])
         self.chance = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + number)
-        set_rate(self.optimizer, self.recipe.learning_rate * min(1, (number + 1) / WARMUP) * cosine(share))
+        peak = self.recipe.learning_rate * (FURTHER if self.has_codes else 1.0)
+        set_rate(self.optimizer, peak * min(1, (number + 1) / WARMUP) * cosine(share))
         wav = crops.batch(self.recipe.batch_size, self.rng).to(self.device)
         parts = self._learn(wav)
         self.ema.update(self.codec)
