@@ -30,8 +30,7 @@ from minigen.engine.hub import ROOT
 
 TIMES, TEACHING = "docs/times.json", "docs/teaching.md"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-BUDGET = 90.0  # seconds that a notebook may take
-CELL_LIMIT = 240  # seconds that a cell may take: several times the budget, for slower machines
+CELL_LIMIT = 240  # seconds that a cell may take, also on a slow machine
 TRIES = 3
 LOST = "Timeout waiting for execute reply"  # nbclient sometimes misses the kernel's last message of a cell
 TABLE = re.compile(r"(?<=<!-- times -->\n).*?(?=<!-- end -->)", re.DOTALL)

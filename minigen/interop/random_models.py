@@ -1,7 +1,7 @@
-"""Official models with random weights, built with `transformers`, `encodec` and in audiocraft's format.
+"""Official models with random weights, built with `transformers`, and a language model in audiocraft's format.
 
-The official checkpoints take gigabytes; a model of the same class with random weights tests the same code. The tests
-build small ones, `minigen interop` builds them at published sizes.
+The official checkpoints take gigabytes; a model of the same class with random weights tests the same code.
+`minigen interop` builds them at the published sizes, the tests build small ones.
 """
 
 from pathlib import Path
@@ -37,30 +37,6 @@ def decoder_config(width=16, heads=2, layers=2, ffn=24, codebooks=4, size=32, **
     )  # fmt: skip
 
 
-def encodec_config(causal=False, ratios=(4, 2), codebooks=4, size=32, rate=400, **others):
-    """Settings of an EnCodec as facebook/encodec_32khz, or with causal=True as facebook/encodec_24khz.
-
-    rate: samples a second. size: entries V of a codebook.
-    """
-    from transformers import EncodecConfig
-
-    bits = (size - 1).bit_length()
-    frames = rate // (ratios[0] * ratios[1])
-    sizes = dict(
-        num_filters=4, hidden_size=8, codebook_size=size, upsampling_ratios=list(ratios), sampling_rate=rate,
-        target_bandwidths=[codebooks * bits * frames / 1000], num_lstm_layers=2, use_causal_conv=causal,
-        use_conv_shortcut=causal,
-    )  # fmt: skip
-    return EncodecConfig(**{**sizes, **others})
-
-
-def official_encodec(**changes):
-    """A `transformers.EncodecModel`; changes: arguments of `encodec_config`."""
-    from transformers import EncodecModel
-
-    return randomise(EncodecModel(encodec_config(**changes)))
-
-
 def word_tokenizer():
     """A tokenizer of the same kind as T5's: a unigram model, </s> after every caption, <pad> is 0."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -74,21 +50,6 @@ def word_tokenizer():
     return PreTrainedTokenizerFast(
         tokenizer_object=unigram, model_input_names=["input_ids", "attention_mask"], **special
     )
-
-
-def t5_config(gated=False, width=12):
-    """Settings of a T5, or with gated=True of a Flan-T5."""
-    from transformers import T5Config
-
-    kind = "gated-gelu" if gated else "relu"
-    return T5Config(d_model=width, d_kv=4, d_ff=16, num_layers=2, num_heads=2, vocab_size=40, feed_forward_proj=kind)
-
-
-def official_musicgen(decoder=None, text_width=12, **codec):
-    """A small MusicgenForConditionalGeneration. codec: arguments of `encodec_config`."""
-    decoder = decoder or decoder_config()
-    codec = encodec_config(codebooks=decoder.num_codebooks, size=decoder.vocab_size, **codec)
-    return musicgen_of(decoder, t5_config(width=text_width), codec)
 
 
 def musicgen_of(decoder, text, codec, scale: float = 0.3):
@@ -149,39 +110,3 @@ def _layer(width: int, heads: int) -> nn.ModuleDict:
     norms = {name: nn.LayerNorm(width) for name in ("norm1", "norm_cross", "norm2")}
     linears = {"linear1": nn.Linear(width, 4 * width, bias=False), "linear2": nn.Linear(4 * width, width, bias=False)}
     return nn.ModuleDict({**attention, **norms, **linears})
-
-
-LM_SETTINGS = """
-lm_model: transformer_lm
-codebooks_pattern: {modeling: delay, delay: {delays: [0, 1, 2, 3], flatten_first: 0}}
-conditioners: {description: {model: t5, t5: {name: TEXT, finetune: false}}}
-fuser: {cross_attention_pos_emb: false, cross: [description]}
-transformer_lm: {dim: 16, num_heads: 2, num_layers: 2, hidden_scale: 4, n_q: 4, card: 32, norm_first: true,
-  activation: gelu, bias_attn: false, bias_ff: false, bias_proj: false, positional_embedding: sin, layer_scale: null}
-"""
-CODEC_SETTINGS = """
-sample_rate: 400
-channels: 1
-compression_model: encodec
-encodec: {autoencoder: seanet, quantizer: rvq, sample_rate: "${sample_rate}", channels: "${channels}", causal: false,
-  renormalize: false}
-seanet: {dimension: 8, channels: "${channels}", causal: "${encodec.causal}", n_filters: 4, n_residual_layers: 1,
-  ratios: [4, 2], activation: ELU, norm: weight_norm, kernel_size: 7, residual_kernel_size: 3, last_kernel_size: 7,
-  dilation_base: 2, pad_mode: constant, true_skip: true, compress: 2, lstm: 2, disable_norm_outer_blocks: 0,
-  decoder: {trim_right_ratio: 1.0, final_activation: null}, encoder: {}}
-rvq: {n_q: 4, q_dropout: false, bins: 32}
-"""
-
-
-def package_encodec(true_skip=False, pad_mode="reflect", causal=True, codebooks=4, size=32, rate=400, residuals=1):
-    """An EncodecModel of the `encodec` package; with true_skip and constant padding, the same as audiocraft's."""
-    from encodec import EncodecModel
-    from encodec.modules import SEANetDecoder, SEANetEncoder
-    from encodec.quantization import ResidualVectorQuantizer
-
-    shared = dict(dimension=8, n_filters=4, ratios=[4, 2], true_skip=true_skip, pad_mode=pad_mode, causal=causal,
-                  n_residual_layers=residuals)  # fmt: skip
-    quantizer = ResidualVectorQuantizer(dimension=8, n_q=codebooks, bins=size, kmeans_init=False)
-    bandwidth = codebooks * (size - 1).bit_length() * (rate // 8) / 1000
-    model = EncodecModel(SEANetEncoder(**shared), SEANetDecoder(**shared), quantizer, [bandwidth], rate, 1)
-    return randomise(model)

@@ -180,7 +180,7 @@ def test_every_notebook_was_timed_and_keeps_its_budget():
     for path in NOTEBOOKS + SOLUTIONS:
         name = path.relative_to(FOLDER).with_suffix("").as_posix()
         assert name in times, f"{name} was never timed: make notebooks"
-        assert 0 < times[name].processor <= course.BUDGET, name
+        assert 0 < times[name].processor <= 90, name  # seconds
         assert 50 < times[name].memory < 4000, name
 
 

@@ -10,6 +10,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from official_models import (
+    CODEC_SETTINGS,
+    LM_SETTINGS,
+    encodec_config,
+    official_encodec,
+    official_musicgen,
+    package_encodec,
+    t5_config,
+)
 from safetensors.torch import load_file, save_file
 
 from minigen.codec import Codec, CodecConfig, ResidualVectorQuantizer, load_codec
@@ -29,20 +38,7 @@ from minigen.interop import (
     quantizer_to_transformers,
 )
 from minigen.interop.encodec import EncodecCodec
-from minigen.interop.random_models import (
-    CODEC_SETTINGS,
-    LM_SETTINGS,
-    AudiocraftLM,
-    decoder_config,
-    encodec_config,
-    official_encodec,
-    official_musicgen,
-    package_encodec,
-    randomise,
-    save_musicgen,
-    t5_config,
-    word_tokenizer,
-)
+from minigen.interop.random_models import AudiocraftLM, decoder_config, randomise, save_musicgen, word_tokenizer
 from minigen.lm import AudioLM, AudioLMConfig
 from minigen.text import TextEncoder, load_text_encoder
 
