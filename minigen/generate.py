@@ -332,15 +332,20 @@ class TextToAudio(HubModel):
 def _read_pipeline(folder: Path) -> tuple[str | Path, str | Path, str]:
     """Names or folders of the codec and the text encoder, and the generator's name, as pipeline.json has them."""
     path = folder / "pipeline.json"
+    reason, parts = "", None
     try:
         parts = json.loads(path.read_text("utf-8"))
-        codec, text = _inside(folder, parts["codec"]), _inside(folder, parts["text"])
-        return codec, text, parts.get("generator", "language_model")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        reason = f" ({error.strerror})"
+    except ValueError:
+        reason = " (not JSON)"
+    names = [parts.get("codec"), parts.get("text")] if isinstance(parts, dict) else []
+    if not names or not all(isinstance(name, str) for name in names):
         raise MinigenError(
-            f"{path} does not name the codec and the text encoder ({error!r}). "
+            f"{path} does not name the codec and the text encoder{reason}. "
             'Write {"codec": "mini", "text": "mini"} with the names that the model was trained with.'
-        ) from error
+        )
+    return _inside(folder, names[0]), _inside(folder, names[1]), parts.get("generator", "language_model")
 
 
 def _inside(folder: Path, name: str) -> str | Path:

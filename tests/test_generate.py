@@ -427,10 +427,23 @@ def test_a_folder_names_its_codec_and_its_text_encoder(lm, tmp_path, monkeypatch
     lm.save_pretrained(folder, dtype=torch.float32)
     with pytest.raises(MinigenError, match="pipeline.json does not name"):
         TextToAudio.from_pretrained(folder)
-    (folder / "pipeline.json").write_text(json.dumps({"codec": "a codec"}))
-    with pytest.raises(MinigenError, match="KeyError"):
-        TextToAudio.from_pretrained(folder)
     (folder / "pipeline.json").write_text(json.dumps({"codec": "a codec", "text": "a text"}))
     expected = TextToAudio(PlainCodec(), PlainEncoder(), lm).generate(CAPTIONS, seconds=0.1, seed=1)
     for name in ("mini", BEST, folder):
         assert torch.equal(TextToAudio.from_pretrained(name).generate(CAPTIONS, seconds=0.1, seed=1), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, r" \(No such file or directory\)"), (b"{", r" \(not JSON\)"), (b"\xff\xfe", r" \(not JSON\)"),
+        (b"null", ""), (b"[]", ""), (b"{}", ""), (b'{"codec": "a codec"}', ""), (b'{"codec": 3, "text": "a text"}', ""),
+        (b'{"codec": "a codec", "text": ["a text"]}', ""),
+    ],
+)  # fmt: skip
+def test_a_broken_pipeline_file_is_one_line_in_plain_words(lm, tmp_path, content, reason):
+    lm.save_pretrained(tmp_path)
+    if content is not None:
+        (tmp_path / "pipeline.json").write_bytes(content)
+    with pytest.raises(MinigenError, match=rf"pipeline.json does not name the codec and the text encoder{reason}\. W"):
+        TextToAudio.from_pretrained(tmp_path)

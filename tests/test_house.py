@@ -38,7 +38,7 @@ def texts() -> list[Path]:
     found = []
     for folder, folders, files in os.walk(TOP):
         folders[:] = [name for name in folders if name not in made]
-        found += [Path(folder, name) for name in files if Path(name).suffix in kinds]
+        found += [Path(folder, name) for name in files if Path(name).suffix in kinds and name not in made]
     return found
 
 

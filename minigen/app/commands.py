@@ -49,7 +49,7 @@ def check_writable(path: Path, room: int = 0, is_file: bool = False) -> None:
 
 def corpus(options: Namespace) -> None:
     """`minigen corpus`: make the built-in corpus, or tell how another data set is understood."""
-    if options.look:
+    if options.look is not None:
         return _look(options)
     from minigen.corpus.synthesis.builtin import build_corpus, corpus_requirements
 

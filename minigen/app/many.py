@@ -41,7 +41,8 @@ def generate_lines(options: Namespace) -> int:
                 bar.write(f"minigen: line {number}: {reason}", file=sys.stderr)
             bar.update(len(batch))
     made = len(lines) - len(failed)
-    print(f"{made} files in {options.out.parent}, made in {time.monotonic() - STARTED:.1f} s")
+    files_made = "1 file" if made == 1 else f"{made} files"
+    print(f"{files_made} in {options.out.parent}, made in {time.monotonic() - STARTED:.1f} s")
     if failed:
         numbers = ", ".join(str(number) for number in failed)
         print(f"minigen: {len(failed)} of {len(lines)} captions failed: line {numbers}.", file=sys.stderr)

@@ -91,7 +91,7 @@ def _advice(report: CorpusReport) -> str:
     if report.unit == "rows":
         what = "Name the clips <youtube_id>.wav, or in a column `file`, and name the folder they lie in"
     elif not report.looked_at:
-        what = "All files there are fell to other splits: add some, three at least"
+        what = "All of its files belong to other splits. Add more, at least three"
     else:
         what = "Put the files into a subfolder for each class"
     return f"{what}: wav, flac, ogg or mp3"
@@ -113,8 +113,8 @@ def _open(
     if on_hub or parquet:
         return _from_datasets(path, parquet, split, report, form)
     if not path.is_dir():
-        what = "is neither a folder nor a .csv or .parquet file" if path.exists() else "is not there"
-        raise MinigenError(f"{path} {what}. Name a folder, a CSV or a parquet file.")
+        what = "is neither a folder nor a table" if path.exists() else "is not there"
+        raise MinigenError(f"{path} {what}. Name a folder, or a table: csv, tsv, jsonl, json or parquet.")
     tables, left_out = find_tables(path)
     if tables:
         report.understood = [f"not read: {reason}" for reason in left_out]

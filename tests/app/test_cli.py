@@ -374,6 +374,13 @@ def test_tokens_may_be_written_to_the_folder_of_the_command(capsys, empty_folder
     assert {path.name for path in Path(".").iterdir()} >= {"codes.npy"}
 
 
+def test_looking_at_an_empty_name_makes_no_corpus(tmp_path, monkeypatch, capsys):
+    """`minigen corpus --look "$FOLDER"` with an unset variable."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["corpus", "--look", ""]) == 2
+    assert "no captions in ." in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_a_sound_or_a_table_is_replaced_whatever_its_suffix_looks_like(tmp_path):
     for name in ("a.WAV", "table.txt"):
         (tmp_path / name).write_text("old")

@@ -207,7 +207,7 @@ def test_the_report_says_how_much_of_each_split_is_there(tmp_path):
     [
         ({"path": "nowhere"}, "is not there"),
         ({"path": "train.csv/x"}, "is not there"),
-        ({"path": "a.wav"}, "neither a folder nor"),
+        ({"path": "a.wav"}, "a.wav is neither a folder nor a table. Name a folder, or a table: csv, tsv, jsonl, json"),
         ({"path": "."}, "only train.csv"),
         ({"path": "empty"}, "no captions in"),
         ({"path": ".", "split": "tset"}, "no split 'tset'"),
@@ -281,7 +281,7 @@ def test_a_single_recording_is_told_to_be_too_few(tmp_path):
         try:
             shares[split] = len(read_corpus(tmp_path, split))
         except MinigenError as error:
-            assert "three at least" in str(error)
+            assert "All of its files belong to other splits. Add more, at least three" in str(error)
     assert list(shares.values()) == [1]
 
 
