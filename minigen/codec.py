@@ -161,8 +161,8 @@ class Restorer(nn.Module):
         super().__init__()
         reach = config.restore_reach
         self.linear = nn.Conv1d(config.latent, config.latent, 2 * reach + 1, padding=reach)
-        nn.init.zeros_(self.linear.weight)  # a new restorer changes nothing
-        nn.init.zeros_(self.linear.bias)
+        for parameter in self.linear.parameters():  # a new restorer changes nothing
+            nn.init.zeros_(parameter)
         self.register_buffer("gate", torch.ones(config.codebook_size))
 
     def forward(self, q: Tensor, first: Tensor) -> Tensor:
