@@ -332,20 +332,21 @@ class TextToAudio(HubModel):
 def _read_pipeline(folder: Path) -> tuple[str | Path, str | Path, str]:
     """Names or folders of the codec and the text encoder, and the generator's name, as pipeline.json has them."""
     path = folder / "pipeline.json"
-    reason, parts = "", None
+    reason, parts = "", {}
     try:
-        parts = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
+        parts = found if isinstance(found, dict) else {}
     except OSError as error:
         reason = f" ({error.strerror})"
     except ValueError:
         reason = " (not JSON)"
-    names = [parts.get("codec"), parts.get("text")] if isinstance(parts, dict) else []
-    if not names or not all(isinstance(name, str) for name in names):
+    codec, text = parts.get("codec"), parts.get("text")
+    if not isinstance(codec, str) or not isinstance(text, str):
         raise MinigenError(
             f"{path} does not name the codec and the text encoder{reason}. "
             'Write {"codec": "mini", "text": "mini"} with the names that the model was trained with.'
         )
-    return _inside(folder, names[0]), _inside(folder, names[1]), parts.get("generator", "language_model")
+    return _inside(folder, codec), _inside(folder, text), parts.get("generator", "language_model")
 
 
 def _inside(folder: Path, name: str) -> str | Path:

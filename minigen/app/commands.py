@@ -9,42 +9,18 @@ imports what it needs when it runs. It checks names, places and files first, so 
 model is loaded.
 """
 
-import os
 import re
-import tempfile
 import time
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
+from minigen.app.preflight import STARTED, check_prompt, check_writable
 from minigen.engine.errors import MinigenError
 from minigen.engine.settings import TrainConfig, options_of
 
 CORPUS = Path("build/corpus")  # made when a command needs a corpus and none is given
 TOKENS = Path("build/tokens")
-STARTED = time.monotonic()  # about when the process started
-
-
-def check_writable(path: Path, room: int = 0, is_file: bool = False) -> None:
-    """Check that `path` can be written with `room` bytes in it, before hours of work end in an error.
-
-    is_file: `path` is to be a file, not a folder.
-
-    Raises:
-        MinigenError: the place or the file cannot be written, or a folder is in the place of the file, or the reverse.
-    """
-    target = Path(os.path.realpath(path))  # where a symbolic link leads
-    if target.exists() and target.is_dir() == is_file:
-        raise MinigenError(f"{path} is a {'folder' if is_file else 'file'}. Name another place.")
-    if is_file and target.exists() and not os.access(target, os.W_OK):
-        raise MinigenError(f"{path} is write-protected. Choose another file, or make it writable.")
-    folder = target.parent if is_file else target
-    place = next(place for place in (folder, *folder.parents) if place.exists())
-    try:
-        with tempfile.TemporaryFile(dir=place) as file:
-            file.write(bytes(room))
-    except OSError as error:
-        raise MinigenError(f"cannot write {path} ({error.strerror}). Choose a place you may write to.") from error
 
 
 def corpus(options: Namespace) -> None:
@@ -262,17 +238,6 @@ def _note_language(encoder, caption: str) -> None:
     unread = [piece for piece in pieces if re.fullmatch(r"<0x[0-9A-F]{2}>|<unk>", piece)]
     if 2 * len(unread) > len(pieces):
         print("note: the model learned English captions only and cannot read most of this one. Describe it in English.")
-
-
-def check_prompt(path: str, seconds: float) -> None:
-    """Raise MinigenError if the sound file `path` cannot be read or is as long as the whole clip."""
-    from minigen.audio import check_audio
-
-    rate, frames = check_audio(path)
-    if frames / rate >= seconds:
-        raise MinigenError(
-            f"the prompt {path} lasts {frames / rate:.2f} s, the whole clip {seconds:g} s. Ask for more --seconds."
-        )
 
 
 def demo(options: Namespace) -> None:

@@ -5,7 +5,7 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from minigen.app.commands import STARTED, check_prompt, check_writable
+from minigen.app.preflight import STARTED, check_prompt, check_writable
 from minigen.engine.errors import MinigenError
 
 

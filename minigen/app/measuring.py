@@ -8,7 +8,8 @@
 from argparse import Namespace
 from pathlib import Path
 
-from minigen.app.commands import check_writable, default_corpus
+from minigen.app.commands import default_corpus
+from minigen.app.preflight import check_writable
 from minigen.engine.errors import MinigenError
 from minigen.evaluation import title_of
 

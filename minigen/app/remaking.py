@@ -8,7 +8,8 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from minigen.app.commands import check_writable, default_corpus
+from minigen.app.commands import default_corpus
+from minigen.app.preflight import check_writable
 
 WEIGHTS = Path("build/weights")  # laid out as data/
 TEACHER = Path("build/teacher")  # the teacher's vectors of the captions, computed once

@@ -15,7 +15,7 @@ import standins
 import torch
 
 from minigen import generate, lm
-from minigen.app import cli, commands
+from minigen.app import cli, commands, preflight
 from minigen.audio import load_audio, save_audio
 from minigen.corpus import TokenSet
 from minigen.engine.errors import MinigenError
@@ -384,11 +384,11 @@ def test_looking_at_an_empty_name_makes_no_corpus(tmp_path, monkeypatch, capsys)
 def test_a_sound_or_a_table_is_replaced_whatever_its_suffix_looks_like(tmp_path):
     for name in ("a.WAV", "table.txt"):
         (tmp_path / name).write_text("old")
-        commands.check_writable(tmp_path / name, is_file=True)
+        preflight.check_writable(tmp_path / name, is_file=True)
     with pytest.raises(MinigenError, match="is a folder"):
-        commands.check_writable(tmp_path, is_file=True)
+        preflight.check_writable(tmp_path, is_file=True)
     with pytest.raises(MinigenError, match="is a file"):
-        commands.check_writable(tmp_path / "a.WAV")
+        preflight.check_writable(tmp_path / "a.WAV")
 
 
 def test_a_model_that_is_called_as_a_shipped_one_is_named_by_its_folder():
