@@ -1,5 +1,6 @@
 """The codec's recipe: what its distances measure, that the fit is what it says, and that it goes on after a break."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -371,11 +372,17 @@ def test_the_times_of_real_time_are_seconds_of_sound_a_second():
 
 
 def test_restoring_keeps_most_of_the_speed():
-    """66 times real time without it, at least 40 with it: the ratio of the two does not depend on the machine."""
+    """66 times real time without it, so at least 40 with it; in processor time, which a busy machine changes little."""
     torch.manual_seed(0)
-    plain, wavs = Codec().eval(), [torch.randn(1, 1, 64000) * 0.1] * 5
-    ratios = sorted(times_real_time(add_restorer(plain), wavs) / times_real_time(plain, wavs) for _ in range(3))
-    assert ratios[1] > 40 / 66
+    plain, wav, times = Codec().eval(), 0.1 * torch.randn(1, 1, 64000), []
+    for codec in (plain, add_restorer(plain)):
+        runs = []
+        for _ in range(5):
+            began = time.process_time()
+            codec.decode(codec.encode(wav))
+            runs.append(time.process_time() - began)
+        times.append(min(runs))
+    assert times[1] < 66 / 40 * times[0]
 
 
 @pytest.mark.skipif(not has_opus(), reason="opusenc and opusdec (Debian: opus-tools) are not installed")
