@@ -29,7 +29,7 @@ help:
 	@echo "make notebooks  run every notebook anew, store its outputs and what it took (ONLY=03 for one)"
 	@echo "make site     the course as it was run, as pages for any web server -> build/site/index.html"
 	@echo "make lint     repair formatting where that needs no person; list the rest, types too"
-	@echo "make doctor   look whether everything works, and say how to mend what does not"
+	@echo "make doctor   test whether everything works, and say how to repair what does not"
 	@echo "make clean    delete build/ and caches (.venv/ stays)"
 
 demo: $(READY)

@@ -25,6 +25,7 @@ from torch import Tensor
 from minigen.engine.errors import MinigenError
 from minigen.generate import progress_bar
 from minigen.generators.denoiser import Denoiser
+from minigen.guidance import guide
 
 Guidance = float | Callable[[float], float]  # a number, or a function of the progress from 0 to 1
 
@@ -119,7 +120,7 @@ def guided(
     else:
         uncond = model.hidden_states(state, None, None, time, attend)
         cond = model.hidden_states(state, memory, mask, time, attend)
-        hidden, evaluations = uncond + w * (cond - uncond), 2
+        hidden, evaluations = guide(cond, uncond, w), 2
     predicted = model.head(hidden)  # [B, K, T, V] or [B, T, C]
     if not torch.isfinite(predicted).all():
         raise MinigenError(f"the prediction is not finite at guidance {w:g}. Give a smaller guidance, such as 3.")
