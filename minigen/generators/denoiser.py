@@ -15,19 +15,19 @@ text is then understood already (`Denoiser.from_language_model`).
 Time. A diffusion model must know the noise level t in [0, 1]. One small network maps t to six vectors, and each layer
 adds a learnt offset to them (adaLN-single, PixArt-α, arXiv 2310.00426, section 2.3):
 
-    [shift1, scale1, gate1, shift2, scale2, gate2] = MLP(t) + offset_layer                each [B, 1, D]
+    [shift1, scale1, gate1, shift2, scale2, gate2] = [0, 0, 1, 0, 0, 1] + MLP(t) + offset_layer         each [B, 1, D]
     x <- x + gate1 · self_attention(norm(x) · (1 + scale1) + shift1)
     x <- x + cross_attention(norm(x), text)
     x <- x + gate2 · feed_forward(norm(x) · (1 + scale2) + shift2)
 
-At the start the MLP gives 0, the gates are 1, and shifts and scales are 0: the layer without time. Masked generation
+At the start the MLP and the offsets are 0, so that the gates are 1: the layer without time. Masked generation
 needs no time: the number of masked cells determines it.
 
 Sources: MaskGIT (arXiv 2202.04200), VQ-Diffusion (2111.14822), DiT (2212.09748).
 Symbols: B batch · K codebooks · T frames · V codebook size, and the mask · C components · D width · N text tokens.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -59,6 +59,7 @@ class DenoiserConfig:
         ffn: inner width of the feed-forward block.
         memory_width: width of the text states.
         timed: whether forward takes the noise level.
+        process: name of the noise that a timed model was trained with, such as "mask_uniform"; "" where it has none.
         dropout: probability of dropping a component of what a block adds, in training.
 
     Raises:
@@ -75,6 +76,7 @@ class DenoiserConfig:
     ffn: int = 768
     memory_width: int = 256
     timed: bool = False
+    process: str = ""
     dropout: float = 0.0
 
     def __post_init__(self):
@@ -95,15 +97,15 @@ class TimeModulation(nn.Module):
         self.offsets = nn.Parameter(torch.zeros(layers, 6, width))
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
-        with torch.no_grad():
-            self.offsets[:, [2, 5]] = 1.0  # the gates
+        gates = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 1.0])[:, None, None]  # [6, 1, 1]
+        self.register_buffer("gates", gates, persistent=False)  # apart from offsets: weight decay keeps them at 1
 
     def forward(self, time: Tensor) -> Tensor:
         """Give the vectors of all layers, in the order shift1, scale1, gate1, shift2, scale2, gate2."""
         width = self.inner.in_features
         features = wave(time * TIME_SCALE, width).to(self.inner.weight)  # [B, D]
         six = self.outer(nn.functional.silu(self.inner(features))).unflatten(-1, (6, width))  # [B, 6, D]
-        return (self.offsets[:, :, None] + six.transpose(0, 1)).unsqueeze(3)  # [layers, 6, B, 1, D]
+        return (self.gates + self.offsets[:, :, None] + six.transpose(0, 1)).unsqueeze(3)  # [layers, 6, B, 1, D]
 
 
 def wave(positions: Tensor, width: int) -> Tensor:
@@ -151,6 +153,12 @@ class Denoiser(HubModel, nn.Module):
         denoiser = cls(config)
         denoiser.load_state_dict(lm.state_dict(), strict=not timed)
         return denoiser
+
+    def for_diffusion(self, process: str) -> "Denoiser":
+        """Make a timed denoiser of a process with these weights; the time modulation starts as the identity."""
+        timed = type(self)(replace(self.config, timed=True, process=process))
+        timed.load_state_dict(self.state_dict(), strict=self.config.timed)
+        return timed
 
     def forward(
         self,

@@ -126,6 +126,24 @@ def test_from_a_language_model_only_the_causal_mask_is_gone():
 
 
 @torch.no_grad()
+def test_for_diffusion_a_denoiser_gets_the_noise_level_and_answers_as_before():
+    plain = denoiser()
+    timed = plain.for_diffusion("mask_uniform").eval()
+    assert timed.config.timed and timed.config.process == "mask_uniform"
+    torch.testing.assert_close(plain(**inputs(plain)), timed(**inputs(timed)))
+    again = timed.for_diffusion("mask").eval()
+    assert torch.equal(timed(**inputs(timed)), again(**inputs(again)))
+
+
+def test_weight_decay_pulls_a_layer_to_the_layer_without_time():
+    modulation = denoiser(timed=True).time
+    for parameter in modulation.parameters():
+        parameter.data.zero_()
+    expected = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 1.0])
+    assert torch.equal(modulation(torch.rand(1))[0, :, 0, 0, 0], expected)
+
+
+@torch.no_grad()
 def test_latents_start_at_zero():
     model = Denoiser(DenoiserConfig(**{**vars(SMALL), "kind": "latents", "timed": True}))
     assert not model(**inputs(model)).any()
