@@ -37,13 +37,14 @@ def cross_entropy(logits: Tensor, sequence: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 2), sequence.flatten(), ignore_index=logits.shape[-1])
 
 
-def heads_cross_entropy(hidden: Tensor, heads: nn.ModuleList, sequence: Tensor) -> Tensor:
+def heads_cross_entropy(hidden: Tensor, heads: nn.ModuleList, sequence: Tensor, count: Tensor | None = None) -> Tensor:
     """`cross_entropy` of the heads' logits, computed piece by piece.
 
     Args:
         hidden (Tensor): [B, S, D] hidden states after the last norm.
         heads (ModuleList): K linear layers D -> V without bias.
         sequence (Tensor): int64 [B, K, S]; V where there is no code.
+        count (Tensor): n, a number that the sum is divided by; None: the number of real codes in `sequence`.
 
     Returns:
         A scalar in float32 or finer. It can be differentiated once.
@@ -52,18 +53,20 @@ def heads_cross_entropy(hidden: Tensor, heads: nn.ModuleList, sequence: Tensor) 
     codes = sequence.transpose(1, 2).flatten(0, 1)  # [R, K]
     if not torch.is_grad_enabled():
         hidden, weight = hidden.detach(), weight.detach()
-    return _InPieces.apply(hidden.flatten(0, 1), weight, codes)
+    if count is None:
+        count = (codes < len(weight) // len(heads)).sum()
+    return _InPieces.apply(hidden.flatten(0, 1), weight, codes, count)
 
 
 class _InPieces(torch.autograd.Function):
-    """hidden [R, D], weight [K V, D], codes [R, K] -> loss. The forward pass also computes the gradients."""
+    """hidden [R, D], weight [K V, D], codes [R, K], n -> loss. The forward pass also computes the gradients."""
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, codes: Tensor) -> Tensor:
+    def forward(ctx, hidden: Tensor, weight: Tensor, codes: Tensor, count: Tensor) -> Tensor:
         needs_gradient, size = any(ctx.needs_input_grad), len(weight) // codes.shape[1]
         rows = max(1, (PIECE_GPU if hidden.is_cuda else PIECE) // len(weight))
         cast_weight = weight.to(F.linear(hidden[:1], weight))  # in the type that autocast multiplies in
-        count, losses = (codes < size).sum(), []
+        losses = []
         gradients = [torch.empty_like(hidden), torch.zeros_like(weight)] if needs_gradient else []
         for start in range(0, len(hidden), rows):
             piece = slice(start, start + rows)
@@ -79,9 +82,9 @@ class _InPieces(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, above: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx, above: Tensor) -> tuple[Tensor, Tensor, None, None]:
         by_hidden, by_weight = ctx.saved_tensors
-        return by_hidden * above, by_weight * above, None
+        return by_hidden * above, by_weight * above, None, None
 
 
 def _loss_and_gradient(logits: Tensor, codes: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:

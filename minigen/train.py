@@ -64,7 +64,7 @@ LOG = ("step", "minutes", "lr", "frames_per_second", "loss", "similarity", "vali
 
 
 def train(
-    lm: AudioLM,
+    lm: nn.Module,
     encoder: TextEncoder,
     train_set: TokenSet,
     valid_set: TokenSet,
@@ -74,13 +74,14 @@ def train(
     progress: bool = True,
     objective: "Objective | None" = None,
 ) -> list[dict]:
-    """Train `lm` in place on tokenised clips; an interrupted run with the same folder and settings continues.
+    """Train a model in place on tokenised clips; an interrupted run with the same folder and settings continues.
 
     Writes to `folder`: log.csv, checkpoint.safetensors, and at the end config.json, model.safetensors (averaged
     weights, float16), pipeline.json, which `TextToAudio.from_pretrained(folder)` reads, and training.json (settings).
 
     Args:
-        lm (AudioLM): the model; afterwards it holds the averaged weights, in eval mode.
+        lm (Module): an `AudioLM`, or the model of another objective; afterwards it holds the averaged weights, in eval
+            mode.
         encoder (TextEncoder): the frozen text encoder.
         train_set (TokenSet): tokenised clips to learn from.
         valid_set (TokenSet): tokenised clips to measure on.
@@ -98,9 +99,10 @@ def train(
             last good checkpoint stays in the folder.
     """
     config, folder = config or TrainConfig(), Path(folder)
+    objective = objective or _usual_objective(lm, encoder, config)
     check_parts(lm, train_set, encoder)
     training_requirements(lm, train_set, config, folder).check()
-    trainer = Trainer(lm, objective or CrossEntropyObjective(lm.config, encoder, config), config)
+    trainer = Trainer(lm, objective, config)
     history: list[dict] = []  # rows of the log
     recent: list[dict] = []  # entries of the steps since the last row
 
@@ -135,8 +137,8 @@ def train(
     trainer.lm.load_state_dict(trainer.ema.weights)
     trainer.lm.eval()
     if distributed.is_first():
-        codec, text = names
-        write_atomically(folder / "pipeline.json", json.dumps({"codec": codec, "text": text}) + "\n")
+        parts = {"codec": names[0], "text": names[1], "generator": objective.generator}
+        write_atomically(folder / "pipeline.json", json.dumps(parts) + "\n")
         write_atomically(folder / SETTINGS_FILE, json.dumps(asdict(config), indent=1) + "\n")
         trainer.lm.save_pretrained(folder)
     return history
@@ -146,7 +148,20 @@ def train(
 
 
 class Objective(Protocol):
-    """The loss that a training minimises. `Trainer` calls `batch` and then `loss` in every step."""
+    """The loss that a training minimises. `Trainer` calls `batch` and then `loss` in every step.
+
+    Among several processes the result is that of one process, by three rules:
+
+        batch   gets the whole batch and the same `rng` in every process, so that all draw the same numbers. Each tensor
+                that it returns has B rows. The trainer keeps the rows of this process.
+        loss    gets these rows. The mean of its results over the processes is minimised, and must be the loss of the
+                whole batch. A mean over targets whose number differs from clip to clip is therefore the sum over the
+                own targets divided by `distributed.average(number of own targets)`.
+        pairs   of clips are compared after `distributed.gather_rows`; see `CrossEntropyObjective.loss` for the weight.
+    """
+
+    generator: str
+    """Name of the generator that the trained model belongs to, for pipeline.json (`minigen.generators.base`)."""
 
     same_shapes: bool
     """Whether batches come in a few sets of shapes, so that a GPU may record the step."""
@@ -154,7 +169,7 @@ class Objective(Protocol):
     def batch(
         self, codes: Tensor, captions: list[str], rng: np.random.Generator, drop: bool | None = None
     ) -> dict[str, Tensor]:
-        """Everything that the loss needs, as tensors: codes int64 [B, K, T] and B captions.
+        """Everything that the loss needs, as tensors of B rows: codes int64 [B, K, T] and B captions.
 
         rng: source of all random choices, such as text dropout. drop: whether to leave the text out; given in
         validation, where the loss has no parts that belong to training alone, such as the regulariser. None: random.
@@ -165,7 +180,6 @@ class Objective(Protocol):
         """The scalar to minimise, and its parts for the log by name, "loss" among them.
 
         The arguments are the model and, by name, the tensors of the batch.
-        Among several processes each has its share of the batch, and the mean over the processes is minimised.
         """
 
 
@@ -178,6 +192,7 @@ class CrossEntropyObjective:
         config (TrainConfig): text_dropout, similarity and pooling.
     """
 
+    generator = "language_model"
     same_shapes = True
 
     def __init__(self, sizes: AudioLMConfig, encoder: TextEncoder, config: TrainConfig):
@@ -229,6 +244,11 @@ class CrossEntropyObjective:
         return entropy + weight * alike, {"loss": entropy, "similarity": alike}
 
 
+def _usual_objective(lm: nn.Module, encoder: TextEncoder, config: TrainConfig) -> Objective:
+    sizes: Any = lm.config
+    return CrossEntropyObjective(sizes, encoder, config)
+
+
 # the step
 
 
@@ -240,7 +260,7 @@ class Trainer:
     """A model in training: its objective, its optimisers, the average of its weights, and the step that changes them.
 
     Args:
-        lm (AudioLM): the model, moved to this process's device.
+        lm (Module): the model, moved to this process's device.
         objective (Objective): what is minimised.
         config (TrainConfig): settings.
 
@@ -250,7 +270,7 @@ class Trainer:
         MinigenError: several processes that cannot share a batch evenly.
     """
 
-    def __init__(self, lm: AudioLM, objective: Objective, config: TrainConfig):
+    def __init__(self, lm: nn.Module, objective: Objective, config: TrainConfig):
         distributed.check_shares(config.batch_size)
         self.device, self.objective, self.config = distributed.device(), objective, config
         self.lm = lm.to(self.device).train()
@@ -273,7 +293,8 @@ class Trainer:
             NotFinite: the loss or its gradient is not finite; the weights stay as they were.
         """
         config, own = self.config, distributed.share(len(captions))
-        batch = self._batch(codes[own], captions[own], np.random.default_rng([config.seed, 1, self.step]))
+        rng = np.random.default_rng([config.seed, 1, self.step])
+        batch = self._batch(codes, captions, rng, rows=own)
         gradients = self.recorded if self.recordable() else self.gradients
         with self._dropout_seed():
             parts = {name: distributed.total(part) for name, part in gradients(batch).items()}
@@ -299,8 +320,9 @@ class Trainer:
 
     def recordable(self) -> bool:
         """Whether to record the step: on a GPU, in one process, if every step runs the same operations."""
+        sizes: Any = self.lm.config
         alone = self.device.type == "cuda" and distributed.count() == 1
-        return alone and self.objective.same_shapes and self.lm.config.dropout == 0
+        return alone and self.objective.same_shapes and sizes.dropout == 0
 
     @torch.no_grad()
     def validate(self, tokens: TokenSet) -> dict[str, float]:
@@ -331,11 +353,15 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.step, self.ema.weights, self.ema.updates = state["step"], state["ema"], state["ema_updates"]
 
-    def _batch(self, codes: Tensor, captions: list[str], rng: np.random.Generator, drop: bool | None = None) -> dict:
+    def _batch(
+        self, codes: Tensor, captions: list[str], rng: np.random.Generator, drop: bool | None = None,
+        rows: slice = slice(None),
+    ) -> dict:  # fmt: skip
+        """The objective's batch, of which `rows` are kept, on this process's device."""
         batch = self.objective.batch(codes, captions, rng, drop)
-        return {name: part.to(self.device) for name, part in batch.items()}
+        return {name: part[rows].to(self.device) for name, part in batch.items()}
 
-    def _loss(self, model: AudioLM, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_bf16()):
             return self.objective.loss(model, **batch)
 
@@ -392,29 +418,40 @@ def write_log(path: Path, history: list[dict]) -> None:
 
 
 def seconds_per_step(
-    lm: AudioLM, encoder: TextEncoder, train_set: TokenSet, config: TrainConfig, steps: int = 12
+    lm: nn.Module,
+    encoder: TextEncoder,
+    train_set: TokenSet,
+    config: TrainConfig,
+    steps: int = 12,
+    objective: Objective | None = None,
 ) -> float:
     """Median time of a training step on this machine, measured over a few steps of a throw-away copy.
 
-    Several processes agree on their mean, because they must plan the same number of steps.
+    Several processes agree on their mean, because they must plan the same number of steps. objective: that of the
+    training, `CrossEntropyObjective` where None.
     """
-    trainer = Trainer(AudioLM(lm.config), CrossEntropyObjective(lm.config, encoder, config), config)
+    trainer = Trainer(copy.deepcopy(lm), objective or _usual_objective(lm, encoder, config), config)
     times = []
     for _ in range(steps):
         began = time.perf_counter()
         trainer.train_step(*train_set.batch(clips_of_step(len(train_set), config, trainer.step)))
         times.append(time.perf_counter() - began)
     median = float(np.median(times[steps // 3 :]))  # without the first steps, which set things up
-    measured = torch.tensor(median, device=trainer.device)
-    return (distributed.total(measured) / distributed.count()).item()
+    return distributed.average(torch.tensor(median, device=trainer.device)).item()
 
 
 def training_requirements(
-    lm: AudioLM, tokens: TokenSet, config: TrainConfig, folder: str | Path, seconds: float = 0
+    lm: nn.Module, tokens: TokenSet, config: TrainConfig, folder: str | Path, seconds: float = 0
 ) -> Requirements:
-    """Memory of a training in all processes of this machine, and the disk for two checkpoints and the model."""
-    sizes, parameters = lm.config, sum(p.numel() for p in lm.parameters())
-    rows, steps = config.batch_size // distributed.count(), tokens.codes.shape[-1] + max(sizes.delays)
+    """Memory of a training in all processes of this machine, and the disk for two checkpoints and the model.
+
+    lm: a model whose config has layers, width and ffn. A language model reads max(delays) columns more than frames.
+    """
+    sizes: Any = lm.config
+    parameters = sum(p.numel() for p in lm.parameters())
+    rows, steps = config.batch_size // distributed.count(), tokens.codes.shape[-1]
+    if isinstance(sizes, AudioLMConfig):
+        steps += max(sizes.delays)
     memory = training_memory(parameters, sizes.layers, sizes.width, sizes.ffn, rows, steps)
     disk = (2 * 16 + 4) * parameters  # weights, moments and average, in the old checkpoint and the new; the model
     return Requirements("training", parameters, memory * distributed.processes_here(), disk, seconds, Path(folder))
@@ -427,13 +464,13 @@ def fingerprint(tokens: TokenSet) -> str:
     return f"{len(tokens)} clips, {digest.hexdigest()[:16]}"
 
 
-def check_parts(lm: AudioLM, tokens: TokenSet, encoder: TextEncoder) -> None:
+def check_parts(lm: nn.Module, tokens: TokenSet, encoder: TextEncoder) -> None:
     """Check that model, tokens and text encoder fit each other, and that the encoder can read every caption.
 
     Raises:
         MinigenError: they do not, with the sizes, or the first caption that is too long.
     """
-    config = lm.config
+    config: Any = lm.config
     if tokens.codes.shape[1] != config.num_codebooks or tokens.codebook_size != config.codebook_size:
         raise MinigenError(
             f"the tokens have {tokens.codes.shape[1]} codebooks of {tokens.codebook_size}, the model "

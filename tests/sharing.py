@@ -1,6 +1,7 @@
 """Work for one process or several: `accelerate launch ... sharing.py FOLDER CLIPS`.
 
-In FOLDER: `exact`, a training in float64 with the regulariser; `tokens` and `model`, made by the command line.
+In FOLDER: `exact`, a training in float64 with the regulariser; `masked`, one of a masked model, also in float64;
+`tokens` and `model`, made by the command line.
 """
 
 import sys
@@ -11,6 +12,8 @@ from test_train import SIZES, Words, tokens
 
 from minigen import train as training
 from minigen.app import cli
+from minigen.generators.denoiser import Denoiser
+from minigen.generators.masked import MaskedObjective
 from minigen.lm import AudioLM
 from minigen.train import TrainConfig, train
 
@@ -31,6 +34,10 @@ def work(folder: Path, clips: Path) -> None:
     torch.manual_seed(0)
     training.fast_bf16 = lambda: False
     train(AudioLM(SIZES).double(), Words64(), tokens(), tokens(16, seed=1), folder / "exact", EXACT, progress=False)
+    model = Denoiser.from_language_model(AudioLM(SIZES)).double()
+    objective = MaskedObjective(model.config, Words64(), EXACT)
+    train(model, Words64(), tokens(frames=60), tokens(16, 60, seed=1), folder / "masked", EXACT, progress=False,
+          objective=objective)  # fmt: skip
     for line in (
         f"tokenize {clips} --out {folder}/tokens --seconds 1 --mix 1",
         f"train {folder}/tokens --valid {folder}/tokens --out {folder}/model --steps 2 --batch-size 4 --width 32 "

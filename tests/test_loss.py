@@ -54,6 +54,17 @@ def test_cross_entropy_is_the_mean_over_real_codes():
     assert torch.allclose(cross_entropy(logits, sequence), torch.stack(losses).mean())
 
 
+def test_a_given_count_divides_the_sum_so_that_shares_of_a_batch_add_up_to_the_whole():
+    hidden, heads, sequence = example()
+    sequence[2] = V  # a share without a code
+    count = (sequence < V).sum() / B  # mean number of codes of a share of one clip
+    shares = [heads_cross_entropy(hidden[b : b + 1], heads, sequence[b : b + 1], count) for b in range(B)]
+    mean, whole = sum(shares) / B, heads_cross_entropy(hidden, heads, sequence)
+    torch.testing.assert_close(mean, whole)
+    for ours, theirs in zip(gradients(mean, hidden, heads), gradients(whole, hidden, heads), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("rows", [1, 4, 5, B * S, 1000])
 def test_pieces_give_the_loss_and_the_gradients_of_the_whole(monkeypatch, rows):
     monkeypatch.setattr(minigen.loss, "PIECE", rows * K * V)

@@ -218,6 +218,7 @@ def test_from_train_to_backward_it_is_four_calls_at_the_most(tmp_path, monkeypat
 class Zero:
     """An objective that is not the usual one: the mean square of the last hidden states."""
 
+    generator = "zero"
     same_shapes = True
 
     def batch(self, codes, captions, rng, drop=None):
@@ -260,7 +261,9 @@ def test_the_folder_holds_a_model_a_log_and_what_goes_with_it(tmp_path):
     assert loaded.config == lm.config
     for name, value in lm.state_dict().items():
         assert torch.allclose(loaded.state_dict()[name], value, atol=1e-3), name
-    assert (tmp_path / "pipeline.json").read_text() == '{"codec": "mini", "text": "mini"}\n'
+    assert (tmp_path / "pipeline.json").read_text() == (
+        '{"codec": "mini", "text": "mini", "generator": "language_model"}\n'
+    )
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))
     assert [int(row["step"]) for row in rows] == [0, 20, 40]
     assert float(rows[-1]["valid"]) == history[-1]["valid"]

@@ -2,6 +2,7 @@
 
     accelerate launch --multi_gpu --num_processes 2 -m minigen train ...     (also for several processes on a processor)
 
+    batch of 4 rows, drawn from the same chance in every process
     process 0   rows 0, 1  --> loss / 2 --backward--> gradients --.
                   pooled rows --. gathered                         + summed --> the same optimiser step
     process 1   rows 2, 3  --> loss / 2 --backward--> gradients --'             in every process
@@ -97,6 +98,11 @@ def total(value: Tensor) -> Tensor:
     if count() > 1:
         join().distributed.all_reduce(value)
     return value
+
+
+def average(value: Tensor) -> Tensor:
+    """Mean of a value over all processes, without a gradient."""
+    return total(value) / count()
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:

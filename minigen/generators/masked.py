@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minigen.engine import distributed
 from minigen.engine.errors import MinigenError
 from minigen.generators.denoiser import Denoiser, DenoiserConfig
 from minigen.loss import heads_cross_entropy
@@ -261,6 +262,7 @@ class MaskedObjective:
         config (TrainConfig): text_dropout.
     """
 
+    generator = "masked"
     same_shapes = False  # crops have other lengths in every step
 
     def __init__(self, sizes: DenoiserConfig, encoder: TextEncoder, config: TrainConfig):
@@ -289,13 +291,17 @@ class MaskedObjective:
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean cross-entropy of the hidden cells: state and target [B, K, T] (V in target: not counted)."""
+        """Mean cross-entropy of the hidden cells: state and target [B, K, T] (V in target: not counted).
+
+        Clips have different numbers of hidden cells, so the mean is taken over the cells of all processes.
+        """
         frames = state.shape[-1]
         everywhere = torch.ones(frames, frames, dtype=torch.bool, device=state.device)
         fine = (stages > 0)[:, None, None, None]  # [B, 1, 1, 1]
         attend = torch.where(fine, window(frames, state.device), everywhere)  # [B, 1, T, T]
         hidden = model.hidden_states(state, memory, memory_mask, attend=attend)  # [B, T, D]
-        entropy = heads_cross_entropy(hidden, model.heads, target)
+        cells = distributed.average((target < self.mask).sum())
+        entropy = heads_cross_entropy(hidden, model.heads, target, cells)
         return entropy, {"loss": entropy}
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from minigen.corpus import TokenSet
 from minigen.engine.errors import MinigenError
+from minigen.engine.resources import training_memory
 from minigen.generators.denoiser import Denoiser, DenoiserConfig
 from minigen.generators.iterate import iterate
 from minigen.generators.masked import (
@@ -22,7 +24,7 @@ from minigen.generators.masked import (
     stage_steps,
     window,
 )
-from minigen.train import TrainConfig
+from minigen.train import TrainConfig, seconds_per_step, training_requirements
 
 V, K, T = 30, 4, 12
 LISTED = [796, 784, 765, 739, 705, 665, 618, 565, 507, 444, 377, 306, 232, 156, 78, 0]
@@ -289,3 +291,12 @@ def test_a_crop_is_the_same_stretch_of_every_codebook_and_clip():
     for n in range(20):
         cut = crop(line, np.random.default_rng(n))
         assert torch.equal(cut, line[..., cut[0, 0, 0] : cut[0, 0, 0] + cut.shape[-1]])
+
+
+def test_the_trainer_measures_time_and_memory_of_a_masked_model(model, tmp_path):
+    tokens = TokenSet(CODES.numpy().astype(np.int16), CAPTIONS, [()] * 6, [[]] * 6, 50.0, V)
+    config = TrainConfig(batch_size=2)
+    assert 0 < seconds_per_step(model, Words(), tokens, config, 3, objective(model)) < 60
+    need = training_requirements(model, tokens, config, tmp_path)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert need.memory == training_memory(parameters, 2, 16, 24, rows=2, steps=80)
