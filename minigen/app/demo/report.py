@@ -101,7 +101,8 @@ def _samples(results: Results) -> str:
     return (
         f"{_clips(results.rows)} held-out clips a row. Features for FAD and kernel distance, and the events: "
         f"{facts.embedder} ({facts.embedding_width} numbers a clip), against {facts.reference_clips} real clips of the "
-        f"validation split. CLAP and diversity: {facts.judge}. Guidance: scale {facts.guidance:g}. The sweep: "
+        f"validation split. CLAP and diversity: {facts.judge}. Guidance: scale {facts.guidance:g}, and "
+        f"{facts.live_guidance:g} for the live model. The sweep: "
         f"{_sweep_clips(results)} clips a point. Seed {facts.seed}."
     )
 

@@ -59,7 +59,7 @@ class DemoConfig:
     captions: int = 48  # held-out captions in the table
     sweep_captions: int = 32  # the first of them, in the guidance sweep: whole batches, so that the noise is the same
     scales: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 7.0)
-    guidance: float = 3.0
+    guidance: float = 3.0  # of the shipped models
     examples: int = 6  # captions on the page
     reference: int = 240  # real clips, at the most, that FAD compares with
     generated_at_once: int = 16
@@ -195,7 +195,7 @@ def demo_requirements(run: Run, minutes: float, clips: int, built: bool) -> Requ
 def answer(run: Run, live: AudioLM, captions: list[str]) -> Sounds:
     """Sounds of the live model and of the shipped ones for the captions."""
     models = {LIVE: live, PLAIN: run.parts.dropout, GUIDED: run.parts.dropout, REGULARIZED: run.parts.regularized}
-    scales = {name: 1.0 if name == PLAIN else run.config.guidance for name in models}
+    scales = dict.fromkeys(models, run.config.guidance) | {PLAIN: 1.0, LIVE: run.config.live.guidance}
     return {name: run.generate(lm, captions, scales[name], name) for name, lm in models.items()}
 
 
@@ -275,8 +275,8 @@ def _facts(run: Run, live: Live, yardstick: Yardstick, source: str, train_clips:
     weights = [sum(p.numel() for p in lm.parameters()) for lm in (live.lm, run.parts.dropout)]
     return Facts(
         source, train_clips, len(yardstick.reference), run.config.seconds, minutes, live.history[-1]["step"], *weights,
-        run.parts.codec.codebook_size, run.config.guidance, "the built-in tagger", yardstick.reference.shape[1],
-        "the built-in CLAP judge", run.seed, tuple(run.times),
+        run.parts.codec.codebook_size, run.config.guidance, run.config.live.guidance, "the built-in tagger",
+        yardstick.reference.shape[1], "the built-in CLAP judge", run.seed, tuple(run.times),
     )  # fmt: skip
 
 

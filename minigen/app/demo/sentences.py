@@ -33,7 +33,8 @@ class Facts:
         parameters: number of weights of the live model.
         shipped_parameters: number of weights of a shipped model.
         codebook_size: V.
-        guidance: scale of the guidance.
+        guidance: scale of the guidance of the shipped models.
+        live_guidance: scale of the guidance of the live model.
         embedder: name of the model whose features FAD compares.
         embedding_width: number of these features.
         judge: name of the audio-text model.
@@ -51,6 +52,7 @@ class Facts:
     shipped_parameters: int
     codebook_size: int
     guidance: float
+    live_guidance: float
     embedder: str
     embedding_width: int
     judge: str
