@@ -329,7 +329,9 @@ def _listen(listed) -> None:
     option("--data", help="corpus of the captions (default: the built-in corpus, made if need be)")
     option("--split", help="train, validation or test (default: test)")
     option("--seed", type=SEED, help="seed of the sounds, the orders and the sides (default: 0)")
-    option("--port", type=Range(int, 0, 65535), default=8765, help="port of the page on 127.0.0.1; 0 takes a free one")
+    option("--port", type=Range(int, 0, 65535), default=8765, help="port of the page; 0 takes a free one")
+    host = "address to serve a class at, behind a code, such as 0.0.0.0 (default: this machine only)"
+    option("--host", default="127.0.0.1", metavar="ADDRESS", help=host)
 
 
 def _demo(listed) -> None:

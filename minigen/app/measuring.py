@@ -109,7 +109,7 @@ def study(options: Namespace) -> None:
 
 
 def listen(options: Namespace) -> None:
-    """`minigen listen`: make a blind listening test and serve it to a browser on this machine, or report on it."""
+    """`minigen listen`: make a blind listening test and serve it to browsers, or report on it."""
     from minigen.evaluation.listening.make import REAL, RECIPE, compared_models, complete_recipe, make_test
     from minigen.evaluation.listening.results import report_of
     from minigen.evaluation.listening.server import check_port, serve
@@ -117,7 +117,7 @@ def listen(options: Namespace) -> None:
     if options.report is not None:
         return print(report_of(options.folder, options.report))
     check_writable(options.folder)
-    check_port(options.port)
+    check_port(options.port, options.host)
     recipe = complete_recipe(options.folder, {name: getattr(options, name) for name in RECIPE})
     named = [model for model, _ in compared_models(recipe).values() if model != REAL]
 
@@ -133,4 +133,4 @@ def listen(options: Namespace) -> None:
 
         return TextToAudio.from_pretrained(name)
 
-    serve(options.folder, make_test(options.folder, recipe, clips, model), options.port)
+    serve(options.folder, make_test(options.folder, recipe, clips, model), options.port, options.host)

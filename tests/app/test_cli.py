@@ -503,8 +503,8 @@ def test_listen_makes_a_test_once_serves_it_and_reports_on_it(capsys, monkeypatc
     listening_to = "listen ears --models one two --guidance 1 3 --clips 2 --checks 1 --data clips --seconds 1"
     assert cli.main([*listening_to.split(), "--port", "9000"]) == 0
     assert cli.main(["listen", "ears"]) == 0
-    (folder, plan, port), again = served
-    assert (folder, port) == (Path("ears"), 9000) and again[:2] == (folder, plan)
+    (folder, plan, port, host), again = served
+    assert (folder, port, host) == (Path("ears"), 9000, "127.0.0.1") and again[:2] == (folder, plan)
     assert plan.models == ("one, guidance 1", "two, guidance 3") and not missing_rows(folder, plan)
     trial = plan.shown_to("anna")[0]
     store("ears", plan, "anna", trial.trial, "left")
@@ -519,6 +519,11 @@ def test_listen_finds_its_port_taken_before_any_sound_is_made(capsys, no_model):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"port {port} cannot be used" in refused(capsys, "listen", "ears", "--port", port)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "no such place", ".", "a" * 300])
+def test_listen_refuses_an_address_of_another_machine_before_any_sound_is_made(capsys, no_model, host):
+    assert "Give an IPv4 address of this machine" in refused(capsys, "listen", "ears", "--host", host)
 
 
 def test_convert_hands_the_checkpoint_on_and_says_how_to_hear_it(capsys, monkeypatch):

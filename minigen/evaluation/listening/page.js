@@ -1,9 +1,10 @@
 const get = id => document.getElementById(id), SIDES = ['left', 'right'];
 const sounds = {left: new Audio(), right: new Audio()}, blobs = new Map();
-let listener = '', trials = [], done = 0, of = 0, heard = new Set(), busy = false;
+let listener = '', code = '', pass = '', trials = [], done = 0, of = 0, heard = new Set(), busy = false;
 
 async function post(path, said) {
-  const options = {method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify(said)};
+  const options = {method: 'POST', headers: {'Content-Type': 'application/json', 'X-Code': code},
+                   body: JSON.stringify({...said, pass})};
   const reply = await fetch(path, options).catch(() => {
     throw Error('The server does not answer. Is minigen listen still running? Your earlier answers are safe.');
   });
@@ -14,7 +15,7 @@ async function post(path, said) {
 
 function fetchClip(name) {
   if (!blobs.has(name)) {
-    const clip = fetch('/clips/' + name + '.flac').then(reply => {
+    const clip = fetch('/clips/' + name + '.flac', {headers: {'X-Code': code}}).then(reply => {
       if (!reply.ok) throw Error('A clip is missing. Make the test again.');
       return reply.blob();
     }).then(URL.createObjectURL);
@@ -80,9 +81,11 @@ get('who').addEventListener('submit', async event => {
   get('wrong').textContent = '';
   try {
     listener = get('name').value;
+    code = get('code') ? get('code').value.replace(/[^\x21-\x7e]/g, '') : '';
+    try { pass = localStorage.getItem('pass ' + listener) || ''; } catch {}
     const answer = await post('/start', {listener});
-    trials = answer.trials; of = answer.of; done = of - trials.length;
-    try { localStorage.setItem('listener', listener); } catch {}
+    trials = answer.trials; of = answer.of; done = of - trials.length; pass = answer.pass || '';
+    try { localStorage.setItem('listener', listener); localStorage.setItem('pass ' + listener, pass); } catch {}
     get('who').hidden = true;
     await show();
   } catch (error) { get('wrong').textContent = error.message; }
