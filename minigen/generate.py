@@ -33,7 +33,7 @@ from minigen.engine.hub import HubModel
 from minigen.engine.settings import COUNT, NATURAL, NOT_NEGATIVE, SECONDS, SHARE, TORCH_SEED, check_number
 from minigen.engine.weights import read_config
 from minigen.guidance import Branches, Condition, text_branches
-from minigen.lm import AudioLM, find_lm
+from minigen.lm import AudioLM, find_generator_folder
 from minigen.patterns import DelayPattern
 from minigen.text import load_text_encoder
 
@@ -234,7 +234,7 @@ class TextToAudio(HubModel):
         """Load all three parts by one name.
 
         Args:
-            name_or_folder: "mini" (the best shipped model), "mini-no-dropout", "mini-dropout", "mini-regularized"; an
+            name_or_folder: "mini" (the best shipped language model) or the name of another shipped model; an
                 official MusicGen such as "facebook/musicgen-small", by name or folder; or a folder (or hub name) with
                 a generator and pipeline.json, {"codec": name, "text": name, "generator": name}. A codec or text
                 encoder may be a folder inside it; without "generator" it is the language model.
@@ -246,7 +246,7 @@ class TextToAudio(HubModel):
         """
         from minigen.generators.base import find_generator
 
-        folder = find_lm(name_or_folder)
+        folder = find_generator_folder(name_or_folder)
         if "model_type" in read_config(folder):  # a folder of transformers
             from minigen.interop.musicgen import pipeline_from_musicgen
 

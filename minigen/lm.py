@@ -261,7 +261,16 @@ class AudioLM(HubModel, nn.Module):
 
 def find_lm(name_or_folder: str | Path) -> Path:
     """Folder of a language model, see `hub.find_model`. "mini" stands for the best of the shipped models."""
-    return find_model("lm", BEST if name_or_folder == "mini" else name_or_folder)
+    return _find("lm", name_or_folder)
+
+
+def find_generator_folder(name_or_folder: str | Path) -> Path:
+    """Folder of a language model or of another generator (`minigen.generators`), found as in `find_lm`."""
+    return _find("generator", name_or_folder)
+
+
+def _find(part: str, name_or_folder: str | Path) -> Path:
+    return find_model(part, BEST if name_or_folder == "mini" else name_or_folder)
 
 
 def _read_config(folder: Path) -> AudioLMConfig:

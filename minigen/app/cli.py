@@ -19,6 +19,7 @@ from pathlib import Path
 
 from minigen import __version__
 from minigen.app import commands, measuring, remaking
+from minigen.app.trainable import TRAINABLE
 from minigen.engine.distributed import is_first
 from minigen.engine.errors import MinigenError
 from minigen.engine.settings import (
@@ -230,17 +231,19 @@ def _tokenize(listed) -> None:
 
 
 def _train(listed) -> None:
-    option = _command(listed, commands.train, "train a language model on codes", "--minutes 20 --similarity 0.1")
+    option = _command(listed, commands.train, "train a generator on codes", "--minutes 20 --similarity 0.1")
     option("tokens", nargs="?", help="codes to learn from (default: those of the built-in corpus, made if need be)")
     option("--valid", help="codes to measure on (default: a tenth of the recordings, held back)")
     option("--out", type=Path, default=Path("build/model"), help="folder for the model; a stopped run continues there")
+    option("--generator", choices=list(TRAINABLE), default="language_model", help="kind of generator")
     _add_setting(option, TrainConfig, "steps")
     option("--minutes", type=POSITIVE, help="instead of --steps: as many steps as this machine makes in that time")
     for name in ("batch_size", "learning_rate", "text_dropout", "similarity", "pooling"):
         _add_setting(option, TrainConfig, name)
-    option("--start", help="model to start from, with its weights and sizes (default: random weights)")
-    option("--width", type=COUNT, help="width of the model, a multiple of 32; not with --start (default: 256)")
-    option("--layers", type=COUNT, help="number of layers of the model; not with --start (default: 6)")
+    start = "model whose weights and sizes to begin from, such as mini (default: random weights)"
+    option("--from", dest="start", metavar="MODEL", help=start)
+    option("--width", type=COUNT, help="width of the model, a multiple of 32; not with --from (default: 256)")
+    option("--layers", type=COUNT, help="number of layers of the model; not with --from (default: 6)")
     option("--codec", default="mini", help="name or folder of the codec that made the codes")
     option("--text", default="mini", help="name or folder of the text encoder")
     _add_setting(option, TrainConfig, "seed")
@@ -363,8 +366,8 @@ def _codec(listed) -> None:
     option = _command(listed, remaking.train_codec, "train the compact codec", "--real ESC-10 --minutes 120")
     option("--data", help="corpus to learn from (default: the built-in one, made if need be)")
     option("--real", help="folder of class folders of real recordings named as in ESC-10, used as often as the corpus")
-    start = "codec to start from; its codes stay the same, so language models of it stay valid (default: fit one)"
-    option("--start", help=start)
+    start = "codec whose weights to begin from; its codes stay, so language models of it stay valid (default: fit one)"
+    option("--from", dest="start", metavar="CODEC", help=start)
     _add_recipe(option, "codec")
 
 
@@ -372,7 +375,8 @@ def _text(listed) -> None:
     option = _command(listed, remaking.train_text, "train the text encoder on captions", "--minutes 8")
     option("--audiocaps", help="folder with AudioCaps' train.csv and val.csv, whose captions are added")
     option("--teacher", help="folder with the files of all-MiniLM-L6-v2, whose similarities are learned")
-    option("--start", help="encoder to start from: it keeps its similarities and learns which sound comes first")
+    start = "encoder whose weights to begin from: it keeps its similarities and learns which sound comes first"
+    option("--from", dest="start", metavar="ENCODER", help=start)
     _add_recipe(option, "text")
 
 
@@ -380,8 +384,8 @@ def _judge(listed) -> None:
     option = _command(listed, remaking.train_judge, "train a model of the metrics", "--part tagger --minutes 12")
     option("--part", choices=("judge", "tagger"), default="judge", help="audio-text model, or event classifier")
     option("--real", help="folder of class folders of real recordings, which are added")
-    start = "tagger whose weights to start from (default: random ones; for the audio half of the judge, mini)"
-    option("--start", help=start)
+    start = "tagger whose weights to begin from (default: random ones; for the audio half of the judge, mini)"
+    option("--from", dest="start", metavar="TAGGER", help=start)
     _add_recipe(option, "PART")
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from minigen.app.preflight import STARTED, check_prompt, check_writable
+from minigen.app.trainable import TRAINABLE
 from minigen.engine.errors import MinigenError
 from minigen.engine.settings import TrainConfig, options_of
 
@@ -88,9 +89,11 @@ def make_tokens(
 
 
 def train(options: Namespace) -> None:
-    """`minigen train`: train a language model on codes."""
+    """`minigen train`: train a generator on codes."""
     if options.start and (options.width or options.layers):
-        raise MinigenError(f"--start {options.start} brings its own sizes. Leave out --width and --layers.")
+        raise MinigenError(f"--from {options.start} brings its own sizes. Leave out --width and --layers.")
+    if options.similarity and options.generator != "language_model":
+        raise MinigenError(f"--similarity is for language models. Leave it out with --generator {options.generator}.")
     import torch
 
     from minigen.engine.distributed import device
@@ -103,16 +106,17 @@ def train(options: Namespace) -> None:
     config = TrainConfig(**{field.name: getattr(options, field.name) for field in options_of(TrainConfig)})
     learn, valid = _learn_and_valid(options.tokens, options.valid, options.codec)
     encoder = load_text_encoder(options.text).to(device())
-    sizes = None if options.start else _model_config(options, learn, encoder)
-    if sizes:
+    sizes = _model_config(options, learn, encoder)
+    if not options.start:
         check_model(lambda: AudioLM(sizes), "the training", copies=6)
     torch.manual_seed(options.seed)
-    model = AudioLM(sizes) if sizes else AudioLM.from_pretrained(options.start)
+    model, objective = TRAINABLE[options.generator](sizes, options.start or None, encoder, config)
     if options.minutes:
-        config = _fit_minutes(model, encoder, learn, config, options.minutes)
+        config = _fit_minutes(model, encoder, learn, config, options.minutes, objective)
     config = replace(config, warmup=min(config.warmup, 1 + config.steps // 10))
-    _say_training(model, encoder, learn, config, options)
-    last = train(model, encoder, learn, valid, options.out, config, (options.codec, options.text))[-1]
+    _say_training(model, encoder, learn, config, options, objective)
+    names = options.codec, options.text
+    last = train(model, encoder, learn, valid, options.out, config, names, objective=objective)[-1]
     print(f"validation loss {last['valid']:.3f}, without text {last['valid_no_text']:.3f}")
     print(f'hear it: minigen generate "a dog barks" --model {_as_name(options.out)}')
 
@@ -122,14 +126,15 @@ def _as_name(folder: Path) -> str:
     return f"./{folder}" if str(folder).startswith("mini") else str(folder)
 
 
-def _say_training(model, encoder, tokens, config, options: Namespace) -> None:
+def _say_training(model, encoder, tokens, config, options: Namespace, objective) -> None:
     """Print what the training will take. Without --minutes, the time is estimated from a few steps of a copy."""
     from minigen.train import seconds_per_step, training_requirements
 
     training_requirements(model, tokens, config, options.out).check()
     seconds = 60 * (options.minutes or 0)
     if not seconds:
-        seconds = config.steps * seconds_per_step(model, encoder, tokens, config, steps=min(6, config.steps))
+        pace = seconds_per_step(model, encoder, tokens, config, min(6, config.steps), objective)
+        seconds = config.steps * pace
     _announce(training_requirements(model, tokens, config, options.out, seconds))
 
 
@@ -182,11 +187,11 @@ def _model_config(options: Namespace, tokens, encoder):
     )  # fmt: skip
 
 
-def _fit_minutes(model, encoder, tokens, config, minutes: float):
+def _fit_minutes(model, encoder, tokens, config, minutes: float, objective=None):
     """Set the number of steps that fit into the time. It is printed: a stopped run continues only with this number."""
     from minigen.train import seconds_per_step
 
-    steps = max(1, int(60 * minutes / seconds_per_step(model, encoder, tokens, config)))
+    steps = max(1, int(60 * minutes / seconds_per_step(model, encoder, tokens, config, objective=objective)))
     print(f"{steps} steps fit into {minutes:g} minutes (to go on after a break: --steps {steps})")
     return replace(config, steps=steps)
 

@@ -47,11 +47,11 @@ def _measure(options: Namespace, models: list[tuple[str, float]]) -> list:
     from minigen.evaluation.per_caption import make_evaluator
     from minigen.evaluation.study.table import of_captions
     from minigen.generate import TextToAudio
-    from minigen.lm import find_lm
+    from minigen.lm import find_generator_folder
     from minigen.metrics import caution
 
     for model, _ in models:
-        find_lm(model)  # reports a wrong name before a corpus is made
+        find_generator_folder(model)  # reports a wrong name before a corpus is made
     clips, real = _some_clips(options, options.split, options.clips)
     others, reference = _some_clips(options, "train" if options.split.startswith("val") else "validation", REFERENCE)
     judge, tagger = load_judge(options.judge), load_tagger(options.tagger)
@@ -122,10 +122,10 @@ def listen(options: Namespace) -> None:
     named = [model for model, _ in compared_models(recipe).values() if model != REAL]
 
     def clips():
-        from minigen.lm import find_lm
+        from minigen.lm import find_generator_folder
 
         for model in named:
-            find_lm(model)  # reports a wrong name before a corpus is made
+            find_generator_folder(model)  # reports a wrong name before a corpus is made
         return _some_clips(Namespace(**recipe), recipe["split"], recipe["clips"])
 
     def model(name: str):

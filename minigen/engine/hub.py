@@ -1,6 +1,6 @@
 """Models by name: found on disk, downloaded from the Hugging Face hub, uploaded to it.
 
-    "mini"                      data/<part>/mini     shipped with minigen
+    "mini"                      data/<part>/mini     shipped with minigen; language models in lm, others in generators
     "my/folder"                 that folder          written by `save_pretrained`
     "facebook/musicgen-small"   the hub's cache; if it is not there, the hub
 
@@ -50,7 +50,8 @@ def find_model(part: str, name: str | Path, old_names: bool = False) -> Path:
     """Folder of a model, with its config.json: shipped, on disk, or in the hub's cache (downloaded if necessary).
 
     Args:
-        part: "codec", "text", "lm", "judge" or "tagger"; for shipped names and for messages.
+        part: "codec", "text", "lm", "generator" (a language model or another generator), "judge" or "tagger"; for
+            shipped names and for messages.
         name: a shipped name, a folder, or a name on the hub.
         old_names: also look on the hub for a name without an owner, such as "t5-small".
 
@@ -65,15 +66,16 @@ def find_model(part: str, name: str | Path, old_names: bool = False) -> Path:
 
 
 def find_weights(part: str, name: str | Path) -> Path:
-    """Folder of the weights `name` of a part ("codec", "text", "lm", "judge", "tagger") on this disk.
+    """Folder of the weights `name` of a part, as in `find_model`, on this disk.
 
     A shipped model takes precedence over a folder of the same name, unless that is given as ./name or as a Path.
 
     Raises:
         MinigenError: no such folder.
     """
-    kept = DATA / part / name
-    folder = kept if is_plain(name) and (kept / "config.json").is_file() else Path(name)
+    kept = [DATA / folder / name for folder in _folders(part)]
+    found = [folder for folder in kept if is_plain(name) and (folder / "config.json").is_file()]
+    folder = found[0] if found else Path(name)
     if not (folder / "config.json").is_file():
         raise MinigenError(
             f"no {part} weights named {str(name)!r} (looked for {folder / 'config.json'}). "
@@ -89,7 +91,12 @@ def is_plain(name: str | Path) -> bool:
 
 def shipped(part: str) -> list[str]:
     """Names of the shipped models of a part, in alphabetical order."""
-    return sorted(path.parent.name for path in (DATA / part).glob("*/config.json"))
+    return sorted(path.parent.name for folder in _folders(part) for path in (DATA / folder).glob("*/config.json"))
+
+
+def _folders(part: str) -> tuple[str, ...]:
+    """Folders of data/ that hold the shipped models of a part."""
+    return ("generators", "lm") if part == "generator" else (part,)
 
 
 def has_weights(folder: Path) -> bool:

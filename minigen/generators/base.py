@@ -9,6 +9,7 @@ A generator is any class with these members. There is no base class: generators 
 `TextToAudio.generate` refuses an option that the generator at hand does not have.
 """
 
+import json
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 from minigen.engine.errors import MinigenError
 from minigen.generate import sample
 from minigen.guidance import Condition
+from minigen.lm import find_generator_folder
 
 # Name in pipeline.json, and module and class. A module is imported when its generator is loaded.
 CLASSES = {
@@ -92,6 +94,22 @@ def find_generator(name: str, folder: Path) -> type[Generator]:
         )
     module, kind = CLASSES[name]
     return getattr(import_module(module), kind)
+
+
+def generator_name(name_or_folder: str | Path) -> str:
+    """Name of the generator in a shipped model or a folder, as its pipeline.json has it.
+
+    A folder without a pipeline.json holds a language model.
+
+    Raises:
+        MinigenError: no such model.
+    """
+    path = find_generator_folder(name_or_folder) / "pipeline.json"
+    try:
+        parts = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        parts = None
+    return parts.get("generator", "language_model") if isinstance(parts, dict) else "language_model"
 
 
 def choose_options(generator: Generator, options: dict, sampling: dict) -> dict:

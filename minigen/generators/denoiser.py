@@ -217,7 +217,7 @@ class Denoiser(HubModel, nn.Module):
         Raises:
             MinigenError: no such folder, unreadable files, unknown config keys, tensors that do not fit.
         """
-        folder = find_model("lm", name_or_folder)
+        folder = find_model("generator", name_or_folder)
         try:
             config = DenoiserConfig(**read_config(folder))
         except TypeError as error:

@@ -19,6 +19,7 @@ from minigen.app import cli, commands, preflight
 from minigen.audio import load_audio, save_audio
 from minigen.corpus import TokenSet
 from minigen.engine.errors import MinigenError
+from minigen.engine.weights import read_tensors
 from minigen.evaluation import clap, measure
 from minigen.lm import AudioLM, AudioLMConfig
 
@@ -154,7 +155,7 @@ def test_every_command_but_play_needs_no_argument():
         (["compare", "nomodel", "--data", "nowhere"], "no"),
         (["compare", "mini", "mini"], "the same twice"),
         (["compare", "mini", "--guidance", "1", "1.0"], "the same twice"),
-        (["train-codec", "--start", "nocodec"], "nocodec"),
+        (["train-codec", "--from", "nocodec"], "nocodec"),
         (["train-judge", "--real", "nowhere"], "nowhere"),
         (["listen", "--models", "nomodel", "mini"], "nomodel"),
         (["listen", "--models", "mini-dropout"], "two or more"),
@@ -294,7 +295,7 @@ def test_a_caption_after_two_dashes_may_begin_with_one(stand_in):
 
 def test_sizes_beside_a_model_to_start_from_are_refused(capsys):
     for size in (["--width", "64"], ["--layers", "2"]):
-        assert "brings its own sizes" in refused(capsys, "train", "--start", "mini", *size)
+        assert "brings its own sizes" in refused(capsys, "train", "--from", "mini", *size)
 
 
 # what the commands do
@@ -359,7 +360,7 @@ def test_the_chain_runs_by_the_commands_alone(capsys, empty_folder):
     assert cli.main("tokenize clips --out valid --seconds 1 --split val --mix 0".split()) == 0
     train = "train tokens --out model --steps 2 --batch-size 2 --width 32 --layers 1 --text-dropout 1"
     assert cli.main([*train.split(), "--valid", "valid", "--similarity", "1"]) == 0
-    assert cli.main("train tokens --valid valid --out again --steps 1 --batch-size 2 --start model".split()) == 0
+    assert cli.main("train tokens --valid valid --out again --steps 1 --batch-size 2 --from model".split()) == 0
     assert Path("again/config.json").read_text() == Path("model/config.json").read_text()  # 32 wide, not the default
     assert cli.main("generate rain -o rain.wav --seconds 1 --model again --guidance 2".split()) == 0
     assert load_audio("rain.wav").shape == (1, 1, 16000)
@@ -401,7 +402,7 @@ def test_models_are_measured_between_their_controls_and_against_the_first(capsys
     """With stand-ins for the models and the judges: the table on screen and as CSV, then the differences."""
     tta = generate.TextToAudio(standins.tiny_codec(), standins.WordEncoder(), standins.tiny_lm(1))
     monkeypatch.setattr(generate.TextToAudio, "from_pretrained", lambda name: tta)
-    monkeypatch.setattr(lm, "find_lm", lambda name: None)
+    monkeypatch.setattr(lm, "find_generator_folder", lambda name: None)
     monkeypatch.setattr(clap, "load_judge", lambda name: standins.BandJudge())
     monkeypatch.setattr(clap, "load_tagger", lambda name: standins.BandTagger())
     assert cli.main("corpus --out clips --clips 40 --seconds 1".split()) == 0
@@ -424,7 +425,7 @@ def test_models_are_measured_between_their_controls_and_against_the_first(capsys
 def test_training_for_minutes_says_how_many_steps_that_is(capsys, monkeypatch):
     from minigen import train
 
-    monkeypatch.setattr(train, "seconds_per_step", lambda *_: 0.5)
+    monkeypatch.setattr(train, "seconds_per_step", lambda *_, **__: 0.5)
     config = commands._fit_minutes(None, None, None, train.TrainConfig(), 2)
     assert config.steps == 240
     assert "--steps 240" in capsys.readouterr().out
@@ -496,7 +497,7 @@ def test_listen_makes_a_test_once_serves_it_and_reports_on_it(capsys, monkeypatc
 
     tta = generate.TextToAudio(standins.tiny_codec(), standins.WordEncoder(), standins.tiny_lm(1))
     monkeypatch.setattr(generate.TextToAudio, "from_pretrained", lambda name: tta)
-    monkeypatch.setattr(lm, "find_lm", lambda name: None)
+    monkeypatch.setattr(lm, "find_generator_folder", lambda name: None)
     served = []
     monkeypatch.setattr(server, "serve", lambda *asked: served.append(asked))
     assert cli.main("corpus --out clips --clips 20 --seconds 1".split()) == 0
@@ -558,3 +559,27 @@ def test_bench_measures_shortly_or_at_length_and_shows_its_table(capsys, monkeyp
     assert asked == [(bench.QUICK, 2), (bench.Sizes(), 1)]
     capsys.readouterr()
     assert "0" in refused(capsys, "bench", "--threads", "0")
+
+
+def test_a_masked_model_begins_from_a_language_model_and_goes_on_from_itself(capsys, empty_folder):
+    assert cli.main("corpus --out clips --clips 12 --seconds 1".split()) == 0
+    assert cli.main("tokenize clips --out tokens --seconds 1 --mix 0".split()) == 0
+    train = "train tokens --valid tokens --steps 1 --batch-size 2"
+    assert cli.main(f"{train} --out lm --width 32 --layers 1".split()) == 0
+    assert cli.main(f"{train} --out masked --generator masked --from lm".split()) == 0
+    assert cli.main(f"{train} --out more --generator masked --from masked".split()) == 0
+    assert cli.main(f"{train} --out random --generator masked --width 32 --layers 1".split()) == 0
+    for name in ("masked", "more", "random"):
+        assert json.loads(Path(name, "pipeline.json").read_text())["generator"] == "masked"
+        assert json.loads(Path(name, "config.json").read_text())["width"] == 32
+    before, *begun = (read_tensors(Path(name)) for name in ("lm", "masked", "more"))
+    for after in begun:  # a training of one step saves the weights that it began with: the average starts at step 10
+        assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert "masked generator. Begin from a language_model" in refused(
+        capsys, *train.split(), "--out", "no", "--from", "masked"
+    )
+
+
+def test_the_regulariser_is_refused_with_a_generator_that_has_none(capsys):
+    says = refused(capsys, "train", "--generator", "masked", "--similarity", "0.1")
+    assert "--similarity is for language models" in says

@@ -22,7 +22,7 @@ from minigen.audio import save_audio
 from minigen.corpus import TokenSet
 from minigen.corpus.synthesis.builtin import build_corpus
 from minigen.corpus.tokens import tokenize
-from minigen.lm import find_lm
+from minigen.lm import find_generator_folder
 
 NUMBERS = ["-1", "0", "0.5", "1", "2", "3", "12", "31", "70000", "1e9", "1e400", "2147483648", str(10**30), "nan",
            "-inf", "four", "0x10", "１", "1_000"]  # fmt: skip
@@ -58,7 +58,7 @@ def replaced() -> dict:
     tta = generate.TextToAudio(standins.tiny_codec(), standins.WordEncoder(), standins.tiny_lm(1))
 
     def load(name, *_):
-        find_lm(name)
+        find_generator_folder(name)
         return tta
 
     def make(self, captions, *_, **__):

@@ -72,7 +72,7 @@ def order_card(run, figures: dict[str, float], start, minutes: float, audiocaps:
 A T5 encoder (`minigen.t5`, the format of `transformers.T5EncoderModel`) of \
 {parameters:.2f} M parameters with a Unigram tokenizer of {run.tokenizer.get_vocab_size()} pieces. float16.
 
-**Made by** `minigen train-text --start {Path(start).name} --minutes {minutes:g}\
+**Made by** `minigen train-text --from {Path(start).name} --minutes {minutes:g}\
 {" --audiocaps FOLDER" if audiocaps else ""} --seed {run.seed}`:
 {run.step} steps in {run.seconds / 60:.1f} minutes on {torch.get_num_threads()} processor thread(s).
 Method and reason: `minigen/recipes/text/order.py`.

@@ -1,4 +1,4 @@
-"""Second training of the "mini" text encoder, which adds order: `minigen train-text --start NAME`.
+"""Second training of the "mini" text encoder, which adds order: `minigen train-text --from NAME`.
 
     caption --T5 encoder--> states --+--> for each piece: does it sound first, second, or neither?   (`order_labels.py`)
                                      +--> max- and mean-pooled: similarities stay as they were

@@ -1,0 +1,81 @@
+"""The generators that `minigen train --generator NAME` trains: for each, a model and its objective.
+
+    sizes, or a model to begin from ─► function of the generator ─► model, objective ─► `minigen.train.train`
+
+A generator is one function and its entry in `TRAINABLE`. The function takes
+
+    sizes       AudioLMConfig: sizes of a model with random weights
+    start       name or folder of the model whose weights it begins with; None: random weights
+    encoder     the frozen text encoder
+    config      TrainConfig
+
+and returns the model and the objective. Random weights are those that a language model begins with, in every generator.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minigen.engine.errors import MinigenError
+
+if TYPE_CHECKING:  # the command line reads the names before PyTorch is loaded
+    from torch import nn
+
+    from minigen.generators.denoiser import Denoiser
+    from minigen.lm import AudioLM, AudioLMConfig
+    from minigen.text import TextEncoder
+    from minigen.train import Objective, TrainConfig
+
+
+def language_model(
+    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig
+) -> tuple[nn.Module, Objective]:
+    """A language model, and the cross-entropy of its codes."""
+    from minigen.train import CrossEntropyObjective
+
+    lm = _language_model(sizes, start)
+    return lm, CrossEntropyObjective(lm.config, encoder, config)
+
+
+def masked(
+    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig
+) -> tuple[nn.Module, Objective]:
+    """A denoiser that fills masked cells, begun from a masked model or a language model."""
+    from minigen.generators.masked import MaskedObjective
+
+    model = _denoiser(sizes, start, "masked")
+    return model, MaskedObjective(model.config, encoder, config)
+
+
+TRAINABLE = {"language_model": language_model, "masked": masked}
+
+
+def _language_model(sizes: AudioLMConfig, start: str | None) -> AudioLM:
+    """A language model: that of the name `start`, or one with random weights."""
+    from minigen.lm import AudioLM
+
+    if start is None:
+        return AudioLM(sizes)
+    _check_start(start, "language_model")
+    return AudioLM.from_pretrained(start)
+
+
+def _denoiser(sizes: AudioLMConfig, start: str | None, generator: str, timed: bool = False) -> Denoiser:
+    """A denoiser of codes: that of the generator in `start`, or one with the weights of a language model."""
+    from minigen.generators.base import generator_name
+    from minigen.generators.denoiser import Denoiser
+
+    if start is not None and generator_name(start) == generator:
+        return Denoiser.from_pretrained(start)
+    if start is not None:
+        _check_start(start, "language_model", generator)
+    return Denoiser.from_language_model(_language_model(sizes, start), timed)
+
+
+def _check_start(start: str, *allowed: str) -> None:
+    """Check that the folder `start` holds a generator that a training can begin from."""
+    from minigen.generators.base import generator_name
+
+    found = generator_name(start)
+    if found not in allowed:
+        raise MinigenError(f"--from {start} is a {found} generator. Begin from a {' or '.join(allowed)} generator.")
