@@ -200,7 +200,7 @@ class TextToAudio(HubModel):
     Attributes:
         codec: waveform to codes and back.
         encoder: captions to text states.
-        generator: text states to codes, see `minigen.generators.base.Generator`.
+        generator: text states to codes or latents, see `minigen.generators.base.Generator`.
 
     Raises:
         MinigenError: parts made for different codes or text states.
@@ -313,8 +313,15 @@ class TextToAudio(HubModel):
         states, mask = self.encoder(captions)  # [B, N, M], [B, N]
         text = Condition(states.to(device), mask.to(device))
         generator = None if seed is None else torch.Generator(device).manual_seed(int(seed))
-        codes = self.generator.generate(text, frames, guidance, generator, progress, **options)  # [B, K, T]
-        return self.codec.decode(codes.to(states.device))  # [B, 1, samples]
+        made = self.generator.generate(text, frames, guidance, generator, progress, **options)
+        return self.sound(made.to(states.device))  # [B, 1, samples]
+
+    def sound(self, made: Tensor) -> Tensor:
+        """Waveform [B, 1, samples] of what a generator makes: codes int64 [B, K, T], or latents float [B, T, D]."""
+        if not made.is_floating_point():
+            return self.codec.decode(made)
+        with torch.no_grad():
+            return self.codec.synthesize(made).clamp(-1, 1)
 
     def _encode(self, prompt: Tensor, frames: int) -> Tensor:
         """Codes of the prompt's whole frames."""

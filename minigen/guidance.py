@@ -55,6 +55,20 @@ def guide_two(both: Tensor, style: Tensor, uncond: Tensor, scale: float, style_s
     return guide(guide(both, style, style_scale), uncond, scale)
 
 
+def rescale_guidance(guided: Tensor, cond: Tensor, share: float) -> Tensor:
+    """Bring the size of a guided prediction of noise or latents back towards that of the conditional prediction.
+
+        guided · (share · std(cond) / std(guided) + 1 - share)
+
+    Guidance increases the deviation of what it predicts, which makes clips too loud. share 0 changes nothing, 1 gives
+    every clip the deviation of its conditional prediction; 0.7 is usual. guided, cond: [B, ...].
+    Source: Lin et al. (arXiv 2305.08891), section 3.4, as EzAudio uses it (arXiv 2409.10819).
+    """
+    deviation, wanted = guided.flatten(1).std(1), cond.flatten(1).std(1)  # [B]
+    factor = share * wanted / deviation.clamp(min=1e-9) + 1 - share
+    return guided * factor.view(-1, *(1,) * (guided.ndim - 1))
+
+
 @dataclass(frozen=True, eq=False)
 class Condition:
     """States that one branch reads in cross-attention, for a batch of B clips.

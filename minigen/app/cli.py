@@ -228,6 +228,7 @@ def _tokenize(listed) -> None:
     option("--seconds", type=SECONDS, default=4.0, help="length of a clip")
     option("--codec", default="mini", help="name or folder of the codec")
     option("--seed", type=SEED, default=0, help="seed of the mixtures")
+    option("--latents", action="store_true", help="store the codec's latents, too, for a diffusion of latents")
 
 
 def _train(listed) -> None:

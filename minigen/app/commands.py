@@ -64,14 +64,16 @@ def tokenize(options: Namespace) -> None:
     """`minigen tokenize`: turn a corpus, and mixtures of its clips, into codes."""
     out = options.out or TOKENS / options.split
     tokens = make_tokens(
-        options.corpus, options.split, out, options.codec, options.mix, options.audio, options.seconds, options.seed
-    )
-    print(f"{len(tokens)} clips, each as codes {list(tokens.codes.shape[1:])}, in {out}")
+        options.corpus, options.split, out, options.codec, options.mix, options.audio, options.seconds, options.seed,
+        options.latents,
+    )  # fmt: skip
+    latents = f" and latents {list(tokens.latents.shape[1:])}" if options.latents else ""
+    print(f"{len(tokens)} clips, each as codes {list(tokens.codes.shape[1:])}{latents}, in {out}")
 
 
 def make_tokens(
     source: str | None, split: str, out: Path, codec: str, mix: float = 0.0, audio: str | None = None,
-    seconds: float = 4.0, seed: int = 0,
+    seconds: float = 4.0, seed: int = 0, latents: bool = False,
 ):  # fmt: skip
     """Tokenise one split of a corpus, by default the built-in one. Skipped files are listed in a CSV beside `out`."""
     from minigen.codec import load_codec
@@ -84,8 +86,8 @@ def make_tokens(
     skipped = out.absolute().with_name(f"{out.absolute().name}-skipped.csv")
     clips = read_corpus(source or default_corpus(), split, audio, seconds, codec.sample_rate, skipped)
     print(f"{split}: {clips.described() if source else clips.report}", flush=True)
-    _announce(tokens_requirements(clips, codec, out, mix, measure=True))
-    return tokenize(clips, codec, out, mix, seed)
+    _announce(tokens_requirements(clips, codec, out, mix, measure=True, latents=latents))
+    return tokenize(clips, codec, out, mix, seed, latents=latents)
 
 
 def train(options: Namespace) -> None:

@@ -8,7 +8,7 @@ from importlib import import_module
 _HOME = {
     "KINDS": "clip", "Clip": "clip", "Event": "clip", "Corpus": "corpus", "CorpusReport": "corpus",
     "read_corpus": "readers", "build_corpus": "synthesis.builtin", "mix_clips": "mixing", "mix_captions": "mixing",
-    "TokenSet": "tokens", "tokenize": "tokens",
+    "LatentSet": "tokens", "TokenSet": "tokens", "tokenize": "tokens",
 }  # fmt: skip
 __all__ = sorted(_HOME)
 

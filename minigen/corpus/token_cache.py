@@ -1,6 +1,7 @@
 """Token cache on disk, from which training reads codes, a batch at a time.
 
     codes.npy      int16 [n, K, T], memory-mapped
+    latents.npy    float16 [n, T, C], memory-mapped; only where latents were asked for
     rows.jsonl     caption, events, source: line i describes codes[i]
     skipped.jsonl  clips that were left out, with the reason
     tokens.json    settings, and numbers of finished clips and rows; entries beyond them are invalid
@@ -74,6 +75,34 @@ class TokenSet:
         return cls(codes, captions, events, sources, state["codec"]["frame_rate"], state["codec"]["codebook_size"])
 
 
+@dataclass(frozen=True)
+class LatentSet(TokenSet):
+    """A token cache with the codec's latents before quantisation; batches hold latents in place of codes.
+
+    Attributes:
+        latents: float16 [n, T, C], a memory map: the first C components, which have the most variance.
+    """
+
+    latents: np.ndarray
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, list[str]]:
+        """Rows `indices` -> (latents float32 [B, T, C], captions)."""
+        rows = [int(index) for index in indices]
+        return torch.from_numpy(self.latents[rows].astype(np.float32)), [self.captions[row] for row in rows]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "LatentSet":
+        """Open what `tokenize(..., latents=True)` wrote.
+
+        Raises:
+            MinigenError: as `TokenSet.open`; tokens without latents.
+        """
+        tokens, folder = TokenSet.open(folder), Path(folder)
+        if not (folder / "latents.npy").is_file():
+            raise MinigenError(f"the tokens in {folder} have no latents. Make them with `minigen tokenize --latents`.")
+        return cls(**vars(tokens), latents=open_latents(folder, "r")[: len(tokens)])
+
+
 def read_state(folder: Path) -> dict | None:
     """Content of tokens.json; None if the file does not exist.
 
@@ -98,21 +127,22 @@ def write_state(folder: Path, state: dict) -> None:
     write_atomically(folder / "tokens.json", json.dumps(state, indent=1) + "\n")
 
 
-def allocate(folder: Path, shape: tuple[int, ...]) -> None:
-    """Create codes.npy at its full size and reserve the disk space.
+def allocate(folder: Path, name: str, shape: tuple[int, ...], dtype: type) -> None:
+    """Create an array such as codes.npy at its full size and reserve the disk space.
 
     Without the reservation, writing to the memory map on a full disk would kill the process without a message.
 
     Raises:
         MinigenError: too little room, or a folder that cannot be written.
     """
-    Requirements("the codes of all clips", disk=2 * math.prod(shape), folder=folder).check()
+    size = np.dtype(dtype).itemsize * math.prod(shape)
+    Requirements(f"{name} of all clips", disk=size, folder=folder).check()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        np.lib.format.open_memmap(folder / "codes.npy", "w+", np.int16, shape).flush()
+        np.lib.format.open_memmap(folder / name, "w+", dtype, shape).flush()
         if hasattr(os, "posix_fallocate"):
-            with open(folder / "codes.npy", "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, os.path.getsize(folder / "codes.npy"))
+            with open(folder / name, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(folder / name))
     except OSError as error:
         raise MinigenError(f"cannot write tokens to {folder} ({error.strerror}). Choose another folder.") from error
 
@@ -123,13 +153,26 @@ def open_codes(folder: Path, mode: str) -> np.ndarray:
     Raises:
         MinigenError: it is missing or damaged.
     """
+    return _open_array(folder / "codes.npy", mode, np.int16)
+
+
+def open_latents(folder: Path, mode: str) -> np.ndarray:
+    """latents.npy as a memory map.
+
+    Raises:
+        MinigenError: it is missing or damaged.
+    """
+    return _open_array(folder / "latents.npy", mode, np.float16)
+
+
+def _open_array(file: Path, mode: str, dtype: type) -> np.ndarray:
     try:
-        codes = np.load(folder / "codes.npy", mmap_mode=mode)  # allow_pickle is off: nothing in it is executed
+        array = np.load(file, mmap_mode=mode)  # allow_pickle is off: nothing in it is executed
     except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise damaged(folder / "codes.npy") from error
-    if codes.ndim != 3 or codes.dtype != np.int16 or 0 in codes.shape[1:]:
-        raise damaged(folder / "codes.npy")
-    return codes
+        raise damaged(file) from error
+    if array.ndim != 3 or array.dtype != dtype or 0 in array.shape[1:]:
+        raise damaged(file)
+    return array
 
 
 def read_lines(file: Path) -> list[dict]:

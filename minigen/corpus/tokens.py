@@ -1,6 +1,7 @@
 """Tokenising: the codec encodes every clip once, and training reads the codes from disk (`token_cache`).
 
     clips, and mixtures of two --codec.encode--> codes.npy, rows.jsonl, skipped.jsonl, tokens.json
+                               --codec.latents-> latents.npy, if asked for: the latents before quantisation
 
 Clips are mixed here (`minigen.corpus.mixing`), before the codec: codes are indices of codebook entries, so the codes of
 a sum cannot be computed from the codes of its parts. With several processes (`accelerate launch`), each encodes a batch
@@ -25,10 +26,12 @@ from minigen.corpus.clip import Event
 from minigen.corpus.corpus import Corpus
 from minigen.corpus.mixing import mix_captions, mix_clips, random_mixture
 from minigen.corpus.token_cache import (
+    LatentSet,
     TokenSet,
     allocate,
     keep_lines,
     open_codes,
+    open_latents,
     read_lines,
     read_state,
     write_state,
@@ -38,7 +41,9 @@ from minigen.engine.errors import MinigenError
 from minigen.engine.files import append_lines, exclusive, remove_stale_parts
 from minigen.engine.resources import Requirements
 
-__all__ = ["TokenSet", "mix_captions", "mix_clips", "tokenize", "tokens_requirements"]
+__all__ = ["LatentSet", "TokenSet", "mix_captions", "mix_clips", "tokenize", "tokens_requirements"]
+
+COMPONENTS = 64  # of the latents that are stored: those with the most variance
 
 
 def tokenize(
@@ -49,6 +54,7 @@ def tokenize(
     seed: int = 0,
     batch_size: int = 16,
     progress: bool = True,
+    latents: bool = False,
 ) -> TokenSet:
     """Encode a corpus, and `mix` times as many mixtures of two of its clips, into a folder, and open the result.
 
@@ -64,18 +70,22 @@ def tokenize(
         seed: of the mixtures.
         batch_size: clips encoded at a time.
         progress: show a bar.
+        latents: whether to store the first 64 components of `codec.latents`, too, and to return a `LatentSet`.
 
     Raises:
-        MinigenError: settings that do not fit each other or the tokens already there, no usable clip, no room on disk.
+        MinigenError: settings that do not fit each other or the tokens already there, no usable clip, no room on disk,
+            a codec without latents.
     """
     folder = Path(folder)
     if batch_size < 1:
         raise MinigenError(f"batch_size is {batch_size}. Encode at least one clip at a time.")
     _check_settings(corpus, codec, mix)
+    if latents:
+        _check_latents(codec)
     writes = distributed.is_first() and not (read_state(folder) or {"done": False})["done"]
     with exclusive(folder / "lock") if writes else nullcontext():  # two programs would write over each other
         with distributed.first_alone():
-            state = _start(corpus, codec, folder, mix, seed)
+            state = _start(corpus, codec, folder, mix, seed, latents)
         if not state["done"]:
             _encode_all(corpus, codec, folder, state, batch_size, progress and distributed.is_first())
     listed = set(corpus.report.skipped)
@@ -83,16 +93,20 @@ def tokenize(
     corpus.report.skipped.extend(row for row in found if row not in listed)
     if state["rows"] == 0:
         raise MinigenError(f"no usable sound among {len(corpus)} clips: {corpus.report}. Use other recordings.")
-    return TokenSet.open(folder)
+    return LatentSet.open(folder) if latents else TokenSet.open(folder)
 
 
-def _start(corpus: Corpus, codec: nn.Module, folder: Path, mix: float, seed: int) -> dict:
+def _start(corpus: Corpus, codec: nn.Module, folder: Path, mix: float, seed: int, latents: bool) -> dict:
     """State of the cache in `folder`; a new cache is created if there is none. MinigenError: it has other settings."""
-    settings = _settings(corpus, codec, mix, seed)
+    settings = _settings(corpus, codec, mix, seed) | ({"latents": COMPONENTS} if latents else {})
     state = read_state(folder)
     if state is None:
         jobs = _jobs(corpus, mix)
-        allocate(folder, (jobs, *codec.encode(_silence(corpus, codec)).shape[1:]))
+        streams, frames = codec.encode(_silence(corpus, codec)).shape[1:]
+        allocate(folder, "codes.npy", (jobs, streams, frames), np.int16)
+        if latents:
+            components = min(COMPONENTS, codec.latents(_silence(corpus, codec)).shape[2])
+            allocate(folder, "latents.npy", (jobs, frames, components), np.float16)
         state = {**settings, "jobs": jobs, "next": 0, "rows": 0, "skipped": 0, "done": False}
         write_state(folder, state)
     different = [name for name in settings if state.get(name) != settings[name]]
@@ -118,6 +132,11 @@ def _check_settings(corpus: Corpus, codec: nn.Module, mix: float) -> None:
         )
     if mix > 0 and len(corpus) < 2:
         raise MinigenError(f"mixing needs two clips, the corpus has {len(corpus)}. Use mix=0.")
+
+
+def _check_latents(codec: nn.Module) -> None:
+    if not hasattr(codec, "latents"):
+        raise MinigenError(f"{type(codec).__name__} has no latents to store. Use the compact codec, such as mini.")
 
 
 def _settings(corpus: Corpus, codec: nn.Module, mix: float, seed: int) -> dict:
@@ -154,7 +173,7 @@ def glimpse(file: str, size: int = 4096) -> bytes:
 
 
 def tokens_requirements(
-    corpus: Corpus, codec: nn.Module, folder: str | Path, mix: float = 0.0, measure: bool = False
+    corpus: Corpus, codec: nn.Module, folder: str | Path, mix: float = 0.0, measure: bool = False, latents: bool = False
 ) -> Requirements:
     """Requirements of `tokenize`. measure: encode a clip to estimate the time, without that of reading the sounds."""
     jobs, frames = _jobs(corpus, mix), math.ceil(corpus.seconds * codec.frame_rate)
@@ -163,7 +182,8 @@ def tokens_requirements(
         began = time.perf_counter()
         codec.encode(_silence(corpus, codec))
         took = (time.perf_counter() - began) * jobs / distributed.count()
-    codes = 0 if (Path(folder) / "codes.npy").exists() else 2 * codec.num_codebooks * frames * jobs
+    numbers = codec.num_codebooks + (COMPONENTS if latents else 0)  # of a frame, two bytes each
+    codes = 0 if (Path(folder) / "codes.npy").exists() else 2 * numbers * frames * jobs
     return Requirements("the tokens", disk=codes + 400 * jobs, seconds=took, folder=Path(folder))
 
 
@@ -179,44 +199,57 @@ def _encode_all(corpus: Corpus, codec: nn.Module, folder: Path, state: dict, bat
     """Encode the clips after `state`, one batch per process at a time; the first process writes."""
     from tqdm import tqdm
 
-    codes = _clean_up(folder, state) if distributed.is_first() else None
+    arrays = _clean_up(folder, state) if distributed.is_first() else None
+    latents = "latents" in state
     with tqdm(total=state["jobs"], initial=state["next"], unit="clip", desc="tokenize", disable=not progress) as bar:
         while state["next"] < state["jobs"]:
             jobs = range(state["next"], min(state["next"] + batch_size * distributed.count(), state["jobs"]))
             own = distributed.parts_of(jobs, batch_size)[distributed.rank()]
-            for found in distributed.gather_objects(_encode(corpus, codec, own, state["seed"])):
-                if codes is not None:
-                    _store(folder, codes, state["rows"], *found)
+            for found in distributed.gather_objects(_encode(corpus, codec, own, state["seed"], latents)):
+                if arrays is not None:
+                    _store(folder, arrays, state["rows"], *found)
                 state["rows"], state["skipped"] = state["rows"] + len(found[1]), state["skipped"] + len(found[2])
             state["next"] = jobs.stop
             state["done"] = state["next"] == state["jobs"]
-            if codes is not None:
+            if arrays is not None:
                 write_state(folder, state)
             bar.update(len(jobs))
     distributed.gather_objects(None)  # the last state is written before any process reads it
 
 
-def _clean_up(folder: Path, state: dict) -> np.ndarray:
-    """Remove rows that the state does not count, and open the codes for writing."""
+def _clean_up(folder: Path, state: dict) -> list[np.ndarray]:
+    """Remove rows that the state does not count, and open the codes, and the latents if there are any, for writing."""
     remove_stale_parts(folder)
     for name, count in (("rows.jsonl", state["rows"]), ("skipped.jsonl", state["skipped"])):
         keep_lines(folder / name, count)
-    return open_codes(folder, "r+")
+    codes = open_codes(folder, "r+")
+    return [codes, open_latents(folder, "r+")] if "latents" in state else [codes]
 
 
-def _encode(corpus: Corpus, codec: nn.Module, jobs: range, seed: int) -> tuple[np.ndarray | None, list, list]:
-    """Codes int16 [n, K, T], rows and skipped clips of some jobs."""
+def _encode(
+    corpus: Corpus, codec: nn.Module, jobs: range, seed: int, latents: bool
+) -> tuple[list[np.ndarray], list, list]:
+    """Codes int16 [n, K, T] and, if asked for, latents float16 [n, T, C]; rows and skipped clips of some jobs."""
     waves, rows, skipped = _gather(corpus, jobs, seed)
     if not waves:
-        return None, rows, skipped
-    return codec.encode(torch.cat(waves).to(_device(codec))).cpu().numpy().astype(np.int16), rows, skipped
+        return [], rows, skipped
+    wav = torch.cat(waves).to(_device(codec))
+    if not latents:
+        return [codec.encode(wav).cpu().numpy().astype(np.int16)], rows, skipped
+    with torch.no_grad():
+        values = codec.latents(wav)  # [n, T, D]; `encode` would compute them again
+        codes = codec.quantizer.encode(values)
+    arrays = [codes.cpu().numpy().astype(np.int16), values[..., :COMPONENTS].cpu().numpy().astype(np.float16)]
+    return arrays, rows, skipped
 
 
-def _store(folder: Path, codes: np.ndarray, first: int, new: np.ndarray | None, rows: list, skipped: list) -> None:
-    """Write the codes, then the rows. The state that counts them is written afterwards."""
-    if new is not None:
-        codes[first : first + len(new)] = new
-        codes.flush()
+def _store(
+    folder: Path, arrays: list[np.ndarray], first: int, new: list[np.ndarray], rows: list, skipped: list
+) -> None:
+    """Write codes and latents, then the rows. The state that counts them is written afterwards."""
+    for array, part in zip(arrays, new, strict=False):  # no new ones where all clips were skipped
+        array[first : first + len(part)] = part
+        array.flush()
     append_lines(folder / "rows.jsonl", map(json.dumps, rows))
     append_lines(folder / "skipped.jsonl", map(json.dumps, skipped))
 

@@ -2,7 +2,8 @@
 
     pipeline.json  {"codec": "mini", "text": "mini", "generator": "language_model"}
                                                            │ find_generator
-    captions ─► text encoder ─► Condition ─► generator.generate ─► codes [B, K, T] ─► codec.decode ─► waveform
+    captions ─► text encoder ─► Condition ─► generator.generate ─► codes [B, K, T] ───► codec.decode ─► waveform
+                                                                or latents [B, T, D] ─► codec.synthesize ─► waveform
 
 A generator is any class with these members. There is no base class: generators share the layers of
 `minigen.transformer` and the guidance of `minigen.guidance`, not a way to generate. Each takes its own options, and
@@ -26,6 +27,7 @@ from minigen.lm import find_generator_folder
 # Name in pipeline.json, and module and class. A module is imported when its generator is loaded.
 CLASSES = {
     "language_model": ("minigen.generators.language_model", "LanguageModelGenerator"),
+    "latent": ("minigen.generators.latent_diffusion", "LatentDiffusionGenerator"),
 }
 
 
@@ -38,7 +40,7 @@ class Sizes(Protocol):
 
 
 class Generator(Protocol):
-    """A model that writes codes under a condition.
+    """A model that makes codes or latents under a condition.
 
     Attributes:
         name: its name in pipeline.json and in messages.
@@ -58,7 +60,7 @@ class Generator(Protocol):
         generator: torch.Generator | None = None,
         progress: bool = False,
     ) -> Tensor:
-        """Codes int64 [B, K, frames].
+        """Codes int64 [B, K, frames], or latents of the codec, float [B, frames, D].
 
         A generator adds its own options, with defaults: steps, prompt (codes to continue), ... The options temperature,
         top_k and top_p have the meaning and the defaults of `minigen.generate.sample`, where a generator has them.

@@ -29,6 +29,7 @@ Symbols: B batch · K codebooks · T frames · V codebook size, and the mask · 
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -118,6 +119,8 @@ def wave(positions: Tensor, width: int) -> Tensor:
 
 class Denoiser(HubModel, nn.Module):
     """Predicts a clean clip from a corrupted one and its caption; see the module for the drawing."""
+
+    Config: ClassVar = DenoiserConfig
 
     def __init__(self, config: DenoiserConfig):
         super().__init__()
@@ -219,7 +222,7 @@ class Denoiser(HubModel, nn.Module):
         """
         folder = find_model("generator", name_or_folder)
         try:
-            config = DenoiserConfig(**read_config(folder))
+            config = cls.Config(**read_config(folder))
         except TypeError as error:
             raise MinigenError(f"{folder / 'config.json'} is not the configuration of a denoiser ({error}).") from error
         return module_from_tensors(lambda: cls(config), read_tensors(folder, dtype), folder).eval()

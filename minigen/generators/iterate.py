@@ -25,7 +25,7 @@ from torch import Tensor
 from minigen.engine.errors import MinigenError
 from minigen.generate import progress_bar
 from minigen.generators.denoiser import Denoiser
-from minigen.guidance import guide
+from minigen.guidance import guide, rescale_guidance
 
 Guidance = float | Callable[[float], float]  # a number, or a function of the progress from 0 to 1
 
@@ -70,6 +70,7 @@ def iterate(
     generator: torch.Generator | None = None,
     progress: bool = False,
     each: Callable[[Tensor], None] | None = None,
+    rescale: float = 0.0,
 ) -> Made:
     """Run the loop of the module.
 
@@ -84,6 +85,7 @@ def iterate(
         generator: source of chance, on the model's device.
         progress: whether to show a bar.
         each: called with the state after every step, for pictures.
+        rescale: for latents, share of `minigen.guidance.rescale_guidance`.
 
     Raises:
         MinigenError: steps below 1; a prediction that is not finite.
@@ -97,7 +99,7 @@ def iterate(
         pairs = list(zip(times[:-1], times[1:], strict=True))
         for number, (t, s) in enumerate(progress_bar(pairs, "steps", progress)):
             weight = guidance(number / max(1, steps - 1)) if callable(guidance) else guidance
-            predicted, used = guided(model, sampler, state, t, memory, memory_mask, weight)
+            predicted, used = guided(model, sampler, state, t, memory, memory_mask, weight, rescale)
             evaluations += used
             state = sampler.step(state, known, t, s, predicted, generator)
             if each is not None:
@@ -108,8 +110,9 @@ def iterate(
 
 
 def guided(
-    model: Denoiser, sampler: Sampler, state: Tensor, t: float, memory: Tensor | None, mask: Tensor | None, w: float
-) -> tuple[Tensor, int]:
+    model: Denoiser, sampler: Sampler, state: Tensor, t: float, memory: Tensor | None, mask: Tensor | None, w: float,
+    rescale: float = 0.0,
+) -> tuple[Tensor, int]:  # fmt: skip
     """Guided prediction for a state, and the number of evaluations it took (1, or 2 with guidance)."""
     level, attend = sampler.noise_level(t), sampler.attend(state, t)
     time = None if level is None else torch.full((len(state),), level, device=state.device)  # [B]
@@ -122,6 +125,8 @@ def guided(
         cond = model.hidden_states(state, memory, mask, time, attend)
         hidden, evaluations = guide(cond, uncond, w), 2
     predicted = model.head(hidden)  # [B, K, T, V] or [B, T, C]
+    if rescale and evaluations == 2:
+        predicted = rescale_guidance(predicted, model.head(cond), rescale)
     if not torch.isfinite(predicted).all():
         raise MinigenError(f"the prediction is not finite at guidance {w:g}. Give a smaller guidance, such as 3.")
     return predicted, evaluations

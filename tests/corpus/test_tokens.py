@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from standins import HashCodec
+from standins import HashCodec, tiny_codec
 
-from minigen.corpus import Clip, Event, TokenSet, read_corpus, tokenize
+from minigen.corpus import Clip, Event, LatentSet, TokenSet, read_corpus, tokenize
 from minigen.corpus.mixing import may_mix, mix_events, random_mixture
 from minigen.corpus.subsets import load_some
 from minigen.corpus.synthesis.scenes import has_held_out, held_out_pairs
-from minigen.corpus.tokens import mix_captions, mix_clips
+from minigen.corpus.tokens import mix_captions, mix_clips, tokens_requirements
 from minigen.engine.errors import MinigenError
 
 KINDS = ("rain", "dog_bark", "siren", "clock_tick", "frog_croak", "church_bell")
@@ -314,3 +314,64 @@ def test_two_captions_of_one_recording_are_never_mixed_and_one_is_measured(tmp_p
         assert len(set(random_mixture(corpus, np.random.default_rng(seed))[3])) == 2
     clips, wavs = load_some(corpus, 48)
     assert len(wavs) == 6 and len({clip.recording for clip in clips}) == 6
+
+
+# latents
+
+
+@pytest.fixture
+def with_latents(corpus, tmp_path):
+    return tokenize(corpus, tiny_codec(), tmp_path / "both", mix=0.5, batch_size=5, progress=False, latents=True)
+
+
+def test_latents_are_stored_beside_the_same_codes(corpus, with_latents, tmp_path):
+    codec, plain = tiny_codec(), tokenize(corpus, tiny_codec(), tmp_path / "plain", mix=0.5, progress=False)
+    assert isinstance(with_latents, LatentSet) and with_latents.captions == plain.captions
+    assert np.array_equal(with_latents.codes, plain.codes)
+    assert with_latents.latents.dtype == np.float16 and with_latents.latents.shape == (len(plain), 10, 8)
+    latents, captions = with_latents.batch([10, 0])
+    assert latents.dtype == torch.float32 and captions == [plain.captions[10], plain.captions[0]]
+    expected = torch.cat([codec.latents(corpus.load(11)), codec.latents(corpus.load(0))])
+    torch.testing.assert_close(latents, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_tokens_with_latents_serve_as_tokens_but_not_the_other_way_round(corpus, with_latents, tmp_path):
+    assert np.array_equal(tokenize(corpus, tiny_codec(), tmp_path / "both", mix=0.5).codes, with_latents.codes)
+    tokenize(corpus, tiny_codec(), tmp_path / "plain", mix=0.5, progress=False)
+    with pytest.raises(MinigenError, match="other settings .latents differ"):
+        tokenize(corpus, tiny_codec(), tmp_path / "plain", mix=0.5, progress=False, latents=True)
+    with pytest.raises(MinigenError, match="have no latents. Make them with `minigen tokenize --latents`"):
+        LatentSet.open(tmp_path / "plain")
+
+
+def test_a_codec_without_latents_and_damaged_latents_are_refused(corpus, with_latents, tmp_path):
+    with pytest.raises(MinigenError, match="HashCodec has no latents"):
+        tokenize(corpus, HashCodec(), tmp_path / "hash", latents=True)
+    (tmp_path / "both" / "latents.npy").write_bytes(b"no array")
+    with pytest.raises(MinigenError, match="latents.npy is missing or damaged"):
+        LatentSet.open(tmp_path / "both")
+
+
+def test_a_stopped_tokenising_with_latents_goes_on(corpus, with_latents, tmp_path, monkeypatch):
+    from minigen.corpus import tokens as module
+
+    gather, calls = module._gather, []
+
+    def stop(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return gather(*arguments)
+
+    settings = {"mix": 0.5, "batch_size": 5, "progress": False, "latents": True}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_gather", stop)
+        tokenize(corpus, tiny_codec(), tmp_path / "stopped", **settings)
+    again = tokenize(corpus, tiny_codec(), tmp_path / "stopped", **settings)
+    assert np.array_equal(again.latents, with_latents.latents) and again.captions == with_latents.captions
+
+
+def test_the_room_for_latents_is_told_first(corpus, tmp_path):
+    codec = tiny_codec()
+    plain, both = (tokens_requirements(corpus, codec, tmp_path / "x", latents=kind).disk for kind in (False, True))
+    assert both - plain == 2 * 64 * 10 * len(corpus)
