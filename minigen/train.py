@@ -237,11 +237,15 @@ class CrossEntropyObjective:
             return entropy, {"loss": entropy}
         audio = pool(at_least_float32(hidden), None, self.config.pooling)  # [B, D]
         text, audio = distributed.gather_rows(pooled), distributed.gather_rows(audio)  # rows of all processes
-        alike = similarity_loss_pooled(text, audio)
+        alike = self.alike(text, audio)
         # Each process compares all pairs, but its gradient reaches its own rows only. The trainer averages over the
         # processes, so the weight is multiplied by their number.
         weight = self.config.similarity * distributed.count()
         return entropy + weight * alike, {"loss": entropy, "similarity": alike}
+
+    def alike(self, text: Tensor, audio: Tensor) -> Tensor:
+        """The regulariser of pooled vectors [B, D_text] and [B, D]; a variant of the study replaces it."""
+        return similarity_loss_pooled(text, audio)
 
 
 def _usual_objective(lm: nn.Module, encoder: TextEncoder, config: TrainConfig) -> Objective:

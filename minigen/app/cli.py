@@ -310,7 +310,8 @@ def _study(listed) -> None:
     what = "test the regulariser: four models, three seeds, one table; a stopped study continues"
     option = _command(listed, measuring.study, what, "--out build/study")
     option("--out", type=Path, default=Path("build/study"), help="folder for corpus, codes and models, some gigabytes")
-    option("--rows", type=Path, help=f"folder of rows.csv and captions.csv (default: {measuring.STUDY})")
+    option("--rows", type=Path, help=f"folder of rows.csv and captions.csv (default: {measuring.SECOND_STUDY})")
+    option("--first", action="store_true", help=f"only make the table of the first study, from {measuring.STUDY}")
     option("--table", action="store_true", help="only make table.md and its figures from the rows that are there")
     option("--tasks", type=COUNT, help="stop after this number of trainings (default: when nothing is missing)")
     option("--smoke", action="store_true", help="tiny models: a test of the program in about a minute, without meaning")

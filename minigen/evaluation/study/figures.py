@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from minigen.display.plots import guidance_sweep, svg
 from minigen.engine.files import write_atomically
 from minigen.evaluation.bootstrap import interval
-from minigen.evaluation.study.plan import MODELS, weight_run
+from minigen.evaluation.study.plan import weight_run
 from minigen.evaluation.study.results import Results, Run
 
 
@@ -14,11 +14,11 @@ def write_figures(folder: Path, results: Results) -> str:
     """Write guidance.svg, shipped.svg and weights.svg, if measured; returns Markdown that shows them."""
     config = results.config
     of_seeds = {model: _sweep(results, [f"{model}-{seed}" for seed in config.seeds], config.guidances)
-                for model in (*MODELS, *config.shipped)}  # fmt: skip
+                for model in (*config.models, *config.shipped)}  # fmt: skip
     weights = {f"weight {weight:g}": _sweep(results, [weight_run(weight, config)], config.question_guidances)
                for weight in (0.0, *config.weights)}  # fmt: skip
     figures = {
-        "guidance": {model: of_seeds[model] for model in MODELS},
+        "guidance": {model: of_seeds[model] for model in config.models},
         "shipped": {model: of_seeds[model] for model in config.shipped},
         "weights": weights,
     }

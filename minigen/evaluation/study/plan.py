@@ -1,10 +1,16 @@
-"""Plan of the study: its trainings in order, and what each is measured on.
+"""Plans of the two studies: their trainings in order, and what each is measured on.
 
-    controls ─► seed 0: no dropout, dropout ─► weights of the regulariser ─► seed 0: regulariser, in every step
+    first    controls ─► seed 0: no dropout, dropout ─► weights of the regulariser ─► seed 0: regulariser, in every step
              ─► the other seeds of all four ─► questions at one seed ─► the shipped models, which were trained longer
+    second   controls ─► seed 0: dropout, regulariser, alike texts ─► weights of the centred regulariser
+             ─► seed 0: centred ─► the other seeds of all four ─► the shipped models
 
 In this order a study that is stopped early already has a readable table. The weight of the regulariser (the paper's
 lambda) is chosen on validation clips. Tasks that need it wait until it is chosen.
+
+The first study asks whether the regulariser helps. It was measured through the codec's first decoder, so it cannot be
+continued. The second asks why it did not help (`minigen.evaluation.study.variants` has the two new objectives). It is
+measured through the present decoder, and takes the weight that the first study chose for the plain regulariser.
 
 Budgets are counted in steps, not in time: 12 · 1500 + 11 · 750 steps of 16 clips, and about a hundred measurements of
 200 captions (docs/study.md gives the times).
@@ -19,7 +25,12 @@ VALIDATION, TEST = "validation", "test"
 CONTROLS, NO_DROPOUT, DROPOUT, REGULARIZED, EVERY_STEP = (
     "controls", "no-dropout", "dropout", "regularised", "every-step",
 )  # fmt: skip
-MODELS = (NO_DROPOUT, DROPOUT, REGULARIZED, EVERY_STEP)
+CENTRED, ALIKE_TEXTS = "centred", "alike-texts"
+MODELS = (NO_DROPOUT, DROPOUT, REGULARIZED, EVERY_STEP)  # of the first study
+CHANGES = {
+    NO_DROPOUT: {"text_dropout": 0.0}, EVERY_STEP: {"every_step": True}, CENTRED: {"centred": True},
+    ALIKE_TEXTS: {"text_shift": 0.85},
+}  # fmt: skip
 OTHER_SPLIT = "another split"  # real clips of the training split, beside their own captions
 CONTROL_ROWS = (REAL, OTHER_SPLIT, CODEC, NOISE, SILENCE, SHUFFLED)
 ROWS, CAPTIONS = "rows.csv", "captions.csv"
@@ -47,6 +58,10 @@ class StudyConfig:
         reference: real clips, at most, that FAD compares with.
         at_once: clips generated together.
         shipped: models that are measured but not trained.
+        models: that are trained at every seed.
+        chooses: the model whose weight is chosen among `weights`.
+        similarity: weight of the other models with a regulariser; None: the chosen one.
+        questions: whether single settings are changed at one seed.
     """
 
     clips: int = 11000
@@ -69,8 +84,17 @@ class StudyConfig:
     reference: int = 1000
     at_once: int = 50
     shipped: tuple[str, ...] = ("mini-no-dropout", "mini-dropout", "mini-regularized")
+    models: tuple[str, ...] = MODELS
+    chooses: str = REGULARIZED
+    similarity: float | None = None
+    questions: bool = True
 
 
+FIRST = StudyConfig()
+SECOND = StudyConfig(
+    weights=(0.1, 1.0, 10.0), models=(DROPOUT, REGULARIZED, ALIKE_TEXTS, CENTRED), chooses=CENTRED, similarity=0.1,
+    questions=False,
+)  # fmt: skip
 SMOKE = StudyConfig(
     clips=60, seconds=1.0, width=32, layers=1, heads=1, batch_size=4, warmup=2, steps=4, question_steps=2,
     seeds=(0, 1), guidances=(1.0, 3.0), captions=6, validation=4, reference=6, at_once=6,
@@ -108,11 +132,12 @@ class Task:
 def plan(config: StudyConfig) -> list[Task]:
     """All tasks, in the order in which they are done."""
     first, *others = config.seeds
-    main = [_model(config, model, first) for model in MODELS]
-    further = [_model(config, model, seed) for seed in others for model in MODELS]
+    main = [_model(config, model, first) for model in config.models]
+    further = [_model(config, model, seed) for seed in others for model in config.models]
     return [
-        Task(CONTROLS, CONTROLS, splits=((TEST, 0.0),)), *main[:2], *_weights(config), *main[2:], *further,
-        *_questions(config), *_shipped(config),
+        Task(CONTROLS, CONTROLS, splits=((TEST, 0.0),)), *(task for task in main if not task.weighted),
+        *_weights(config), *(task for task in main if task.weighted), *further,
+        *(_questions(config) if config.questions else []), *_shipped(config),
     ]  # fmt: skip
 
 
@@ -150,19 +175,26 @@ def chosen_guidance(rows: list[dict], model: str, config: StudyConfig) -> float 
 
 def weight_run(weight: float, config: StudyConfig) -> str:
     """Name of the training with a weight."""
-    return f"weight-{weight:g}-{config.seeds[0]}"
+    plain = f"weight-{weight:g}-{config.seeds[0]}"
+    return plain if config.chooses == REGULARIZED else f"{config.chooses}-{plain}"
 
 
 def _model(config: StudyConfig, model: str, seed: int) -> Task:
-    changes = {NO_DROPOUT: {"text_dropout": 0.0}, EVERY_STEP: {"every_step": True}}.get(model, {})
+    changes, regularised = dict(CHANGES.get(model, {})), model not in (NO_DROPOUT, DROPOUT)
+    weighted = regularised and (model == config.chooses or config.similarity is None)
+    if regularised and not weighted:
+        changes["similarity"] = config.similarity
     splits = [TEST] if seed != config.seeds[0] else [VALIDATION, TEST]
     splits = tuple((split, guidance) for split in splits for guidance in config.guidances)
-    return Task(f"{model}-{seed}", model, seed, config.steps, changes, model in (REGULARIZED, EVERY_STEP), splits)
+    return Task(f"{model}-{seed}", model, seed, config.steps, changes, weighted, splits)
 
 
 def _weights(config: StudyConfig) -> list[Task]:
-    return [_question(config, f"weight-{weight:g}", {"similarity": weight}, choose=True)
-            for weight in (0.0, *config.weights)]  # fmt: skip
+    tasks = []
+    for weight in (0.0, *config.weights):
+        name = weight_run(weight, config).rsplit("-", 1)[0]  # without the seed
+        tasks.append(_question(config, name, {**CHANGES.get(config.chooses, {}), "similarity": weight}, choose=True))
+    return tasks
 
 
 def _questions(config: StudyConfig) -> list[Task]:

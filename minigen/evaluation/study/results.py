@@ -16,7 +16,9 @@ from minigen.evaluation.bootstrap import Ratio
 from minigen.evaluation.measure import NOISE, REAL, SHUFFLED, SILENCE
 from minigen.evaluation.per_caption import CaptionScores
 from minigen.evaluation.study.plan import (
+    ALIKE_TEXTS,
     CAPTIONS,
+    CENTRED,
     CONTROL_ROWS,
     DROPOUT,
     EVERY_STEP,
@@ -68,10 +70,15 @@ UNGUIDED = Entry("text dropout, no guidance", DROPOUT, 1.0)
 GUIDED = Entry("text dropout, guidance", DROPOUT)
 REGULARISED = Entry("regulariser", REGULARIZED)
 REGULARISED_ALWAYS = Entry("regulariser in every step", EVERY_STEP)
-ENTRIES = (NO_TEXT_DROPOUT, UNGUIDED, GUIDED, REGULARISED, REGULARISED_ALWAYS)
+REGULARISED_ALIKE = Entry("regulariser, alike texts", ALIKE_TEXTS)
+REGULARISED_CENTRED = Entry("centred regulariser", CENTRED)
+ENTRIES = (
+    NO_TEXT_DROPOUT, UNGUIDED, GUIDED, REGULARISED, REGULARISED_ALWAYS, REGULARISED_ALIKE, REGULARISED_CENTRED,
+)  # fmt: skip
 COMPARISONS = (
     (GUIDED, UNGUIDED), (GUIDED, NO_TEXT_DROPOUT), (REGULARISED, GUIDED), (REGULARISED_ALWAYS, GUIDED),
-    (REGULARISED_ALWAYS, REGULARISED),
+    (REGULARISED_ALWAYS, REGULARISED), (REGULARISED_ALIKE, GUIDED), (REGULARISED_CENTRED, GUIDED),
+    (REGULARISED_CENTRED, REGULARISED),
 )  # fmt: skip
 
 SHIPPED = (

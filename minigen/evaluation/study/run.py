@@ -53,7 +53,7 @@ from minigen.lm import AudioLM, AudioLMConfig, find_lm
 from minigen.train import SETTINGS_FILE, seconds_per_step, train, training_requirements
 
 PAUSE = 10.0  # seconds to wait for tasks of other processes
-SETTINGS = ("text_dropout", "similarity", "pooling", "per_clip", "every_step", "mix")
+SETTINGS = ("text_dropout", "similarity", "pooling", "per_clip", "every_step", "centred", "text_shift", "mix")
 COLUMNS = ("steps", "hours", *SETTINGS, "valid", "valid_no_text",
            "level", "pattern", "correlation", "fad", "fad_infinity", "kernel", "kl", "clap",
            "recall", "recall_seen", "recall_held_out", "order", "count", "diversity")  # fmt: skip

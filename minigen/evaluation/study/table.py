@@ -22,6 +22,7 @@ from minigen.evaluation.per_caption import RATIOS, CaptionScores, mean
 from minigen.evaluation.study.figures import write_figures
 from minigen.evaluation.study.plan import (
     CONTROL_ROWS,
+    REGULARIZED,
     ROWS,
     TEST,
     StudyConfig,
@@ -49,7 +50,7 @@ from minigen.evaluation.study.results import (
 ARROWS = {"low": " ↓", "high": " ↑", "near": ""}
 SUMMARY_METRICS = ("recall", "recall_held_out", "clap", "fad")
 COMPARED_METRICS = ("recall", "recall_held_out", "clap", "kl", "order", "count")
-MARKED = re.compile(r"(?<=<!-- study -->\n).*?(?=<!-- end of study -->)", re.DOTALL)  # in README.md and docs/study.md
+MARKED = r"(?<=<!-- {0} -->\n).*?(?=<!-- end of {0} -->)"  # in README.md and docs/study.md
 
 
 # the three texts
@@ -106,12 +107,12 @@ def conclusion(folder: str | Path, config: StudyConfig | None = None) -> str:
     return _paragraphs([_missing(results), markdown_table(_titles(metrics), rows, numbers=True), _verdict(results)])
 
 
-def write_between_marks(text: str, page: str | Path) -> None:
-    """Put a text between the marks of a page. A page without marks, or none at all, stays as it is."""
+def write_between_marks(text: str, page: str | Path, name: str = "study") -> None:
+    """Put a text between the marks `name` of a page. A page without marks, or none at all, stays as it is."""
     page = Path(page)
     if page.is_file():
         before = page.read_text("utf-8")
-        after = MARKED.sub(lambda _: text, before)
+        after = re.sub(MARKED.format(name), lambda _: text, before, flags=re.DOTALL)
         if after != before:
             write_atomically(page, after)
 
@@ -140,7 +141,11 @@ def _settings(results: Results) -> str:
     if weight is None:
         return text + "The weight of the regulariser is not chosen yet."
     scores = ", ".join(f"{w:g}: {_validation(results, weight_run(w, config)):.3f}" for w in config.weights)
-    return text + f"The regulariser has the weight {weight:g}, chosen by the CLAP score on validation clips ({scores})."
+    name = "regulariser" if config.chooses == REGULARIZED else "centred regulariser"
+    text += f"The {name} has the weight {weight:g}, chosen by the CLAP score on validation clips ({scores})."
+    if config.similarity is None:
+        return text
+    return f"{text} Where it is not centred, it has the weight {config.similarity:g}."
 
 
 def _validation(results: Results, run: str) -> float:

@@ -1,20 +1,30 @@
-"""Two variants of the training objective that only the study compares with the usual one.
+"""Variants of the training objective that only the studies compare with the usual one.
 
     usual         one coin for the batch:     all clips with text | all without, loss + similarity · regulariser
     per clip      one coin for every clip:    14 of 16 clips with text, 2 without; the regulariser sees those 2
     every step    one coin for the batch:     the regulariser in steps with text, too
+    centred       as usual, the regulariser compares pooled vectors less their mean over the batch, on both sides
+    alike texts   as usual, the regulariser sees texts that are more alike: cosine t becomes s + (1 - s) t
 
 A coin for every clip is what dropout usually means. At a probability of 0.1 it leaves one or two clips of a batch
 without text, so the regulariser (arXiv 2309.08773) has almost no pairs. This is why the usual objective drops the text
 of the whole batch.
+
+The similarity loss is a level (all cosines of the sounds are too high alike) plus a pattern (which clips are alike),
+see `minigen.evaluation.study.similarity_parts`. Centring takes the common part of all vectors away before the cosines
+are taken, so that only the pattern is left to learn. Alike texts are the regime of the paper: the pooled states of an
+official T5 have high cosines for any two captions, those of the built-in encoder have not. There the levels agree from
+the start, so that the loss is the pattern too, though a smaller one.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from minigen.engine.settings import TrainConfig, setting
+from minigen.engine.settings import Range, TrainConfig, setting
 from minigen.lm import AudioLM, AudioLMConfig
 from minigen.text import TextEncoder
 from minigen.train import CrossEntropyObjective
@@ -25,10 +35,13 @@ class VariantConfig(TrainConfig):
     """Settings of a training and its variant.
 
     per_clip: drop the text of every clip with its own coin. every_step: use the regulariser in steps with text, too.
+    centred: the regulariser compares vectors less their mean. text_shift: s of the texts that it compares with.
     """
 
     per_clip: bool = setting(False, (False, True))
     every_step: bool = setting(False, (False, True))
+    centred: bool = setting(False, (False, True))
+    text_shift: float = setting(0.0, Range(float, 0, 0.99))
 
 
 def objective_of(sizes: AudioLMConfig, encoder: TextEncoder, config: VariantConfig) -> CrossEntropyObjective:
@@ -37,6 +50,10 @@ def objective_of(sizes: AudioLMConfig, encoder: TextEncoder, config: VariantConf
         return PerClipObjective(sizes, encoder, config)
     if config.every_step:
         return EveryStepObjective(sizes, encoder, config)
+    if config.centred:
+        return CentredObjective(sizes, encoder, config)
+    if config.text_shift:
+        return AlikeTextsObjective(sizes, encoder, config)
     return CrossEntropyObjective(sizes, encoder, config)
 
 
@@ -50,6 +67,31 @@ class EveryStepObjective(CrossEntropyObjective):
         if drop is not None:
             return super().batch(codes, captions, rng, drop)
         return self.tensors(codes, captions, rng.random() < self.config.text_dropout, self.config.similarity > 0)
+
+
+class CentredObjective(CrossEntropyObjective):
+    """The usual objective, with the mean over the batch taken from the vectors that the regulariser compares."""
+
+    def alike(self, text: Tensor, audio: Tensor) -> Tensor:
+        """Similarity loss of centred vectors: text [B, D_text], audio [B, D]."""
+        return super().alike(text - text.mean(0), audio - audio.mean(0))
+
+
+class AlikeTextsObjective(CrossEntropyObjective):
+    """The usual objective, with more similar texts for the regulariser."""
+
+    def alike(self, text: Tensor, audio: Tensor) -> Tensor:
+        """Similarity loss with the cosines s + (1 - s) t of the texts: text [B, D_text], audio [B, D]."""
+        return super().alike(shift_cosines(text, self.config.text_shift), audio)
+
+
+def shift_cosines(rows: Tensor, shift: float) -> Tensor:
+    """Vectors [B, D + 1] whose cosines are shift + (1 - shift) t, where t are those of the rows [B, D].
+
+    Each row of norm 1 gets one more component, the same for all: sqrt(shift / (1 - shift)).
+    """
+    common = rows.new_full((len(rows), 1), (shift / (1 - shift)) ** 0.5)
+    return torch.cat([F.normalize(rows, dim=1), common], dim=1)
 
 
 class PerClipObjective(CrossEntropyObjective):

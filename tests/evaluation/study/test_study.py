@@ -32,6 +32,7 @@ from minigen.evaluation.study.plan import (
     CONTROLS,
     MODELS,
     ROWS,
+    SECOND,
     SMOKE,
     TEST,
     VALIDATION,
@@ -44,7 +45,7 @@ from minigen.evaluation.study.results import METRICS, Results, sound_metrics
 from minigen.evaluation.study.run import COLUMNS, StudyParts, run_study
 from minigen.evaluation.study.similarity_parts import compare_cosines, similarity_parts
 from minigen.evaluation.study.table import conclusion, make_table, of_captions, summary, write_between_marks
-from minigen.evaluation.study.variants import VariantConfig, objective_of
+from minigen.evaluation.study.variants import VariantConfig, objective_of, shift_cosines
 from minigen.lm import AudioLM
 from minigen.recipes.lm.ship import bring, write_cards
 from minigen.regularizer import similarity_matrix
@@ -95,6 +96,25 @@ def test_the_whole_study_takes_ten_to_twelve_hours_in_two_processes_on_one_serve
     assert 10 < (1.38 * sum(task.steps for task in tasks) + generated) / 3600 < 12
 
 
+def test_the_second_study_has_its_own_models_and_chooses_the_weight_of_the_centred_one():
+    tasks = plan(SECOND)
+    names = [task.name for task in tasks]
+    assert names[:4] == [CONTROLS, "dropout-0", "regularised-0", "alike-texts-0"]
+    assert names[4:8] == [f"centred-weight-{weight}-0" for weight in ("0", "0.1", "1", "10")]
+    assert names[8:17] == ["centred-0", *(f"{model}-{seed}" for seed in (1, 2) for model in SECOND.models)]
+    assert names[17:] == ["mini-no-dropout-0", "mini-dropout-0", "mini-regularized-0"]
+    changes = {task.model: task.changes for task in tasks}
+    assert changes["dropout"] == {} and changes["regularised"] == {"similarity": 0.1}
+    assert changes["alike-texts"] == {"text_shift": 0.85, "similarity": 0.1}
+    assert changes["centred"] == {"centred": True} and changes["centred-weight-10"] == {
+        "centred": True,
+        "similarity": 10,
+    }
+    assert {task.model for task in tasks if task.weighted} == {"centred"}
+    rows = [row(f"centred-weight-{weight}-0", VALIDATION, 3.0, score) for weight, score in ((0.1, 1), (1, 3), (10, 2))]
+    assert chosen_weight(rows, SECOND) == 1.0
+
+
 def row(run: str, split: str, guidance: float, clap: float) -> dict:
     return {"run": run, "split": split, "guidance": str(guidance), "clap": str(clap)}
 
@@ -133,6 +153,20 @@ def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     assert study(folder) == [task.name for task in plan(SMALL)]
     return folder
+
+
+def test_the_second_study_runs_to_its_table(tmp_path):
+    config = replace(SMALL, models=SECOND.models, chooses=SECOND.chooses, similarity=0.1, questions=False, seeds=(0,),
+                     weights=(0.1, 10.0), guidances=(1.0,), question_guidances=(3.0,))  # fmt: skip
+    assert run_study(tmp_path, tmp_path / "rows", config, parts, progress=False) == [task.name for task in plan(config)]
+    found = {row["model"]: row for row in rows_of(tmp_path)}
+    assert found["centred"]["centred"] == "True" and float(found["centred"]["similarity"]) in config.weights
+    assert (found["alike-texts"]["text_shift"], found["regularised"]["similarity"]) == ("0.85", "0.1")
+    text = make_table(tmp_path / "rows", config)
+    assert "| centred regulariser |" in text and "| regulariser, alike texts |" in text
+    assert (
+        "The centred regulariser has the weight" in text and "Where it is not centred, it has the weight 0.1." in text
+    )
 
 
 def test_every_run_has_a_row_for_each_split_and_guidance_and_every_tested_one_its_captions(finished):
@@ -290,7 +324,30 @@ def test_in_every_step_means_in_steps_with_text_too(small_lm):
     assert always["similarity"] > 0
 
 
-@pytest.mark.parametrize("variant", [{"per_clip": True}, {"every_step": True}])
+def test_the_centred_regulariser_compares_vectors_less_their_mean(small_lm):
+    objective = objective_of(SIZES, Words(), VariantConfig(centred=True))
+    generator = torch.Generator().manual_seed(0)
+    text, audio = torch.randn(5, 6, generator=generator) + 3, torch.randn(5, 8, generator=generator) - 2
+    texts, audios = [t - sum(text) / 5 for t in text], [a - sum(audio) / 5 for a in audio]
+    cosine = torch.nn.functional.cosine_similarity
+    pairs = [(i, j) for i in range(5) for j in range(5) if i != j]
+    expected = sum((cosine(texts[i], texts[j], 0) - cosine(audios[i], audios[j], 0)) ** 2 for i, j in pairs) / 20
+    assert objective.alike(text, audio).item() == pytest.approx(expected.item(), rel=1e-5)
+    moved = objective.alike(text + torch.randn(6, generator=generator), 7 * audio + 1)
+    assert moved.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_alike_texts_have_the_cosines_that_the_shift_names():
+    text = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    plain, shifted = similarity_matrix(text), similarity_matrix(shift_cosines(text, 0.85))
+    assert torch.allclose(shifted, 0.85 + 0.15 * plain, atol=1e-6)
+    objective = objective_of(SIZES, Words(), VariantConfig(text_shift=0.85))
+    audio = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
+    difference = (shifted - similarity_matrix(audio)).square().sum() / 20
+    assert objective.alike(text, audio).item() == pytest.approx(difference.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("variant", [{"per_clip": True}, {"every_step": True}, {"centred": True}, {"text_shift": 0.5}])
 def test_a_variant_is_validated_as_the_usual_objective(variant, small_lm):
     codes, captions = tokens().batch(range(8))
     for drop in (False, True):
@@ -301,7 +358,7 @@ def test_a_variant_is_validated_as_the_usual_objective(variant, small_lm):
 def test_a_step_of_a_variant_moves_other_weights_than_the_usual_step():
     codes, captions = tokens().batch(range(8))
     moved = []
-    for variant in ({}, {"per_clip": True}, {"every_step": True}):
+    for variant in ({}, {"per_clip": True}, {"every_step": True}, {"centred": True}, {"text_shift": 0.5}):
         torch.manual_seed(0)
         lm = AudioLM(SIZES)
         config = VariantConfig(batch_size=8, similarity=1.0, text_dropout=0.5, seed=2, **variant)  # a step with text
@@ -682,6 +739,7 @@ def test_the_command_runs_the_study_and_prints_its_table(finished, tmp_path, mon
     assert cli.main("study --smoke --out out".split()) == 0
     out = capsys.readouterr().out
     assert out.startswith("0 tasks done") and "# The study" in out
+    assert cli.main("study --first".split()) == 2  # there is no data/study here
     assert cli.main("study --table --rows nowhere".split()) == 2
     assert "no rows yet" in capsys.readouterr().err
 
