@@ -142,12 +142,14 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Two optimisers: Muon for the matrices in `model.layers`, AdamW for all other parameters.
+    """Two optimisers: Muon for the matrices in a list named `layers`, AdamW for all other parameters.
 
-    Of AdamW's parameters, embeddings, heads and projections decay; gains and biases do not.
+    The list is the model's own or that of a part of it. Of AdamW's parameters, embeddings, heads and projections decay;
+    gains and biases do not.
     """
-    inner = [p for name, p in model.named_parameters() if name.startswith("layers.") and p.ndim == 2]
-    others = [p for name, p in model.named_parameters() if not (name.startswith("layers.") and p.ndim == 2)]
+    is_inner = {name: "layers" in name.split(".") and p.ndim == 2 for name, p in model.named_parameters()}
+    inner = [p for name, p in model.named_parameters() if is_inner[name]]
+    others = [p for name, p in model.named_parameters() if not is_inner[name]]
     groups = [
         {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},

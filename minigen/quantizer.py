@@ -28,12 +28,15 @@ class VectorQuantizer(nn.Module):
     counts: Tensor  # [V] moving average of the number of vectors that chose each entry
     sums: Tensor  # [V, D] moving average of their sums
 
-    def __init__(self, size: int, width: int, decay: float = 0.99, dead_below: float = 0.1):
+    def __init__(
+        self, size: int, width: int, decay: float = 0.99, dead_below: float = 0.1, resumable: bool = False
+    ):  # fmt: skip
+        """resumable: the moving averages are part of the state dict, so that a training can continue from it."""
         super().__init__()
         self.decay, self.dead_below = decay, dead_below
         self.register_buffer("codebook", torch.randn(size, width))
-        self.register_buffer("counts", torch.ones(size), persistent=False)
-        self.register_buffer("sums", self.codebook.clone(), persistent=False)
+        self.register_buffer("counts", torch.ones(size), persistent=resumable)
+        self.register_buffer("sums", self.codebook.clone(), persistent=resumable)
 
     def encode(self, x: Tensor) -> Tensor:
         """Nearest entries: [..., D] -> int64 [...], argmin over v of ||x - e_v||²."""
@@ -93,10 +96,13 @@ class ResidualVectorQuantizer(nn.Module):
     audiocraft).
     """
 
-    def __init__(self, num_codebooks: int = 4, codebook_size: int = 1024, width: int = 128):
+    def __init__(self, num_codebooks: int = 4, codebook_size: int = 1024, width: int = 128, resumable: bool = False):
+        """resumable: see `VectorQuantizer`."""
         super().__init__()
         self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
-        self.stages = nn.ModuleList(VectorQuantizer(codebook_size, width) for _ in range(num_codebooks))
+        self.stages = nn.ModuleList(
+            VectorQuantizer(codebook_size, width, resumable=resumable) for _ in range(num_codebooks)
+        )
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Quantise latents [B, T, D]; with a generator (in training) the codebooks are updated, too.

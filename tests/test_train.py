@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import inspect
+import json
 import math
 
 import numpy as np
@@ -234,6 +235,7 @@ def test_the_objective_is_an_argument(tmp_path):
     config = TrainConfig(steps=40, batch_size=8, warmup=5, valid_every=20)
     history = train(AudioLM(SIZES), Words(), tokens(), tokens(16), tmp_path, config, progress=False, objective=Zero())
     assert history[-1]["valid"] < 0.9 * history[0]["valid"]
+    assert json.loads((tmp_path / "pipeline.json").read_text())["generator"] == "zero"
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):

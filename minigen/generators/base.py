@@ -28,6 +28,7 @@ from minigen.lm import find_generator_folder
 CLASSES = {
     "language_model": ("minigen.generators.language_model", "LanguageModelGenerator"),
     "latent": ("minigen.generators.latent_diffusion", "LatentDiffusionGenerator"),
+    "style": ("minigen.generators.styled", "StyleGenerator"),
 }
 
 
