@@ -40,7 +40,7 @@ class VectorQuantizer(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Nearest entries: [..., D] -> int64 [...], argmin over v of ||x - e_v||²."""
-        flat = x.reshape(-1, x.shape[-1]).float()  # [n, D]
+        flat = x.reshape(-1, x.shape[-1]).to(self.codebook.dtype)  # [n, D]
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would choose other entries
             square = self.codebook.square().sum(1)  # [V]; ||x||² is left out, it is the same for every entry
             nearest = [(square - 2 * rows @ self.codebook.T).argmin(1) for rows in flat.split(ROWS)]

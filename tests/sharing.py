@@ -1,7 +1,7 @@
 """Work for one process or several: `accelerate launch ... sharing.py FOLDER CLIPS`.
 
-In FOLDER: `exact`, a training in float64 with the regulariser; `masked`, one of a masked model, also in float64;
-`tokens` and `model`, made by the command line.
+In FOLDER: `exact`, a training in float64 with the regulariser; `masked` and `style`, trainings of a masked model and
+of a language model with a style, also in float64; `tokens` and `model`, made by the command line.
 """
 
 import sys
@@ -12,6 +12,7 @@ from test_train import SIZES, Words, tokens
 
 from minigen import train as training
 from minigen.app import cli
+from minigen.conditioning.styled_lm import StyledLM, StyleObjective
 from minigen.generators.denoiser import Denoiser
 from minigen.generators.masked import MaskedObjective
 from minigen.lm import AudioLM
@@ -37,6 +38,10 @@ def work(folder: Path, clips: Path) -> None:
     model = Denoiser.from_language_model(AudioLM(SIZES)).double()
     objective = MaskedObjective(model.config, Words64(), EXACT)
     train(model, Words64(), tokens(frames=60), tokens(16, 60, seed=1), folder / "masked", EXACT, progress=False,
+          objective=objective)  # fmt: skip
+    styled = StyledLM.from_language_model(AudioLM(SIZES), tokens(frames=60).batch(range(16))[0]).double()
+    objective = StyleObjective(styled, Words64(), EXACT)
+    train(styled, Words64(), tokens(frames=60), tokens(16, 60, seed=1), folder / "style", EXACT, progress=False,
           objective=objective)  # fmt: skip
     for line in (
         f"tokenize {clips} --out {folder}/tokens --seconds 1 --mix 1",

@@ -138,7 +138,7 @@ class StyleConditioner(HubModel, nn.Module):
 
     def normalise(self, latents: Tensor) -> Tensor:
         """(latents - mean) / standard deviation, both of them running and constant for the gradient."""
-        return (latents.float() - self.mean) / (self.variance + 1e-5).sqrt()
+        return (latents.to(self.mean) - self.mean) / (self.variance + 1e-5).sqrt()
 
     def tokens(self, latents: Tensor, q: int) -> Tensor:
         """Quantise every 10th of the normalised latents [B, F, C] with q codebooks: tokens [B, F // 10, W]."""
@@ -149,7 +149,7 @@ class StyleConditioner(HubModel, nn.Module):
     @torch.no_grad()
     def learn(self, latents: Tensor, generator: torch.Generator) -> None:
         """One update of the running statistics and of the codebooks, from the latents [B, F, C] of all processes."""
-        rows = distributed.gather_rows(latents.detach().float())  # [B of all processes, F, C]
+        rows = distributed.gather_rows(latents.detach().to(self.mean))  # [B of all processes, F, C]
         self.quantizer(self.normalise(rows), generator)
         self.mean.lerp_(rows.mean((0, 1)), 1 - DECAY)
         self.variance.lerp_(rows.var((0, 1)), 1 - DECAY)
