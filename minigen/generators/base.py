@@ -27,6 +27,7 @@ from minigen.lm import find_generator_folder
 # Name in pipeline.json, and module and class. A module is imported when its generator is loaded.
 CLASSES = {
     "language_model": ("minigen.generators.language_model", "LanguageModelGenerator"),
+    "discrete": ("minigen.generators.discrete_diffusion", "DiscreteDiffusionGenerator"),
     "latent": ("minigen.generators.latent_diffusion", "LatentDiffusionGenerator"),
     "style": ("minigen.generators.styled", "StyleGenerator"),
 }
