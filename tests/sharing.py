@@ -1,7 +1,7 @@
 """Work for one process or several: `accelerate launch ... sharing.py FOLDER CLIPS`.
 
-In FOLDER: `exact`, a training in float64 with the regulariser; `masked` and `style`, trainings of a masked model and
-of a language model with a style, also in float64; `tokens` and `model`, made by the command line.
+In FOLDER: trainings in float64, `exact` with the regulariser, `masked` and `discrete` of these generators, `style` of a
+language model with a style; `tokens` and `model`, made by the command line.
 """
 
 import sys
@@ -14,6 +14,7 @@ from minigen import train as training
 from minigen.app import cli
 from minigen.conditioning.styled_lm import StyledLM, StyleObjective
 from minigen.generators.denoiser import Denoiser
+from minigen.generators.discrete_diffusion import DiscreteObjective
 from minigen.generators.masked import MaskedObjective
 from minigen.lm import AudioLM
 from minigen.train import TrainConfig, train
@@ -35,10 +36,12 @@ def work(folder: Path, clips: Path) -> None:
     torch.manual_seed(0)
     training.fast_bf16 = lambda: False
     train(AudioLM(SIZES).double(), Words64(), tokens(), tokens(16, seed=1), folder / "exact", EXACT, progress=False)
-    model = Denoiser.from_language_model(AudioLM(SIZES)).double()
-    objective = MaskedObjective(model.config, Words64(), EXACT)
-    train(model, Words64(), tokens(frames=60), tokens(16, 60, seed=1), folder / "masked", EXACT, progress=False,
-          objective=objective)  # fmt: skip
+    plain = Denoiser.from_language_model(AudioLM(SIZES)).double()
+    timed = plain.for_diffusion("mask").double()
+    for model, kind in ((plain, MaskedObjective), (timed, DiscreteObjective)):
+        objective = kind(model.config, Words64(), EXACT)
+        train(model, Words64(), tokens(frames=60), tokens(16, 60, seed=1), folder / objective.generator, EXACT,
+              progress=False, objective=objective)  # fmt: skip
     styled = StyledLM.from_language_model(AudioLM(SIZES), tokens(frames=60).batch(range(16))[0]).double()
     objective = StyleObjective(styled, Words64(), EXACT)
     train(styled, Words64(), tokens(frames=60), tokens(16, 60, seed=1), folder / "style", EXACT, progress=False,

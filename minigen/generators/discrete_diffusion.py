@@ -47,6 +47,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minigen.engine import distributed
 from minigen.engine.errors import MinigenError
 from minigen.engine.settings import COUNT, GUIDANCE, Range, check_number
 from minigen.generate import keep_top_p
@@ -359,9 +360,9 @@ class DiscreteDiffusionGenerator:
 class DiscreteObjective:
     """Loss of discrete diffusion, as an objective of `minigen.train`; t is uniform in 1 … steps for each clip.
 
-    "cross_entropy": -log p(x_0), the mean over the cells that may have changed. For the kind "mask" these are the masked
-    ones. For the others these are all: at a cell that did not change the network learns to tell a code that stayed from
-    one that was replaced, and the posterior relies on it.
+    "cross_entropy": -log p(x_0), the mean over the cells that may have changed. For the kind "mask" these are the
+    masked ones. For the others these are all: at a cell that did not change the network learns to tell a code that
+    stayed from one that was replaced, and the posterior relies on it.
 
     "kl": VQ-Diffusion's loss, a bound of -log p(clip) in nats for each cell, and a weak cross-entropy beside it,
 
@@ -422,11 +423,16 @@ class DiscreteObjective:
         if self.kind_of_loss == "kl":
             value = self.divergence(model.head(hidden), state, codes, times).mean()
         else:
-            target = torch.where(state == codes, self.transitions.codebook_size, codes)  # [B, K, T]
-            if self.transitions.kind != "mask":
-                target = codes
-            value = heads_cross_entropy(hidden, model.heads, target)
+            value = heads_cross_entropy(hidden, model.heads, *self.targets(state, codes))
         return value, {"loss": value}
+
+    def targets(self, state: Tensor, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes of the cells that count, V elsewhere: [B, K, T]; and their number, the mean over all processes."""
+        if self.transitions.kind != "mask":
+            return codes, None  # as many cells in every process
+        masked = state == self.transitions.codebook_size
+        target = torch.where(masked, codes, self.transitions.codebook_size)
+        return target, distributed.average(masked.sum()).clamp(min=1)
 
     def divergence(self, logits: Tensor, state: Tensor, codes: Tensor, times: Tensor) -> Tensor:
         """The loss "kl" of each cell: logits [B, K, T, V], state and codes [B, K, T], times [B] -> [B, K, T]."""

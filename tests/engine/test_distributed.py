@@ -55,7 +55,7 @@ def numbers(state, name: str = "") -> dict[str, torch.Tensor]:
     return {name: state} if isinstance(state, torch.Tensor) else {}
 
 
-@pytest.mark.parametrize("training", ["exact", "masked", "style"])
+@pytest.mark.parametrize("training", ["exact", "masked", "discrete", "style"])
 def test_two_processes_with_half_the_batch_each_end_with_the_weights_of_one(shared, training):
     """In float64, where only the order of the additions differs: weights, moments and average agree to 1e-10."""
     one, two = (load_checkpoint(folder / training / CHECKPOINT) for folder in shared[:2])
@@ -76,8 +76,9 @@ def test_two_processes_log_the_losses_of_one_the_regulariser_among_them(shared):
     check_history(one, two, ("loss", "similarity", "valid", "valid_no_text"))
 
 
-def test_two_processes_log_the_losses_of_one_where_clips_have_different_numbers_of_targets(shared):
-    one, two = (load_checkpoint(folder / "masked" / CHECKPOINT)["history"] for folder in shared[:2])
+@pytest.mark.parametrize("training", ["masked", "discrete"])
+def test_two_processes_log_the_losses_of_one_where_clips_have_different_numbers_of_targets(shared, training):
+    one, two = (load_checkpoint(folder / training / CHECKPOINT)["history"] for folder in shared[:2])
     check_history(one, two, ("loss", "valid", "valid_no_text"))
 
 
