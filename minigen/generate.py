@@ -169,7 +169,10 @@ def generate_guided(
         MinigenError: memories of another batch size than B; else as `generate_codes`.
     """
     from minigen.decoding.torch_step import make_decoder
+    from minigen.tuning.lora import is_adapted, merged
 
+    if is_adapted(lm):  # the decoders read the matrices of a plain model
+        lm = merged(lm)
     _check_sampling(temperature, top_k, top_p)
     special, pattern, count = lm.config.codebook_size, DelayPattern(lm.config.delays), len(branches.conditions)
     known = pattern.apply(_canvas(lm, batch, frames, prompt), fill=special)  # [B, K, S]
@@ -230,8 +233,10 @@ class TextToAudio(HubModel):
         return self.generator.lm
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, dtype: torch.dtype = torch.float32) -> "TextToAudio":
-        """Load all three parts by one name.
+    def from_pretrained(
+        cls, name_or_folder: str | Path, dtype: torch.dtype = torch.float32, adapter: str | Path | None = None
+    ) -> "TextToAudio":
+        """Load all three parts by one name, and merge a LoRA adapter into the language model.
 
         Args:
             name_or_folder: "mini" (the best shipped language model) or the name of another shipped model; an
@@ -239,11 +244,21 @@ class TextToAudio(HubModel):
                 a generator and pipeline.json, {"codec": name, "text": name, "generator": name}. A codec or text
                 encoder may be a folder inside it; without "generator" it is the language model.
             dtype: of the generator's weights and the text encoder's; float16 and bfloat16 take half the memory.
+            adapter: folder of an adapter for this model in the format of `peft` (`minigen.tuning.lora`).
 
         Raises:
             MinigenError: a part that is missing, damaged or cannot be fetched; an unknown generator; parts that do not
-                belong together.
+                belong together; an adapter of another model.
         """
+        tta = cls._load(name_or_folder, dtype)
+        if adapter is not None:
+            from minigen.tuning.lora import merge_adapter
+
+            merge_adapter(tta.lm, adapter)
+        return tta
+
+    @classmethod
+    def _load(cls, name_or_folder: str | Path, dtype: torch.dtype) -> "TextToAudio":
         from minigen.generators.base import find_generator
 
         folder = find_generator_folder(name_or_folder)

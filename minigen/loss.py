@@ -63,28 +63,30 @@ class _InPieces(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, codes: Tensor, count: Tensor) -> Tensor:
-        needs_gradient, size = any(ctx.needs_input_grad), len(weight) // codes.shape[1]
+        by_hidden, by_weight = ctx.needs_input_grad[:2]  # frozen heads, as under LoRA, need no gradient
+        size = len(weight) // codes.shape[1]
         rows = max(1, (PIECE_GPU if hidden.is_cuda else PIECE) // len(weight))
         cast_weight = weight.to(F.linear(hidden[:1], weight))  # in the type that autocast multiplies in
         losses = []
-        gradients = [torch.empty_like(hidden), torch.zeros_like(weight)] if needs_gradient else []
+        gradients = [torch.empty_like(hidden) if by_hidden else None, torch.zeros_like(weight) if by_weight else None]
         for start in range(0, len(hidden), rows):
             piece = slice(start, start + rows)
             logits = at_least_float32(F.linear(hidden[piece], cast_weight)).view(-1, size)  # [rows K, V]
             loss, gradient = _loss_and_gradient(logits, codes[piece].flatten(), count)
             losses.append(loss)
-            if needs_gradient:
-                gradient = gradient.view(-1, len(weight)).to(cast_weight)  # [rows, K V]
+            gradient = gradient.view(-1, len(weight)).to(cast_weight)  # [rows, K V]
+            if gradients[0] is not None:
                 gradients[0][piece] = gradient @ cast_weight  # [rows, D]
+            if gradients[1] is not None:
                 gradients[1].add_(gradient.T @ hidden[piece].to(cast_weight))  # [K V, D]
         ctx.save_for_backward(*gradients)
         return torch.stack(losses).sum()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, above: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        by_hidden, by_weight = ctx.saved_tensors
-        return by_hidden * above, by_weight * above, None, None
+    def backward(ctx, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        by_hidden, by_weight = (None if gradient is None else gradient * above for gradient in ctx.saved_tensors)
+        return by_hidden, by_weight, None, None
 
 
 def _loss_and_gradient(logits: Tensor, codes: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ Symbols: W weights · g gradient · m mean · μ `momentum` · λ `weight_decay`
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -145,29 +146,44 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
     """Two optimisers: Muon for the matrices in a list named `layers`, AdamW for all other parameters.
 
     The list is the model's own or that of a part of it. Of AdamW's parameters, embeddings, heads and projections decay;
-    gains and biases do not.
+    gains and biases do not. Frozen parameters have no optimiser. The narrow matrices of LoRA belong to AdamW, as in
+    `peft`.
     """
-    is_inner = {name: "layers" in name.split(".") and p.ndim == 2 for name, p in model.named_parameters()}
-    inner = [p for name, p in model.named_parameters() if is_inner[name]]
-    others = [p for name, p in model.named_parameters() if not is_inner[name]]
+    inner: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_inner = "layers" in name.split(".") and parameter.ndim == 2 and ".lora_" not in name
+        (inner if is_inner else others).append(parameter)
     groups = [
         {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
+    if not inner:
+        return [adamw]
     return [Muon(inner, config.learning_rate, weight_decay=config.weight_decay), adamw]
+
+
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The entries of `model.state_dict()` that a training changes: all but the frozen parameters."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
 class Ema:
     """Exponential moving average of the weights: e <- d e + (1 - d) w, with d = min(decay, n / (9 + n)) at update n.
 
     d grows from 0.1 to `decay`, so that the average of a short run does not keep the random start.
-    weights: the average, by the names of `model.state_dict()`.
+    names: the entries of `model.state_dict()` that are averaged; None: all.
+    weights: the average, by these names.
     """
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(self, model: nn.Module, decay: float, names: Iterable[str] | None = None):
         self.decay, self.updates = decay, 0
-        self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        values = model.state_dict()
+        self.weights = {name: values[name].detach().clone() for name in (values if names is None else names)}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:

@@ -50,7 +50,7 @@ from minigen.engine.loop import Loop
 from minigen.engine.resources import Requirements, fast_bf16, training_memory
 from minigen.lm import AudioLM, AudioLMConfig, shift_right
 from minigen.loss import at_least_float32, cross_entropy, heads_cross_entropy
-from minigen.optim import Ema, TrainConfig, learning_rate, make_optimizers, set_rate
+from minigen.optim import Ema, TrainConfig, learning_rate, make_optimizers, set_rate, trained_weights
 from minigen.patterns import DelayPattern
 from minigen.regularizer import pool, similarity_loss_pooled
 from minigen.text import MAX_TOKENS, TextEncoder
@@ -109,7 +109,7 @@ def train(
     def state() -> dict:
         return {**trainer.state(), "history": history, "recent": recent}
 
-    identity = f"{config}, {lm.config}, {fingerprint(train_set)}"
+    identity = f"{config}, {lm.config}, {fingerprint(train_set)}{frozen_digest(lm)}"
     loop = Loop(folder / CHECKPOINT, identity, state, config.steps, save_minutes=config.save_minutes,
                 progress=progress and distributed.is_first())  # fmt: skip
     if saved := loop.resume(trainer.device):
@@ -134,14 +134,24 @@ def train(
             write_log(folder / "log.csv", history)
         loop.show(f"loss={recent[-1]['loss'] if recent else history[-1]['loss']:.3f}, valid={history[-1]['valid']:.3f}")
 
-    trainer.lm.load_state_dict(trainer.ema.weights)
+    load_trained(trainer.lm, trainer.ema.weights)
     trainer.lm.eval()
     if distributed.is_first():
         parts = {"codec": names[0], "text": names[1], "generator": objective.generator}
         write_atomically(folder / "pipeline.json", json.dumps(parts) + "\n")
         write_atomically(folder / SETTINGS_FILE, json.dumps(asdict(config), indent=1) + "\n")
-        trainer.lm.save_pretrained(folder)
+        _save(trainer.lm, folder)
     return history
+
+
+def _save(lm: nn.Module, folder: Path) -> None:
+    """Write the model; of a model with a LoRA adapter, the adapter alone."""
+    from minigen.tuning.lora import is_adapted, save_adapter
+
+    if is_adapted(lm):
+        save_adapter(lm, folder)
+    else:
+        lm.save_pretrained(folder)
 
 
 # the objective
@@ -278,7 +288,7 @@ class Trainer:
         distributed.check_shares(config.batch_size)
         self.device, self.objective, self.config = distributed.device(), objective, config
         self.lm = lm.to(self.device).train()
-        self.ema = Ema(self.lm, config.ema)
+        self.ema = Ema(self.lm, config.ema, trained_weights(self.lm))
         self.optimizers = make_optimizers(self.lm, config)
         self.recorded = RecordedGradients(self.gradients, self.lm.parameters())
         self.step = 0
@@ -334,8 +344,8 @@ class Trainer:
 
         Every process measures all of the clips.
         """
-        model = copy.deepcopy(self.lm).eval()
-        model.load_state_dict(self.ema.weights)
+        model = copy_trained(self.lm).eval()
+        load_trained(model, self.ema.weights)
         means, clips = {"valid": 0.0, "valid_no_text": 0.0}, min(VALID_CLIPS, len(tokens))
         for chunk in np.array_split(np.arange(clips), max(1, clips // self.config.batch_size)):
             for name, drop in (("valid", False), ("valid_no_text", True)):
@@ -347,12 +357,12 @@ class Trainer:
     def state(self) -> dict:
         """Everything that the next step depends on, for a checkpoint."""
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
-        return {"step": self.step, "lm": self.lm.state_dict(), "optimizers": optimizers,
+        return {"step": self.step, "lm": trained_weights(self.lm), "optimizers": optimizers,
                 "ema": self.ema.weights, "ema_updates": self.ema.updates}  # fmt: skip
 
     def load(self, state: dict) -> None:
         """Go on from what `state` returned."""
-        self.lm.load_state_dict(state["lm"])
+        load_trained(self.lm, state["lm"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.ema.weights, self.ema.updates = state["step"], state["ema"], state["ema_updates"]
@@ -380,6 +390,16 @@ class Trainer:
             words = [self.config.seed, 2, self.step, distributed.rank()]
             torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
             yield
+
+
+def copy_trained(lm: nn.Module) -> nn.Module:
+    """A copy of a model that shares the frozen weights with it, such as the base model under a LoRA adapter."""
+    return copy.deepcopy(lm, {id(p): p for p in lm.parameters() if not p.requires_grad})
+
+
+def load_trained(lm: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Set all weights that are not frozen; `weights` has the names of `trained_weights(lm)`."""
+    lm.load_state_dict({**lm.state_dict(), **weights})
 
 
 def clips_of_step(clips: int, config: TrainConfig, step: int) -> np.ndarray:
@@ -434,7 +454,7 @@ def seconds_per_step(
     Several processes agree on their mean, because they must plan the same number of steps. objective: that of the
     training, `CrossEntropyObjective` where None.
     """
-    trainer = Trainer(copy.deepcopy(lm), objective or _usual_objective(lm, encoder, config), config)
+    trainer = Trainer(copy_trained(lm), objective or _usual_objective(lm, encoder, config), config)
     times = []
     for _ in range(steps):
         began = time.perf_counter()
@@ -466,6 +486,20 @@ def fingerprint(tokens: TokenSet) -> str:
     digest = hashlib.sha256("\n".join(tokens.captions).encode("utf-8", "replace"))
     digest.update(np.ascontiguousarray(tokens.codes[:: max(1, len(tokens) // 64)]).tobytes())
     return f"{len(tokens)} clips, {digest.hexdigest()[:16]}"
+
+
+def frozen_digest(lm: nn.Module) -> str:
+    """Digest of what is trained and of the frozen weights, for models that have some; "" where all are trained.
+
+    Shapes, and the first 1024 numbers of each frozen tensor, are read: enough to tell two base models apart.
+    """
+    if all(parameter.requires_grad for parameter in lm.parameters()):
+        return ""
+    digest = hashlib.sha256(repr([(name, list(value.shape)) for name, value in trained_weights(lm).items()]).encode())
+    for parameter in lm.parameters():
+        if not parameter.requires_grad:
+            digest.update(parameter.detach().flatten()[:1024].cpu().double().numpy().tobytes())
+    return f", {digest.hexdigest()[:16]}"
 
 
 def check_parts(lm: nn.Module, tokens: TokenSet, encoder: TextEncoder) -> None:

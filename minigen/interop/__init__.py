@@ -3,6 +3,7 @@
     musicgen          MusicGen's language model and pipeline in `transformers`   <-> lm.AudioLM
     audiocraft        audiocraft's checkpoints of MusicGen, AudioGen and EnCodec  -> the same, as safetensors
     encodec           an official EnCodec behind the interface of `codec.Codec`
+    adapters          LoRA adapters of MusicGen
     encodec_weights   EnCodec's weights in `transformers`, the `encodec` package and `quantizer`
     random_models     official models with random weights, for tests and for `minigen interop`
 
@@ -13,6 +14,7 @@ from importlib import import_module
 
 _MODULES = {
     "EncodecCodec": "encodec",
+    "adapter_to_musicgen": "adapters",
     "codec_from_audiocraft": "audiocraft",
     "codec_from_encodec": "encodec_weights",
     "codec_to_encodec": "encodec_weights",
