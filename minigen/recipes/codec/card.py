@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +23,12 @@ from minigen.audio import fit_length, load_audio, save_audio
 from minigen.display.tables import markdown_table
 from minigen.engine.files import write_atomically
 from minigen.engine.loop import Loop
+from minigen.evaluation.tagger import load_tagger
+from minigen.metrics import event_recall
 from minigen.recipes.codec.losses import frame_lines, mel_distance, perplexities, roughness_ratio
-from minigen.recipes.corpus.real_listener import picture, read_recordings, train_listener
+from minigen.recipes.corpus.real_listener import Listener, Recordings, alone, picture, read_recordings, train_listener
+from minigen.recipes.judge.card import held_out
+from minigen.recipes.judge.data import frame_labels
 
 Wavs = list[Tensor]  # each [1, 1, samples]
 OPUS_RATES = (6, 12)  # kb/s
@@ -38,6 +43,11 @@ def to_peak(wav: Tensor) -> Tensor:
 def through(codec) -> Callable[[Tensor], Tensor]:
     """Function that encodes and decodes a waveform [1, 1, samples] with a codec."""
     return lambda wav: codec.decode(codec.encode(wav))[..., : wav.shape[-1]]
+
+
+def through_latents(codec) -> Callable[[Tensor], Tensor]:
+    """As `through`, without quantisation: the decoder gets the encoder's latents."""
+    return lambda wav: codec.synthesize(codec.latents(wav)).clamp(-1, 1)[..., : wav.shape[-1]]
 
 
 def has_opus() -> bool:
@@ -92,6 +102,8 @@ def figures_table(codec, held_out: dict[str, Wavs]) -> str:
         near, grain = distances(through(codec), wavs)
         clips = f"{name} ({len(wavs)})"
         rows.append([clips, "this one", f"{kbps(codec):g}", f"{near:.3f}", f"{grain:.2f}", used])
+        near, grain = distances(through_latents(codec), wavs)
+        rows.append([clips, "this one, not quantised", "", f"{near:.3f}", f"{grain:.2f}", ""])
         for rate in rates:
             near, grain = distances(through_opus(rate), wavs)
             rows.append([clips, "Opus", rate, f"{near:.3f}", f"{grain:.2f}", ""])
@@ -114,16 +126,64 @@ def lines_of(codec, wavs: Wavs) -> float:
     return float(np.mean([frame_lines(through(codec)(to_peak(wav)), codec.frame_rate) for wav in wavs]))
 
 
-def named_rightly(codec, folder: str | Path, fold: int = 4) -> tuple[float, float]:
-    """Accuracy on a fold of a classifier trained on the other folds: for the recordings, and after the codec."""
+class Heard(NamedTuple):
+    """A share measured on originals, after the codec, and after the codec without quantisation."""
+
+    before: float
+    after: float
+    not_quantised: float
+
+
+def losses_table(codec, folder: str | Path, scenes: int = 100, alone_clips: int = 32) -> str:
+    """Markdown table of what judges still recognise after a codec, and after the same codec without quantisation.
+
+    folder: of the recordings of ESC-10. The difference of the last two columns is what the quantiser loses.
+    """
+    listener, held = listener_of(folder)
+    rows = {"recordings of fold 4, named by a classifier of the other folds": named(codec, listener, held)}
+    for kind in ("chainsaw", "helicopter"):
+        rows[f"{kind}s of the corpus, named by it"] = named_alone(codec, listener, kind, alone_clips)
+    rows[f"true events of {scenes} corpus clips, detected by the tagger"] = detected(codec, scenes)
+    cells = [(name, *(f"{share:.3f}" for share in shares)) for name, shares in rows.items()]
+    return markdown_table(("recognised", "before the codec", "after it", "after it, not quantised"), cells)
+
+
+def listener_of(folder: str | Path, fold: int = 4) -> tuple[Listener, Recordings]:
+    """Classifier trained on all folds of ESC-10 but one, and the recordings of that one."""
     recordings = read_recordings(folder)
-    listener = train_listener(recordings.rows(recordings.folds != fold))
-    held = recordings.rows(recordings.folds == fold)
-    process, samples = through(codec), int(RECORDED * codec.sample_rate)
-    wavs = (process(to_peak(load_audio(path, codec.sample_rate))) for path in held.paths)
-    decoded = torch.cat([picture(fit_length(wav, samples)) for wav in wavs])
-    shares = [(listener.scores(seen).argmax(1) == held.labels).float().mean() for seen in (held.pictures, decoded)]
-    return float(shares[0]), float(shares[1])
+    return train_listener(recordings.rows(recordings.folds != fold)), recordings.rows(recordings.folds == fold)
+
+
+def named(codec, listener: Listener, held: Recordings) -> Heard:
+    """Share of recordings that a classifier names correctly."""
+    samples = int(RECORDED * codec.sample_rate)
+    wavs = [to_peak(fit_length(load_audio(path, codec.sample_rate), samples)) for path in held.paths]
+    return _named(codec, listener, wavs, held.labels)
+
+
+def named_alone(codec, listener: Listener, kind: str, clips: int) -> Heard:
+    """The same for single events of one kind from the built-in corpus."""
+    wavs = [torch.from_numpy(alone(kind, index)[1])[None, None] for index in range(clips)]
+    return _named(codec, listener, wavs, torch.full((clips,), listener.kinds.index(kind)))
+
+
+def _named(codec, listener: Listener, wavs: Wavs, labels: Tensor) -> Heard:
+    shares = []
+    for process in (lambda wav: wav, through(codec), through_latents(codec)):
+        pictures = torch.cat([picture(process(wav)) for wav in wavs])
+        shares.append((listener.scores(pictures).argmax(1) == labels).float().mean().item())
+    return Heard(*shares)
+
+
+def detected(codec, count: int, seed: int = 91) -> Heard:
+    """Share of the true events of corpus clips that the built-in tagger detects."""
+    wavs, scenes, _ = held_out(seed, count)
+    true, tagger = torch.stack([frame_labels(scene.events).any(-1) for scene in scenes]), load_tagger()
+    shares = []
+    for process in (lambda wav: wav, through(codec), through_latents(codec)):
+        sounds = torch.cat([process(wav) for wav in wavs.split(1)])
+        shares.append(event_recall(tagger.probabilities(sounds), true))
+    return Heard(*shares)
 
 
 def kbps(codec) -> float:
@@ -166,19 +226,12 @@ def _figures(codec, tested: HeldOut | None) -> list[str]:
     speed, threads = times_real_time(codec, next(iter(tested.sets.values()))[:20]), torch.get_num_threads()
     return [
         figures_table(codec, tested.sets), "", *([grain_table(codec, tested.kinds)] if tested.kinds else []), "",
-        *([_named(codec, tested.folder), ""] if tested.folder else []),
+        *([losses_table(codec, tested.folder), ""] if tested.folder else []),
         f"Encoding and decoding: {speed:.0f} times real time on {threads} processor thread(s).", "",
-        "Mel distance: `mel_distance` in `minigen/recipes/codec/losses.py`, clips at a peak of 1. Grain:",
-        "`roughness_ratio` there, the decoded spectrogram's over the original's.", "",
+        "The classifier: `minigen/recipes/corpus/real_listener.py`. Mel distance: `mel_distance` in",
+        "`minigen/recipes/codec/losses.py`, clips at a peak of 1. Grain: `roughness_ratio` there, the decoded",
+        "spectrogram's over the original's.", "",
     ]  # fmt: skip
-
-
-def _named(codec, folder: str | Path) -> str:
-    real, decoded = named_rightly(codec, folder)
-    return (
-        f"A classifier trained on the real recordings of the other folds (`minigen/recipes/corpus/real_listener.py`) "
-        f"names {real:.3f} of fold 4 correctly, and {decoded:.3f} after the codec."
-    )
 
 
 def _curve(curve: list[dict]) -> str:
