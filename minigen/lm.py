@@ -21,6 +21,7 @@ the text states.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -108,6 +109,7 @@ class AudioLM(HubModel, nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.heads = nn.ModuleList(nn.Linear(config.width, config.codebook_size, bias=False) for _ in streams)
         self.dropout = nn.Dropout(config.dropout)
+        self.row_parts, self.checkpointing = 1, False  # how a training saves memory, see `hidden_states`
         self._initialise()
 
     def forward(self, sequence: Tensor, memory: Tensor | None = None, memory_mask: Tensor | None = None) -> Tensor:
@@ -130,10 +132,27 @@ class AudioLM(HubModel, nn.Module):
         """Hidden states [B, S, D] after the last norm; arguments and errors as in `forward`.
 
         The heads read them, and the similarity regularizer pools them.
+
+        In training two attributes save memory, at the cost of computing the layers again in the backward pass. With
+        `row_parts` above 1 the rows are computed in so many parts, one after the other, and only the results are kept:
+        gradients accumulate over the parts, while the loss still sees all rows, as the regulariser must. With
+        `checkpointing` only the input of each layer is kept (Chen et al., arXiv 1604.06174).
         """
         self._check_sequence(sequence)
         if memory is not None and len(memory) != len(sequence):
             raise MinigenError(f"{len(sequence)} sequences with the text of {len(memory)}. Give one text for each.")
+        if not self.training or self.row_parts == 1:
+            return self._states(sequence, memory, memory_mask)
+        size = -(-len(sequence) // self.row_parts)  # rows of a part, rounded up
+        done = []
+        for start in range(0, len(sequence), size):
+            rows = slice(start, start + size)
+            part = [None if each is None else each[rows] for each in (sequence, memory, memory_mask)]
+            done.append(self._again(self._states, *part))
+        return torch.cat(done)  # [B, S, D]
+
+    def _states(self, sequence: Tensor, memory: Tensor | None, memory_mask: Tensor | None) -> Tensor:
+        """`hidden_states` of some rows, without checks."""
         positions = sinusoids(sequence.shape[-1], self.config.width, sequence.device)
         return self._run_layers(sequence, positions, *self._project_text(memory, memory_mask))
 
@@ -212,8 +231,17 @@ class AudioLM(HubModel, nn.Module):
         x = self.dropout(x + positions.to(x))  # [B, S, D]
         texts = text or [None] * len(self.layers)
         for layer, layer_text in zip(self.layers, texts, strict=True):
-            x = layer(x, layer_text, text_mask, causal=True, cache=cache)  # [B, S, D]
+            if self.training and self.checkpointing:
+                x = self._again(layer, x, layer_text, text_mask, True)  # [B, S, D]
+            else:
+                x = layer(x, layer_text, text_mask, causal=True, cache=cache)  # [B, S, D]
         return self.norm(x)
+
+    def _again(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+        """The function's result, of which nothing else is kept: the backward pass calls the function again."""
+        from torch.utils.checkpoint import checkpoint
+
+        return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=self.config.dropout > 0)
 
     def _project_text(self, memory: Tensor | None, mask: Tensor | None) -> tuple[list | None, Tensor | None]:
         """Keys and values of the text for each layer, and the mask in the shape of attention scores, [B, 1, 1, N]."""

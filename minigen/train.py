@@ -47,7 +47,7 @@ from minigen.engine.cuda_graphs import RecordedGradients
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import write_atomically
 from minigen.engine.loop import Loop
-from minigen.engine.resources import Requirements, fast_bf16, training_memory
+from minigen.engine.resources import Requirements, amount, fast_bf16, training_memory
 from minigen.lm import AudioLM, AudioLMConfig, shift_right
 from minigen.loss import at_least_float32, cross_entropy, heads_cross_entropy
 from minigen.optim import Ema, TrainConfig, learning_rate, make_optimizers, set_rate, trained_weights
@@ -78,6 +78,7 @@ def train(
 
     Writes to `folder`: log.csv, checkpoint.safetensors, and at the end config.json, model.safetensors (averaged
     weights, float16), pipeline.json, which `TextToAudio.from_pretrained(folder)` reads, and training.json (settings).
+    Of a model with a LoRA adapter (`minigen.tuning.lora`) the adapter is trained and written, and nothing else.
 
     Args:
         lm (Module): an `AudioLM`, or the model of another objective; afterwards it holds the averaged weights, in eval
@@ -137,21 +138,19 @@ def train(
     load_trained(trainer.lm, trainer.ema.weights)
     trainer.lm.eval()
     if distributed.is_first():
-        parts = {"codec": names[0], "text": names[1], "generator": objective.generator}
-        write_atomically(folder / "pipeline.json", json.dumps(parts) + "\n")
         write_atomically(folder / SETTINGS_FILE, json.dumps(asdict(config), indent=1) + "\n")
-        _save(trainer.lm, folder)
+        _save(trainer.lm, folder, {"codec": names[0], "text": names[1], "generator": objective.generator})
     return history
 
 
-def _save(lm: nn.Module, folder: Path) -> None:
-    """Write the model; of a model with a LoRA adapter, the adapter alone."""
+def _save(lm: nn.Module, folder: Path, parts: dict[str, str]) -> None:
+    """Write the model, and its `parts` to pipeline.json; of a model with an adapter, the adapter alone."""
     from minigen.tuning.lora import is_adapted, save_adapter
 
     if is_adapted(lm):
-        save_adapter(lm, folder)
-    else:
-        lm.save_pretrained(folder)
+        return save_adapter(lm, folder)
+    write_atomically(folder / "pipeline.json", json.dumps(parts) + "\n")
+    lm.save_pretrained(folder)
 
 
 # the objective
@@ -288,6 +287,8 @@ class Trainer:
         distributed.check_shares(config.batch_size)
         self.device, self.objective, self.config = distributed.device(), objective, config
         self.lm = lm.to(self.device).train()
+        if config.accumulate > 1 or config.checkpointing:
+            save_memory(self.lm, config)
         self.ema = Ema(self.lm, config.ema, trained_weights(self.lm))
         self.optimizers = make_optimizers(self.lm, config)
         self.recorded = RecordedGradients(self.gradients, self.lm.parameters())
@@ -392,6 +393,18 @@ class Trainer:
             yield
 
 
+def save_memory(lm: nn.Module, config: TrainConfig) -> None:
+    """Have a language model keep fewer activations in training, see `AudioLM.hidden_states`.
+
+    Raises:
+        MinigenError: another kind of model.
+    """
+    if not isinstance(lm, AudioLM):
+        kind = type(lm).__name__
+        raise MinigenError(f"accumulate and checkpointing are for language models, not for a {kind}. Leave them out.")
+    lm.row_parts, lm.checkpointing = config.accumulate, config.checkpointing
+
+
 def copy_trained(lm: nn.Module) -> nn.Module:
     """A copy of a model that shares the frozen weights with it, such as the base model under a LoRA adapter."""
     return copy.deepcopy(lm, {id(p): p for p in lm.parameters() if not p.requires_grad})
@@ -472,13 +485,17 @@ def training_requirements(
     lm: a model whose config has layers, width and ffn. A language model reads max(delays) columns more than frames.
     """
     sizes: Any = lm.config
-    parameters = sum(p.numel() for p in lm.parameters())
+    trained = sum(p.numel() for p in lm.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in lm.parameters()) - trained
     rows, steps = config.batch_size // distributed.count(), tokens.codes.shape[-1]
     if isinstance(sizes, AudioLMConfig):
         steps += max(sizes.delays)
-    memory = training_memory(parameters, sizes.layers, sizes.width, sizes.ffn, rows, steps)
-    disk = (2 * 16 + 4) * parameters  # weights, moments and average, in the old checkpoint and the new; the model
-    return Requirements("training", parameters, memory * distributed.processes_here(), disk, seconds, Path(folder))
+    memory = training_memory(
+        trained, sizes.layers, sizes.width, sizes.ffn, rows, steps, frozen, config.accumulate, config.checkpointing
+    )
+    disk = (2 * 16 + 4) * trained  # weights, moments and average, in the old checkpoint and the new; the model
+    what = f"training ({amount(trained)}trained)" if frozen else "training"
+    return Requirements(what, trained + frozen, memory * distributed.processes_here(), disk, seconds, Path(folder))
 
 
 def fingerprint(tokens: TokenSet) -> str:

@@ -165,7 +165,9 @@ def _add_setting(option: Callable, config: type, name: str) -> None:
     """Add the option that sets one field of a dataclass."""
     (field,) = [field for field in options_of(config) if field.name == name]
     allowed = field.metadata["allowed"]
-    takes = {"type": allowed} if isinstance(allowed, Range) else {"choices": allowed}
+    takes: dict = {"type": allowed} if isinstance(allowed, Range) else {"choices": allowed}
+    if field.default is False:
+        takes = {"action": "store_true"}
     option(f"--{name.replace('_', '-')}", default=field.default, help=field.metadata["help"], **takes)
 
 
@@ -243,6 +245,10 @@ def _train(listed) -> None:
         _add_setting(option, TrainConfig, name)
     start = "model whose weights and sizes to begin from, such as mini (default: random weights)"
     option("--from", dest="start", metavar="MODEL", help=start)
+    rank = "train a LoRA adapter of this rank beside the frozen weights of the model of --from; 8 is usual"
+    option("--lora", type=COUNT, metavar="RANK", help=rank)
+    for name in ("accumulate", "checkpointing"):
+        _add_setting(option, TrainConfig, name)
     option("--width", type=COUNT, help="width of the model, a multiple of 32; not with --from (default: 256)")
     option("--layers", type=COUNT, help="number of layers of the model; not with --from (default: 6)")
     option("--codec", default="mini", help="name or folder of the codec that made the codes")
@@ -274,6 +280,7 @@ def _add_sampling(option: Callable) -> None:
     option("--top-p", type=SHARE, default=0.0, help="instead of --top-k: the fewest codes with this probability")
     option("--seed", type=SEED, default=0, help="the same seed gives the same sound")
     option("--model", default="mini", help="mini, mini-no-dropout, mini-dropout, mini-regularized, or a folder")
+    option("--adapter", metavar="FOLDER", help="LoRA adapter of the model: a folder in the format of peft")
     option("--prompt", help="sound file to continue")
 
 

@@ -96,31 +96,61 @@ def train(options: Namespace) -> None:
         raise MinigenError(f"--from {options.start} brings its own sizes. Leave out --width and --layers.")
     if options.similarity and options.generator != "language_model":
         raise MinigenError(f"--similarity is for language models. Leave it out with --generator {options.generator}.")
+    if options.lora and (options.generator != "language_model" or not options.start):
+        raise MinigenError("--lora adapts a trained language model. Name it with --from, such as --from mini.")
     import torch
 
-    from minigen.engine.distributed import device
     from minigen.engine.resources import check_model
     from minigen.lm import AudioLM
-    from minigen.text import load_text_encoder
     from minigen.train import train
 
     check_writable(options.out)
     config = TrainConfig(**{field.name: getattr(options, field.name) for field in options_of(TrainConfig)})
     learn, valid = _learn_and_valid(options.tokens, options.valid, options.codec)
-    encoder = load_text_encoder(options.text).to(device())
+    encoder, names = _encoder_and_names(options)
     sizes = _model_config(options, learn, encoder)
     if not options.start:
         check_model(lambda: AudioLM(sizes), "the training", copies=6)
     torch.manual_seed(options.seed)
     model, objective = TRAINABLE[options.generator](sizes, options.start or None, encoder, config)
+    if options.lora:
+        from minigen.tuning.lora import add_lora
+
+        add_lora(model, options.lora, options.start, options.seed)
     if options.minutes:
         config = _fit_minutes(model, encoder, learn, config, options.minutes, objective)
     config = replace(config, warmup=min(config.warmup, 1 + config.steps // 10))
     _say_training(model, encoder, learn, config, options, objective)
-    names = options.codec, options.text
     last = train(model, encoder, learn, valid, options.out, config, names, objective=objective)[-1]
     print(f"validation loss {last['valid']:.3f}, without text {last['valid_no_text']:.3f}")
-    print(f'hear it: minigen generate "a dog barks" --model {_as_name(options.out)}')
+    place = f"{options.start} --adapter {options.out}" if options.lora else _as_name(options.out)
+    print(f'hear it: minigen generate "a dog barks" --model {place}')
+
+
+def _encoder_and_names(options: Namespace):
+    """The frozen text encoder on this process's device, and the names of codec and encoder for pipeline.json.
+
+    An official MusicGen brings both. They are saved beside a model that is trained from it; an adapter needs no copy.
+    """
+    from minigen.engine.distributed import device, is_first
+    from minigen.text import load_text_encoder
+
+    if not options.start or not _is_musicgen(options.start):
+        return load_text_encoder(options.text).to(device()), (options.codec, options.text)
+    from minigen.generate import TextToAudio
+
+    base = TextToAudio.from_pretrained(options.start)
+    if not options.lora and is_first():
+        base.codec.save_pretrained(options.out / "codec")
+        base.encoder.save_pretrained(options.out / "text")
+    return base.encoder.to(device()), ("codec", "text")
+
+
+def _is_musicgen(name: str) -> bool:
+    from minigen.engine.weights import read_config
+    from minigen.lm import find_lm
+
+    return "model_type" in read_config(find_lm(name))
 
 
 def _as_name(folder: Path) -> str:
@@ -227,7 +257,7 @@ def _generate_one(options: Namespace) -> None:
     from minigen.generate import TextToAudio
 
     torch.set_num_threads(1)  # a column of one clip is too little work for several threads
-    tta = TextToAudio.from_pretrained(options.model)
+    tta = TextToAudio.from_pretrained(options.model, adapter=options.adapter)
     _note_language(tta.encoder, options.caption)
     rate = tta.codec.sample_rate
     prompt = load_audio(options.prompt, rate) if options.prompt else None

@@ -30,7 +30,7 @@ def generate_lines(options: Namespace) -> int:
     from minigen.audio import load_audio
     from minigen.generate import TextToAudio
 
-    tta = TextToAudio.from_pretrained(options.model)
+    tta = TextToAudio.from_pretrained(options.model, adapter=options.adapter)
     prompt = load_audio(options.prompt, tta.codec.sample_rate) if options.prompt else None
     files = _file_names(options.out, max(lines))
     failed = {}

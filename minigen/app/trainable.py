@@ -51,12 +51,17 @@ TRAINABLE = {"language_model": language_model, "masked": masked}
 
 
 def _language_model(sizes: AudioLMConfig, start: str | None) -> AudioLM:
-    """A language model: that of the name `start`, or one with random weights."""
-    from minigen.lm import AudioLM
+    """A language model: that of the name `start`, which may be an official MusicGen, or one with random weights."""
+    from minigen.engine.weights import read_config
+    from minigen.lm import AudioLM, find_lm
 
     if start is None:
         return AudioLM(sizes)
     _check_start(start, "language_model")
+    if "model_type" in read_config(find_lm(start)):  # a folder of transformers
+        from minigen.interop import lm_from_musicgen
+
+        return lm_from_musicgen(start)
     return AudioLM.from_pretrained(start)
 
 

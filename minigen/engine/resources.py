@@ -98,7 +98,10 @@ class Requirements:
             raise MinigenError(f"{self.what} needs {amount(self.disk)}B of disk, {have}. Make room.")
 
 
-def training_memory(parameters: int, layers: int, width: int, ffn: int, rows: int, steps: int) -> int:
+def training_memory(
+    parameters: int, layers: int, width: int, ffn: int, rows: int, steps: int,
+    frozen: int = 0, parts: int = 1, checkpointing: bool = False,
+) -> int:  # fmt: skip
     """Memory of a training step in bytes: seven copies of the weights, and the activations kept for the backward pass.
 
         4 · (7 · parameters + rows · steps · layers · (20 · width + 3 · ffn)) + pieces of logits
@@ -107,8 +110,16 @@ def training_memory(parameters: int, layers: int, width: int, ffn: int, rows: in
     average, the copy that is validated, and one to spare. Activations: 20 vectors of `width` and 3 of `ffn` for each of
     `rows` · `steps` positions in each layer, in float32. Attention weights are not among them, since the fused kernel
     does not store them. docs/scaling.md compares this with the measured peak of a process.
+
+    frozen: weights that are not trained, in memory once. parts: of a batch, which are computed
+    one after the other; between them only the last states of all rows are kept. checkpointing: of each layer only the
+    input is kept, and the activations of one layer at a time.
     """
-    return BYTES * (7 * parameters + rows * steps * layers * (20 * width + 3 * ffn)) + PIECES
+    positions, layer = -(-rows // parts) * steps, 20 * width + 3 * ffn
+    kept = positions * (layers * width + layer) if checkpointing else positions * layers * layer
+    if parts > 1:
+        kept += rows * steps * width
+    return BYTES * (7 * parameters + frozen + kept) + PIECES
 
 
 def recipe_requirements(what: str, parameters: int, held: float, minutes: float, folder: str | Path) -> Requirements:

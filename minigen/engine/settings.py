@@ -74,9 +74,12 @@ def check_number(name: str, value: object, wanted: Range) -> None:
         raise MinigenError(f"{name} is {value!r}. Give {wanted}.")
 
 
-def setting(default: Any, allowed: Range | Sequence[str], help: str = "") -> Any:
-    """A dataclass field with its default, its allowed values (a range, or a list of names), and its help text."""
-    return field(default=default, metadata={"allowed": allowed, "help": help})
+def setting(default: Any, allowed: Range | Sequence, help: str = "", repr: bool = True) -> Any:
+    """A dataclass field with its default, its allowed values (a range, or a list of values), and its help text.
+
+    repr: whether it is part of the config's text, by which a training knows its checkpoint.
+    """
+    return field(default=default, metadata={"allowed": allowed, "help": help}, repr=repr)
 
 
 def options_of(config: type) -> list[Field]:
@@ -118,6 +121,9 @@ class TrainConfig:
     similarity: float = setting(0.0, NOT_NEGATIVE, "weight of the similarity regulariser in the steps without text")
     pooling: str = setting("max", ("max", "mean"), "how the regulariser pools text and audio states")
     valid_every: int = setting(100, COUNT)  # steps between two measurements on the validation clips
+    # The next two save memory and change results in the last digits only: a training may go on with others.
+    accumulate: int = setting(1, COUNT, "parts that a batch is computed in, one after the other, to save memory", False)
+    checkpointing: bool = setting(False, (False, True), "compute each layer twice, to save memory", False)
     save_minutes: float = setting(1.0, Range(float, 0, math.inf))  # between two checkpoints
     seed: int = setting(0, SEED, "seed of the weights, the batches and the steps without text")
 
