@@ -278,6 +278,7 @@ def _add_sampling(option: Callable) -> None:
     option("--temperature", type=NOT_NEGATIVE, default=1.0, help="0 always takes the most likely code")
     option("--top-k", type=NATURAL, default=250, help="draw from the k most likely codes; 0 draws from all")
     option("--top-p", type=SHARE, default=0.0, help="instead of --top-k: the fewest codes with this probability")
+    option("--steps", type=COUNT, help="number of steps, for the generators that have steps (default: the generator's)")
     option("--seed", type=SEED, default=0, help="the same seed gives the same sound")
     option("--model", default="mini", help="mini, mini-no-dropout, mini-dropout, mini-regularized, or a folder")
     option("--adapter", metavar="FOLDER", help="LoRA adapter of the model: a folder in the format of peft")

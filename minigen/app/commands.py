@@ -263,10 +263,15 @@ def _generate_one(options: Namespace) -> None:
     prompt = load_audio(options.prompt, rate) if options.prompt else None
     wav = tta.generate(
         options.caption, options.seconds, options.guidance, options.temperature, options.top_k, options.top_p,
-        prompt, options.seed, progress=True,
+        prompt, options.seed, progress=True, **own_options(options),
     )  # fmt: skip
     save_audio(options.out, wav[0], rate)
     print(f"{options.out}: {wav.shape[-1] / rate:g} s of sound, made in {time.monotonic() - STARTED:.1f} s")
+
+
+def own_options(options: Namespace) -> dict:
+    """Options of `minigen generate` that only some generators have, by name: those that were given."""
+    return {} if options.steps is None else {"steps": options.steps}
 
 
 def _note_language(encoder, caption: str) -> None:

@@ -5,6 +5,7 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
+from minigen.app.commands import own_options
 from minigen.app.preflight import STARTED, check_prompt, check_writable
 from minigen.engine.errors import MinigenError
 
@@ -76,7 +77,7 @@ def _make(tta, captions: dict[int, str], prompt, options: Namespace, files: dict
     try:
         wavs = tta.generate(
             list(captions.values()), options.seconds, options.guidance, options.temperature, options.top_k,
-            options.top_p, prompt, options.seed + first - 1,
+            options.top_p, prompt, options.seed + first - 1, **own_options(options),
         )  # fmt: skip
         for number, wav in zip(captions, wavs, strict=True):
             save_audio(files[number], wav, tta.codec.sample_rate)

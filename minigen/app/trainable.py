@@ -47,7 +47,19 @@ def masked(
     return model, MaskedObjective(model.config, encoder, config)
 
 
-TRAINABLE = {"language_model": language_model, "masked": masked}
+def discrete(
+    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig
+) -> tuple[nn.Module, Objective]:
+    """A denoiser of masked and replaced codes, begun from a discrete, a masked or a language model."""
+    from minigen.generators.discrete_diffusion import DiscreteObjective
+
+    model = _denoiser(sizes, start, "discrete", "masked")
+    if not model.config.timed:
+        model = model.for_diffusion("mask_uniform")
+    return model, DiscreteObjective(model.config, encoder, config)
+
+
+TRAINABLE = {"language_model": language_model, "masked": masked, "discrete": discrete}
 
 
 def _language_model(sizes: AudioLMConfig, start: str | None) -> AudioLM:
@@ -65,16 +77,16 @@ def _language_model(sizes: AudioLMConfig, start: str | None) -> AudioLM:
     return AudioLM.from_pretrained(start)
 
 
-def _denoiser(sizes: AudioLMConfig, start: str | None, generator: str, timed: bool = False) -> Denoiser:
-    """A denoiser of codes: that of the generator in `start`, or one with the weights of a language model."""
+def _denoiser(sizes: AudioLMConfig, start: str | None, *generators: str) -> Denoiser:
+    """A denoiser of codes: that of `start`, if it is one of these generators, or one made of a language model."""
     from minigen.generators.base import generator_name
     from minigen.generators.denoiser import Denoiser
 
-    if start is not None and generator_name(start) == generator:
+    if start is not None and generator_name(start) in generators:
         return Denoiser.from_pretrained(start)
     if start is not None:
-        _check_start(start, "language_model", generator)
-    return Denoiser.from_language_model(_language_model(sizes, start), timed)
+        _check_start(start, "language_model", *generators)
+    return Denoiser.from_language_model(_language_model(sizes, start))
 
 
 def _check_start(start: str, *allowed: str) -> None:

@@ -561,22 +561,57 @@ def test_bench_measures_shortly_or_at_length_and_shows_its_table(capsys, monkeyp
     assert "0" in refused(capsys, "bench", "--threads", "0")
 
 
-def test_a_masked_model_begins_from_a_language_model_and_goes_on_from_itself(capsys, empty_folder):
+@pytest.fixture
+def small_models(empty_folder) -> str:
+    """Tokens and a small language model; the command line of a training of one step on them."""
     assert cli.main("corpus --out clips --clips 12 --seconds 1".split()) == 0
     assert cli.main("tokenize clips --out tokens --seconds 1 --mix 0".split()) == 0
     train = "train tokens --valid tokens --steps 1 --batch-size 2"
     assert cli.main(f"{train} --out lm --width 32 --layers 1".split()) == 0
+    return train
+
+
+def check_trained(generator: str, folders: tuple[str, ...]) -> None:
+    for name in folders:
+        assert json.loads(Path(name, "pipeline.json").read_text())["generator"] == generator
+        assert json.loads(Path(name, "config.json").read_text())["width"] == 32
+
+
+def test_a_masked_model_begins_from_a_language_model_and_goes_on_from_itself(capsys, small_models):
+    train = small_models
     assert cli.main(f"{train} --out masked --generator masked --from lm".split()) == 0
     assert cli.main(f"{train} --out more --generator masked --from masked".split()) == 0
     assert cli.main(f"{train} --out random --generator masked --width 32 --layers 1".split()) == 0
-    for name in ("masked", "more", "random"):
-        assert json.loads(Path(name, "pipeline.json").read_text())["generator"] == "masked"
-        assert json.loads(Path(name, "config.json").read_text())["width"] == 32
+    check_trained("masked", ("masked", "more", "random"))
     before, *begun = (read_tensors(Path(name)) for name in ("lm", "masked", "more"))
     for after in begun:  # a training of one step saves the weights that it began with: the average starts at step 10
         assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    capsys.readouterr()
     assert "masked generator. Begin from a language_model" in refused(
         capsys, *train.split(), "--out", "no", "--from", "masked"
+    )
+
+
+def test_discrete_diffusion_begins_from_a_masked_or_language_model_and_is_sampled_in_steps(capsys, small_models):
+    train = small_models
+    assert cli.main(f"{train} --out masked --generator masked --from lm".split()) == 0
+    for start, out in (("lm", "first"), ("masked", "second"), ("second", "third")):
+        assert cli.main(f"{train} --out {out} --generator discrete --from {start}".split()) == 0
+    check_trained("discrete", ("first", "second", "third"))
+    before, *begun = (read_tensors(Path(name)) for name in ("lm", "first", "second", "third"))
+    for after in begun:
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        assert {name.split(".")[0] for name in after.keys() - before.keys()} == {"time"}
+    hear = ["generate", "rain", "--seconds", "0.5", "--model", "third"]
+    for out, steps in (("a", "3"), ("b", "3"), ("c", "4")):
+        assert cli.main([*hear, "-o", f"{out}.wav", "--steps", steps]) == 0
+    first, again, other = (Path(f"{name}.wav").read_bytes() for name in "abc")
+    assert first == again and first != other
+    capsys.readouterr()
+    assert "steps is 101, but the noise has 100 steps" in refused(capsys, *hear, "--steps", "101")
+    assert "no option 'steps'" in refused(capsys, *hear[:-1], "lm", "--steps", "3")
+    assert "discrete generator. Begin from a language_model or masked" in refused(
+        capsys, *train.split(), "--out", "no", "--generator", "masked", "--from", "third"
     )
 
 
