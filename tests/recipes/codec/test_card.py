@@ -53,5 +53,5 @@ def test_the_table_has_a_row_for_each_judge_and_three_columns(monkeypatch):
 
 
 def test_the_shipped_codec_loses_less_without_quantisation():
-    before, after, not_quantised = card.detected(load_codec(), 16)
+    before, after, not_quantised = card.detected(load_codec(), 32)
     assert before >= not_quantised > after > 0.7
