@@ -246,7 +246,9 @@ class LatentConfig(DenoiserConfig):
     Attributes:
         latent: D, latent width of the codec.
         process: "cosine" or "flow".
-        stride: codec frames that one frame of the model stands for (`minigen.generators.cascade`).
+        stride: codec frames whose mean is one frame of the model: 4 for the coarse model of a cascade.
+        conditioned: whether C + 1 more components stand beside those of the state: a coarse clip and the level of its
+            corruption (`minigen.generators.cascade`).
 
     Raises:
         MinigenError: an unknown process, more components than the codec has.
@@ -258,6 +260,12 @@ class LatentConfig(DenoiserConfig):
     latent: int = 192
     process: str = "cosine"
     stride: int = 1
+    conditioned: bool = False
+
+    @property
+    def inputs(self) -> int:
+        """Components that the network reads in each frame."""
+        return 2 * self.components + 1 if self.conditioned else self.components
 
     def __post_init__(self):
         super().__post_init__()
@@ -283,15 +291,18 @@ class LatentDenoiser(Denoiser):
     def __init__(self, config: LatentConfig):
         super().__init__(config)
         self.process = Process(config.process)
+        if config.conditioned:
+            self.input = torch.nn.Linear(config.inputs, config.width)
         self.register_buffer("mean", torch.zeros(config.components))
         self.register_buffer("scale", torch.ones(config.components))
         self.register_buffer("limit", torch.ones(()))
 
     @torch.no_grad()
     def measure(self, latents: np.ndarray) -> None:
-        """Set mean, scale and limit from latents [n, T, C'], C' at least C; up to 2048 clips are read."""
+        """Set mean, scale and limit from latents [n, T, C'], C' at least C; about 2048 clips are read."""
         clips = latents[:: max(1, len(latents) // MEASURED)][:, :, : self.config.components]
-        flat = torch.from_numpy(np.asarray(clips, np.float32)).flatten(0, 1)  # [n T, C]
+        coarse = pool_frames(torch.from_numpy(np.asarray(clips, np.float32)), self.config.stride)
+        flat = coarse.flatten(0, 1)  # [n T / stride, C]
         self.mean.copy_(flat.mean(0))
         self.scale.copy_(flat.std(0).clamp(min=1e-3))
         sizes = ((flat - self.mean) / self.scale).abs().flatten()
@@ -306,6 +317,11 @@ class LatentDenoiser(Denoiser):
         missing = self.config.latent - self.config.components
         return torch.nn.functional.pad(x0 * self.scale + self.mean, (0, missing))
 
+    def _check(self, state: Tensor, memory: Tensor | None, time: Tensor | None) -> None:
+        if state.ndim == 3 and state.shape[2] != self.config.inputs:
+            raise MinigenError(f"state has shape {list(state.shape)}. Give [B, T, {self.config.inputs}].")
+        super()._check(state[..., : self.config.components], memory, time)
+
     def copy_fitting(self, other: torch.nn.Module) -> int:
         """Copy the weights of another model, such as a language model, that have the same name and shape.
 
@@ -316,6 +332,12 @@ class LatentDenoiser(Denoiser):
         fitting = {name: theirs[name] for name in own if name in theirs and theirs[name].shape == own[name].shape}
         self.load_state_dict({**own, **fitting})
         return len(fitting)
+
+
+def pool_frames(latents: Tensor, stride: int) -> Tensor:
+    """Means of `stride` frames: [B, T, C] -> [B, T // stride, C]; frames at the end that fill no mean are left out."""
+    whole = latents.shape[1] // stride * stride
+    return latents[:, :whole].unflatten(1, (-1, stride)).mean(2)
 
 
 class LatentDiffusionGenerator:
@@ -354,7 +376,7 @@ class LatentDiffusionGenerator:
         known: Tensor | None = None,
         constraint: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Latents [B, frames, D] for `codec.synthesize`.
+        """Latents [B, frames, D] for `codec.synthesize`; a coarse model repeats each frame `stride` times.
 
         Args:
             text: states of B captions.
@@ -366,7 +388,7 @@ class LatentDiffusionGenerator:
             method: "ddim", "ancestral" or "euler".
             threshold: "none", "static" or "dynamic".
             rescale: share of `minigen.guidance.rescale_guidance`, from 0 to 1.
-            known: latents [B, frames, D'], D' at least C, NaN where something is to be made; None: everything is.
+            known: latents [B, frames / stride, D'], D' at least C, NaN where something is to be made; None: everything.
             constraint: see `LatentSampler`; a function of scaled components [B, T, C].
 
         Raises:
@@ -376,13 +398,14 @@ class LatentDiffusionGenerator:
         check_number("guidance", guidance, GUIDANCE)
         model, batch = self.model, 1 if text.memory is None else len(text.memory)
         sampler = LatentSampler(model.process, method, threshold, model.limit.item(), constraint)
-        canvas = model.mean.new_full((batch, frames, self.config.components), math.nan)
+        stride = self.config.stride
+        canvas = model.mean.new_full((batch, math.ceil(frames / stride), self.config.components), math.nan)
         if known is not None:
             canvas = canvas.where(known[..., : canvas.shape[2]].isnan(), model.to_state(known))
         made = iterate(model, sampler, canvas, text.memory, text.memory_mask, steps, guidance, generator, progress,
                        rescale=rescale)  # fmt: skip
         check_range(made.state, guidance)
-        return model.to_latents(made.state)
+        return model.to_latents(made.state).repeat_interleave(stride, 1)[:, :frames]
 
 
 def check_range(state: Tensor, guidance: float) -> None:
@@ -425,6 +448,7 @@ class LatentObjective:
 
     def __init__(self, model: LatentDenoiser, encoder: TextEncoder, config: TrainConfig):
         self.encoder, self.config, self.process = encoder, config, model.process
+        self.stride = model.config.stride
         self.mean, self.scale = model.mean.detach().cpu().clone(), model.scale.detach().cpu().clone()
         self.weight = self.scale.sqrt() / self.scale.sqrt().mean()  # [C]
 
@@ -435,10 +459,10 @@ class LatentObjective:
 
         codes: latents [B, T, C'].
         """
-        x0 = (codes[..., : len(self.mean)] - self.mean) / self.scale  # [B, T, C]
         if drop is None:
             drop = rng.random() < self.config.text_dropout
-            x0 = crop(x0.mT, rng).mT  # [B, T', C]
+            codes = crop(codes.mT, rng).mT  # [B, T', C']
+        x0 = (pool_frames(codes, self.stride)[..., : len(self.mean)] - self.mean) / self.scale  # [B, T' / stride, C]
         noise = torch.from_numpy(rng.standard_normal(x0.shape, np.float32))
         time = spread(len(x0), rng)  # [B]
         batch = {"state": self.process.noised(x0, noise, time), "time": time,

@@ -20,6 +20,7 @@ from minigen.generators.latent_diffusion import (
     Process,
     check_range,
     dynamic_threshold,
+    pool_frames,
     spread,
     static_threshold,
 )
@@ -413,3 +414,21 @@ def test_a_perfect_prediction_has_no_loss():
 def test_the_generator_is_a_denoiser():
     assert isinstance(denoiser(), Denoiser) and LatentConfig().layers == 8
     assert sum(p.numel() for p in LatentDenoiser(LatentConfig()).parameters()) < 5.2e6
+
+
+# a coarse model
+
+
+def test_a_coarse_model_learns_means_of_frames_and_repeats_them():
+    clips = latents()
+    assert torch.equal(pool_frames(clips, 4)[3, 5], clips[3, 20:24].mean(0)) and pool_frames(clips, 7).shape == (
+        8,
+        8,
+        D,
+    )
+    model = denoiser(stride=4)
+    batch = objective(model).batch(clips, ["x"] * 8, np.random.default_rng(0), drop=True)
+    x0 = model.process.to_x0(batch["target"], batch["state"], batch["time"])
+    torch.testing.assert_close(x0, pool_frames(clips, 4)[..., :C], atol=1e-5, rtol=0)
+    made = LatentDiffusionGenerator(model).generate(Condition(), 10, generator=seed(), steps=3)
+    assert made.shape == (1, 10, D) and torch.equal(made[:, 0], made[:, 3]) and not torch.equal(made[:, 3], made[:, 4])
