@@ -30,6 +30,7 @@ CLASSES = {
     "discrete": ("minigen.generators.discrete_diffusion", "DiscreteDiffusionGenerator"),
     "latent": ("minigen.generators.latent_diffusion", "LatentDiffusionGenerator"),
     "style": ("minigen.generators.styled", "StyleGenerator"),
+    "cascade": ("minigen.generators.cascade", "CascadeGenerator"),
 }
 
 

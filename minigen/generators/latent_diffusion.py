@@ -462,14 +462,21 @@ class LatentObjective:
         if drop is None:
             drop = rng.random() < self.config.text_dropout
             codes = crop(codes.mT, rng).mT  # [B, T', C']
-        x0 = (pool_frames(codes, self.stride)[..., : len(self.mean)] - self.mean) / self.scale  # [B, T' / stride, C]
-        noise = torch.from_numpy(rng.standard_normal(x0.shape, np.float32))
-        time = spread(len(x0), rng)  # [B]
-        batch = {"state": self.process.noised(x0, noise, time), "time": time,
-                 "target": self.process.target(x0, noise, time)}  # fmt: skip
+        batch = self.noised(self.clean(codes), rng)
         if not drop:
             batch["memory"], batch["memory_mask"] = self.encoder(captions)  # [B, N, M], [B, N]
         return batch
+
+    def clean(self, latents: Tensor) -> Tensor:
+        """x_0 [B, T / stride, C] of latents [B, T, C']."""
+        return (pool_frames(latents, self.stride)[..., : len(self.mean)] - self.mean) / self.scale
+
+    def noised(self, x0: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
+        """The state at random noise levels, the levels, and v."""
+        noise = torch.from_numpy(rng.standard_normal(x0.shape, np.float32))
+        time = spread(len(x0), rng)  # [B]
+        process = self.process
+        return {"state": process.noised(x0, noise, time), "target": process.target(x0, noise, time), "time": time}
 
     def loss(
         self,
