@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_latent_diffusion import B, C, D, Words, denoiser, latents, noise, seed
+from latents import B, C, D, Same, denoiser, latents, noise, seed
 
 from minigen.engine.errors import MinigenError
 from minigen.generators.cascade import (
@@ -55,7 +55,7 @@ def test_repeated_means_are_the_coarse_clip():
 
 def objective(corruption: float | None = None) -> CascadeObjective:
     model, config = denoiser(conditioned=True), TrainConfig(text_dropout=0.2)
-    return CascadeObjective(model, Words(), config, **({} if corruption is None else {"corruption": corruption}))
+    return CascadeObjective(model, Same(), config, **({} if corruption is None else {"corruption": corruption}))
 
 
 def test_a_batch_has_the_coarse_clip_beside_the_noised_one():
@@ -79,11 +79,11 @@ def test_the_cascader_learns_from_corrupted_clips_and_is_told_how_corrupted():
 
 def test_the_loss_reaches_the_condition():
     model = denoiser(conditioned=True)
-    goal = CascadeObjective(model, Words(), TrainConfig())
+    goal = CascadeObjective(model, Same(), TrainConfig())
     loss, parts = goal.loss(model, **goal.batch(latents(), ["x"] * 8, np.random.default_rng(0), drop=False))
     loss.backward()
     assert model.input.weight.grad[:, C:].abs().sum() > 0 and loss is parts["loss"]
-    plain = LatentObjective(denoiser(), Words(), TrainConfig())
+    plain = LatentObjective(denoiser(), Same(), TrainConfig())
     assert plain.batch(latents(), ["x"] * 8, np.random.default_rng(0), drop=True)["state"].shape[2] == C
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from latents import SMALL, B, C, D, Same, T, denoiser, latents, noise, seed
 from standins import WordEncoder, tiny_codec
 
 from minigen.engine.errors import MinigenError
@@ -28,29 +29,11 @@ from minigen.guidance import Condition, guide, rescale_guidance
 from minigen.lm import AudioLM
 from minigen.train import TrainConfig
 
-B, T, C, D = 3, 6, 4, 5
 BOTH = pytest.mark.parametrize("process", [Process("cosine"), Process("flow")], ids=lambda process: process.name)
-SMALL = {"components": C, "latent": D, "width": 16, "layers": 2, "heads": 2, "ffn": 24, "memory_width": 8}
-
-
-def seed(number: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(number)
-
-
-def noise(number: int = 0, *shape: int) -> torch.Tensor:
-    return torch.randn(*(shape or (B, T, C)), generator=seed(number))
 
 
 def unknown(rows: int = B) -> torch.Tensor:
     return torch.full((rows, T, C), math.nan)
-
-
-def denoiser(**changes) -> LatentDenoiser:
-    torch.manual_seed(0)
-    model = LatentDenoiser(LatentConfig(**{**SMALL, **changes})).eval()
-    for parameter in model.parameters():  # the zeros of the start would hide mistakes
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model
 
 
 # the process
@@ -351,21 +334,8 @@ def test_layers_that_fit_come_from_another_model():
 # training
 
 
-class Words(torch.nn.Module):
-    """A stand-in encoder: all captions have the same states."""
-
-    width = 8
-
-    def forward(self, captions):
-        return noise(7, 1, 2, 8).expand(len(captions), 2, 8), torch.ones(len(captions), 2, dtype=torch.bool)
-
-
 def objective(model=None, **settings) -> LatentObjective:
-    return LatentObjective(model or denoiser(), Words(), TrainConfig(**settings))
-
-
-def latents(rows: int = 8, frames: int = 60) -> torch.Tensor:
-    return noise(9, rows, frames, D)
+    return LatentObjective(model or denoiser(), Same(), TrainConfig(**settings))
 
 
 def test_the_loss_is_the_weighted_error_of_v_in_plain_loops():
