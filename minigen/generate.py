@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from minigen.audio import check_waveform
 from minigen.codec import load_codec
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import write_atomically
@@ -38,6 +39,8 @@ from minigen.patterns import DelayPattern
 from minigen.text import load_text_encoder
 
 LEAST_TEMPERATURE = 1e-30  # dividing by less overflows float32
+SHORTEST_STYLE = 0.5  # seconds of a style excerpt
+SILENT = 1e-4  # peak of a silent excerpt
 UNKNOWN = -1  # marks a cell still to be drawn
 
 
@@ -281,7 +284,7 @@ class TextToAudio(HubModel):
 
     def generate(
         self,
-        captions: str | list[str],
+        captions: str | list[str] | None,
         seconds: float = 4.0,
         guidance: float = 3.0,
         temperature: float = 1.0,
@@ -290,12 +293,13 @@ class TextToAudio(HubModel):
         prompt: Tensor | None = None,
         seed: int | None = None,
         progress: bool = False,
+        style: Tensor | None = None,
         **options,
     ) -> Tensor:
         """Generate sound for each caption: float32 [B, 1, samples] at codec.sample_rate.
 
         Args:
-            captions: one caption or a list of B.
+            captions: one caption or a list of B; None: no captions, where a style is given.
             seconds: length of the clips, rounded to whole codec frames; above 0 and at most 30.
             guidance: strength of the text, see `minigen.guidance.guide`.
             temperature: see `sample`. Of use to generators that sample codes, like top_k and top_p.
@@ -306,30 +310,38 @@ class TextToAudio(HubModel):
             seed: the same seed and list of captions give the same sound. In another list a caption gets other noise,
                 unless temperature is 0. None: another sound every time.
             progress: whether to show a bar on stderr.
-            options: options of the generator beyond these, by name.
+            style: waveform [B, 1, samples] or [1, 1, samples] at codec.sample_rate that the clips are to be like, from
+                0.5 s to the length of the clip. For generators with a style conditioner.
+            options: options of the generator beyond these, by name, such as codebooks and style_guidance with a style.
 
         Raises:
-            MinigenError: an empty caption, seconds outside (0, 30], a prompt that does not fit, options that are out of
+            MinigenError: an empty caption, neither captions nor a style, seconds outside (0, 30], a prompt or a style
+                that does not fit, a silent style, options that are out of
                 range or that the generator does not have.
         """
         from minigen.generators.base import choose_options
 
-        captions = [captions] if isinstance(captions, str) else list(captions)
-        if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
-            raise MinigenError(f"captions are {captions!r}. Give one or more, each with at least a word.")
+        if captions is not None or style is None:
+            captions = _check_captions(captions)
         check_number("seconds", seconds, SECONDS)
         if seed is not None:
             check_number("seed", seed, TORCH_SEED)
         frames, device = max(1, round(seconds * self.codec.frame_rate)), self.generator.device
         if prompt is not None:
             options["prompt"] = self._encode(prompt, frames).to(device)  # [B, K, P]
+        if style is not None:
+            options["style"] = self._encode_style(style, frames).to(device)  # [B, K, F]
         sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         options = choose_options(self.generator, options, sampling)
-        states, mask = self.encoder(captions)  # [B, N, M], [B, N]
-        text = Condition(states.to(device), mask.to(device))
+        text, codec_device = Condition(), device
+        if captions is not None:
+            states, mask = self.encoder(captions)  # [B, N, M], [B, N]
+            text, codec_device = Condition(states.to(device), mask.to(device)), states.device
+        elif style is not None:
+            codec_device = style.device
         generator = None if seed is None else torch.Generator(device).manual_seed(int(seed))
         made = self.generator.generate(text, frames, guidance, generator, progress, **options)
-        return self.sound(made.to(states.device))  # [B, 1, samples]
+        return self.sound(made.to(codec_device))  # [B, 1, samples]
 
     def sound(self, made: Tensor) -> Tensor:
         """Waveform [B, 1, samples] of what a generator makes: codes int64 [B, K, T], or latents float [B, T, D]."""
@@ -349,6 +361,26 @@ class TextToAudio(HubModel):
             given, least, most = (n / self.codec.sample_rate for n in (prompt.shape[-1], hop, frames * hop))
             raise MinigenError(f"prompt lasts {given:g} s. Give at least {least:g} s, less than the clip's {most:g} s.")
         return self.codec.encode(prompt[..., : whole * hop])
+
+    def _encode_style(self, style: Tensor, frames: int) -> Tensor:
+        """Codes of a style excerpt."""
+        _check_tensor("style", style)
+        check_waveform(style)
+        lasts, most = style.shape[-1] / self.codec.sample_rate, frames / self.codec.frame_rate
+        if not SHORTEST_STYLE <= lasts <= most:
+            raise MinigenError(
+                f"style lasts {lasts:.2f} s. Give at least {SHORTEST_STYLE:g} s, and at most the clip's {most:g} s."
+            )
+        if style.abs().amax(-1).min() < SILENT:
+            raise MinigenError("style is silent. Give an excerpt in which something is heard.")
+        return self.codec.encode(style)
+
+
+def _check_captions(captions: str | list[str] | None) -> list[str]:
+    captions = [captions] if isinstance(captions, str) else list(captions or [])
+    if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
+        raise MinigenError(f"captions are {captions!r}. Give one or more, each with at least a word.")
+    return captions
 
 
 def _read_pipeline(folder: Path) -> tuple[str | Path, str | Path, str]:

@@ -1,7 +1,8 @@
 """Metrics: numbers that compare sets of sounds, from the embeddings and probabilities of a judge and a tagger.
 
                                               two sets:       frechet_distance, frechet_infinity, kernel_distance
-    wav -> judge  -> embeddings [n, E]  ----> pairs:          clap_score (with the captions), diversity
+    wav -> judge  -> embeddings [n, E]  ----> pairs:          clap_score (with the captions), diversity,
+                                                              neighbours_in_common, is_nearest (with excerpts)
         -> tagger -> probabilities [n, C] --> clip by clip:   kl_divergence, event_recall, average_precision
                   -> timelines [n, F]  -----> clip by clip:   order_accuracy
 
@@ -131,6 +132,43 @@ def diversity(embeddings: ArrayLike) -> float:
     """
     rows = _unit(_matrix(embeddings, at_least=2))
     return float(1 - _mean_off_diagonal(rows @ rows.T))
+
+
+def neighbours_in_common(excerpts: ArrayLike, outputs: ArrayLike, others: ArrayLike, k: int = 10) -> float:
+    """Likeness of outputs to the excerpts that they were made from: share of their k nearest clips that they share.
+
+        mean over i of |nearest(excerpt_i) ∩ nearest(output_i)| / k        nearest: the k clips of `others` by cosine
+
+    In [0, 1]; about k / m for unrelated clips. It asks whether both lie in the same region of sounds, not whether they
+    are equal: `is_nearest` asks that.
+
+    excerpts, outputs: [n, E], row i of both belong together. others: [m, E] of real clips, m at least k, without the
+    excerpts. Source: MusicGen-Style (arXiv 2407.12563), section 4.
+
+    Raises:
+        MinigenError: no pairs, unequal widths, a row of zeros, fewer clips than k, k below 1.
+    """
+    excerpts, outputs, others = _excerpts(excerpts, outputs, others)
+    if not 1 <= k <= len(others):
+        raise MinigenError(f"k is {k} for {len(others)} clips. Give at least 1, and at most as many as clips.")
+    ours, theirs = (np.argsort(-rows @ others.T, axis=1, kind="stable")[:, :k] for rows in (excerpts, outputs))
+    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(ours, theirs, strict=True)]))
+
+
+def is_nearest(excerpts: ArrayLike, outputs: ArrayLike, others: ArrayLike) -> float:
+    """Copying: share of the excerpts whose own output is nearer to them, by cosine, than every other clip, in [0, 1].
+
+    0 if the outputs are only of the same kind as the excerpts, 1 if they are copies.
+
+    excerpts, outputs: [n, E], row i of both belong together. others: [m, E] of real clips, without the excerpts.
+    Source: MusicGen-Style (arXiv 2407.12563), section 4.
+
+    Raises:
+        MinigenError: no pairs, unequal widths, a row of zeros.
+    """
+    excerpts, outputs, others = _excerpts(excerpts, outputs, others)
+    own = (excerpts * outputs).sum(axis=1)  # [n]
+    return float((own > (excerpts @ others.T).max(axis=1)).mean())
 
 
 def event_recall(probs: ArrayLike, true: ArrayLike, threshold: float = 0.5) -> float:
@@ -286,6 +324,12 @@ def _two_sets(real: ArrayLike, fake: ArrayLike, at_least: int = 2) -> tuple[np.n
     if real.shape[1] != fake.shape[1]:
         raise MinigenError(f"embeddings are {real.shape[1]} and {fake.shape[1]} wide. Use one embedder for both sets.")
     return real, fake
+
+
+def _excerpts(excerpts: ArrayLike, outputs: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, ...]:
+    """Unit rows of excerpts and outputs [n, E] and of other clips [m, E]."""
+    excerpts, outputs = _pairs(excerpts, outputs)
+    return _unit(excerpts), _unit(outputs), _unit(_two_sets(excerpts, others, at_least=1)[1])
 
 
 def _pairs(one: ArrayLike, other: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -183,9 +183,13 @@ class T5Encoder(nn.Module):
 
         Returns states [B, N, D]. States of padding are meaningless.
         """
+        return self.run(self.shared(ids), mask)
+
+    def run(self, embedded: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As `forward`, from the embeddings [B, N, D] of the tokens."""
         drop, training = self.config.dropout_rate, self.training
-        h = F.dropout(self.shared(ids), drop, training)  # [B, N, D]
-        bias = self.encoder.block[0].layer[0].SelfAttention.bias(ids.shape[1])  # [1, H, N, N], the same in every block
+        h = F.dropout(embedded, drop, training)  # [B, N, D]
+        bias = self.encoder.block[0].layer[0].SelfAttention.bias(h.shape[1])  # [1, H, N, N], the same in every block
         if mask is not None:  # a score of nearly -infinity: softmax gives padding no weight
             bias = torch.where(mask.bool()[:, None, None, :], bias, torch.finfo(bias.dtype).min)  # [B, H, N, N]
         for block in self.encoder.block:

@@ -14,8 +14,10 @@ from minigen.metrics import (
     event_recall,
     frechet_distance,
     frechet_infinity,
+    is_nearest,
     kernel_distance,
     kl_divergence,
+    neighbours_in_common,
     order_accuracy,
 )
 
@@ -272,5 +274,63 @@ two = np.ones((2, 3))
     ],
 )
 def test_mistakes_are_named_with_their_value(mistake, words):
+    with pytest.raises(MinigenError, match=words):
+        mistake()
+
+
+# excerpts and outputs
+
+
+def cosine(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True)) / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_neighbours_in_common_are_those_of_plain_loops(rng, k):
+    excerpts, others = rng.normal(size=(8, 4)), rng.normal(size=(9, 4))
+    outputs, shares = excerpts + rng.normal(size=(8, 4)), []
+    for excerpt, output in zip(excerpts, outputs, strict=True):
+        nearest = [
+            set(sorted(range(9), key=lambda i, clip=clip: -cosine(clip, others[i]))[:k]) for clip in (excerpt, output)
+        ]
+        shares.append(len(nearest[0] & nearest[1]) / k)
+    assert neighbours_in_common(excerpts, outputs, others, k) == pytest.approx(np.mean(shares))
+    assert 0 < np.mean(shares) < 1
+
+
+def test_an_excerpt_has_all_neighbours_in_common_with_itself_at_any_loudness(rng):
+    excerpts, others = rng.normal(size=(5, 4)), rng.normal(size=(40, 4))
+    assert neighbours_in_common(excerpts, 3 * excerpts, others) == 1.0
+    assert neighbours_in_common(excerpts, -excerpts, others, 20) < 0.2
+    assert neighbours_in_common(excerpts, -excerpts, others, 40) == 1.0
+
+
+def test_copying_is_that_of_plain_loops(rng):
+    excerpts, others = rng.normal(size=(60, 4)), rng.normal(size=(5, 4))
+    outputs = excerpts + rng.normal(size=(60, 4))
+    copied = 0
+    for excerpt, output in zip(excerpts, outputs, strict=True):
+        copied += all(cosine(excerpt, output) > cosine(excerpt, other) for other in others)
+    assert is_nearest(excerpts, outputs, others) == copied / 60
+    assert 5 < copied < 55
+
+
+def test_copies_are_nearest_and_clips_of_the_set_are_not(rng):
+    excerpts = rng.normal(size=(6, 4))
+    assert is_nearest(excerpts, 2 * excerpts, rng.normal(size=(30, 4))) == 1.0
+    assert is_nearest(excerpts, rng.normal(size=(6, 4)), excerpts) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (lambda: neighbours_in_common(np.ones((2, 3)), np.ones((2, 3)), np.ones((4, 3)), 5), "k is 5 for 4 clips"),
+        (lambda: neighbours_in_common(np.ones((2, 3)), np.ones((2, 3)), np.ones((4, 3)), 0), "k is 0"),
+        (lambda: neighbours_in_common(np.ones((2, 3)), np.ones((3, 3)), np.ones((4, 3)), 2), "are no pairs"),
+        (lambda: is_nearest(np.ones((2, 3)), np.ones((2, 3)), np.ones((4, 2))), "3 and 2 wide"),
+        (lambda: is_nearest(np.zeros((2, 3)), np.ones((2, 3)), np.ones((4, 3))), "all zeros"),
+    ],
+)
+def test_excerpts_that_cannot_be_compared_are_refused(mistake, words):
     with pytest.raises(MinigenError, match=words):
         mistake()

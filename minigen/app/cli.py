@@ -267,7 +267,7 @@ def _generate(listed) -> None:
 
 def _play(listed) -> None:
     option = _command(listed, commands.play, "turn a caption into sound and play it", '"a dog barks in the rain"')
-    option("caption", type=_caption_text, help="description of the sound, in English and in quotes")
+    option("caption", type=_caption_text, nargs="?", help="description of the sound, in English and in quotes")
     _add_sampling(option)
 
 
@@ -283,6 +283,11 @@ def _add_sampling(option: Callable) -> None:
     option("--model", default="mini", help="mini, mini-no-dropout, mini-dropout, mini-regularized, or a folder")
     option("--adapter", metavar="FOLDER", help="LoRA adapter of the model: a folder in the format of peft")
     option("--prompt", help="sound file to continue")
+    option("--style", metavar="FILE", help="sound file that the sound is to be like; for models such as mini-style")
+    much = "with --style: how much of it passes, 1 to 6 codebooks of the bottleneck (default: 3)"
+    option("--codebooks", type=Range(int, 1, 6), help=much)
+    strength = "with --style: above 1 strengthens the caption against the style (default: 5)"
+    option("--style-guidance", type=GUIDANCE, help=strength)
 
 
 def _evaluate(listed) -> None:

@@ -15,6 +15,7 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
+from minigen.app.conditions import check_conditions, style_options
 from minigen.app.preflight import STARTED, check_prompt, check_writable
 from minigen.app.trainable import TRAINABLE
 from minigen.engine.errors import MinigenError
@@ -112,7 +113,7 @@ def train(options: Namespace) -> None:
     if not options.start:
         check_model(lambda: AudioLM(sizes), "the training", copies=6)
     torch.manual_seed(options.seed)
-    model, objective = TRAINABLE[options.generator](sizes, options.start or None, encoder, config)
+    model, objective = TRAINABLE[options.generator](sizes, options.start or None, encoder, config, learn)
     if options.lora:
         from minigen.tuning.lora import add_lora
 
@@ -230,7 +231,7 @@ def _fit_minutes(model, encoder, tokens, config, minutes: float, objective=None)
 
 def generate(options: Namespace) -> int | None:
     """`minigen generate`: write the sound of one caption, or of each line of standard input, to a file."""
-    if options.stdin == (options.caption is not None):
+    if options.stdin and options.caption is not None or not (options.stdin or options.caption or options.style):
         raise MinigenError('give either a caption in quotes or --stdin: minigen generate "a dog barks".')
     if options.stdin:
         from minigen.app.many import generate_lines
@@ -243,6 +244,8 @@ def play(options: Namespace) -> None:
     """`minigen play`: write the sound of one caption to a file and play it."""
     from minigen.app.player import play_file
 
+    if not (options.caption or options.style):
+        raise MinigenError('give a caption in quotes: minigen play "a dog barks".')
     _generate_one(options)
     play_file(options.out)
 
@@ -251,6 +254,7 @@ def _generate_one(options: Namespace) -> None:
     check_writable(options.out, room=round(options.seconds * 32000), is_file=True)
     if options.prompt:
         check_prompt(options.prompt, options.seconds)
+    check_conditions(options)
     import torch
 
     from minigen.audio import load_audio, save_audio
@@ -258,12 +262,13 @@ def _generate_one(options: Namespace) -> None:
 
     torch.set_num_threads(1)  # a column of one clip is too little work for several threads
     tta = TextToAudio.from_pretrained(options.model, adapter=options.adapter)
-    _note_language(tta.encoder, options.caption)
+    if options.caption:
+        _note_language(tta.encoder, options.caption)
     rate = tta.codec.sample_rate
     prompt = load_audio(options.prompt, rate) if options.prompt else None
     wav = tta.generate(
         options.caption, options.seconds, options.guidance, options.temperature, options.top_k, options.top_p,
-        prompt, options.seed, progress=True, **own_options(options),
+        prompt, options.seed, progress=True, **own_options(options), **style_options(options, rate),
     )  # fmt: skip
     save_audio(options.out, wav[0], rate)
     print(f"{options.out}: {wav.shape[-1] / rate:g} s of sound, made in {time.monotonic() - STARTED:.1f} s")

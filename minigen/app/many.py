@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from minigen.app.commands import own_options
+from minigen.app.conditions import check_conditions, style_options
 from minigen.app.preflight import STARTED, check_prompt, check_writable
 from minigen.engine.errors import MinigenError
 
@@ -26,6 +27,7 @@ def generate_lines(options: Namespace) -> int:
     check_writable(options.out.parent, room=round(options.seconds * 32000))
     if options.prompt:
         check_prompt(options.prompt, options.seconds)
+    check_conditions(options)
     from tqdm import tqdm
 
     from minigen.audio import load_audio
@@ -33,11 +35,12 @@ def generate_lines(options: Namespace) -> int:
 
     tta = TextToAudio.from_pretrained(options.model, adapter=options.adapter)
     prompt = load_audio(options.prompt, tta.codec.sample_rate) if options.prompt else None
+    style = style_options(options, tta.codec.sample_rate)
     files = _file_names(options.out, max(lines))
     failed = {}
     with tqdm(total=len(lines), desc="sounds", unit="sound") as bar:
         for batch in _batches(sorted(lines), options.batch_size):
-            for number, reason in _make(tta, {i: lines[i] for i in batch}, prompt, options, files).items():
+            for number, reason in _make(tta, {i: lines[i] for i in batch}, prompt, style, options, files).items():
                 failed[number] = reason
                 bar.write(f"minigen: line {number}: {reason}", file=sys.stderr)
             bar.update(len(batch))
@@ -69,7 +72,9 @@ def _batches(numbers: list[int], size: int) -> list[list[int]]:
     return [numbers[at : at + size] for at in range(0, len(numbers), size)]
 
 
-def _make(tta, captions: dict[int, str], prompt, options: Namespace, files: dict[int, Path]) -> dict[int, str]:
+def _make(
+    tta, captions: dict[int, str], prompt, style: dict, options: Namespace, files: dict[int, Path]
+) -> dict[int, str]:
     """Make some lines together; if that fails, each alone. Returns line number -> reason of those that failed."""
     from minigen.audio import save_audio
 
@@ -77,7 +82,7 @@ def _make(tta, captions: dict[int, str], prompt, options: Namespace, files: dict
     try:
         wavs = tta.generate(
             list(captions.values()), options.seconds, options.guidance, options.temperature, options.top_k,
-            options.top_p, prompt, options.seed + first - 1, **own_options(options),
+            options.top_p, prompt, options.seed + first - 1, **own_options(options), **style,
         )  # fmt: skip
         for number, wav in zip(captions, wavs, strict=True):
             save_audio(files[number], wav, tta.codec.sample_rate)
@@ -86,6 +91,6 @@ def _make(tta, captions: dict[int, str], prompt, options: Namespace, files: dict
             return {first: str(error)}
         failed = {}
         for number, caption in captions.items():
-            failed |= _make(tta, {number: caption}, prompt, options, files)
+            failed |= _make(tta, {number: caption}, prompt, style, options, files)
         return failed
     return {}

@@ -8,6 +8,7 @@ A generator is one function and its entry in `TRAINABLE`. The function takes
     start       name or folder of the model whose weights it begins with; None: random weights
     encoder     the frozen text encoder
     config      TrainConfig
+    tokens      TokenSet: the clips to learn from
 
 and returns the model and the objective. Random weights are those that a language model begins with, in every generator.
 """
@@ -21,6 +22,7 @@ from minigen.engine.errors import MinigenError
 if TYPE_CHECKING:  # the command line reads the names before PyTorch is loaded
     from torch import nn
 
+    from minigen.corpus import TokenSet
     from minigen.generators.denoiser import Denoiser
     from minigen.lm import AudioLM, AudioLMConfig
     from minigen.text import TextEncoder
@@ -28,7 +30,7 @@ if TYPE_CHECKING:  # the command line reads the names before PyTorch is loaded
 
 
 def language_model(
-    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig
+    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig, tokens: TokenSet
 ) -> tuple[nn.Module, Objective]:
     """A language model, and the cross-entropy of its codes."""
     from minigen.train import CrossEntropyObjective
@@ -38,7 +40,7 @@ def language_model(
 
 
 def masked(
-    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig
+    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig, tokens: TokenSet
 ) -> tuple[nn.Module, Objective]:
     """A denoiser that fills masked cells, begun from a masked model or a language model."""
     from minigen.generators.masked import MaskedObjective
@@ -48,7 +50,7 @@ def masked(
 
 
 def discrete(
-    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig
+    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig, tokens: TokenSet
 ) -> tuple[nn.Module, Objective]:
     """A denoiser of masked and replaced codes, begun from a discrete, a masked or a language model."""
     from minigen.generators.discrete_diffusion import DiscreteObjective
@@ -59,7 +61,24 @@ def discrete(
     return model, DiscreteObjective(model.config, encoder, config)
 
 
-TRAINABLE = {"language_model": language_model, "masked": masked, "discrete": discrete}
+def style(
+    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig, tokens: TokenSet
+) -> tuple[nn.Module, Objective]:
+    """A language model with a style conditioner, begun from such a model or from a language model."""
+    from minigen.conditioning.styled_lm import StyledLM, StyleObjective
+    from minigen.generators.base import generator_name
+
+    if start is not None and generator_name(start) == "style":
+        model = StyledLM.from_pretrained(start)
+    else:
+        if start is not None:
+            _check_start(start, "language_model", "style")
+        some = tokens.batch(range(min(256, len(tokens))))[0]  # [n, K, T], for the k-means start
+        model = StyledLM.from_language_model(_language_model(sizes, start), some, config.seed)
+    return model, StyleObjective(model, encoder, config)
+
+
+TRAINABLE = {"language_model": language_model, "masked": masked, "discrete": discrete, "style": style}
 
 
 def _language_model(sizes: AudioLMConfig, start: str | None) -> AudioLM:

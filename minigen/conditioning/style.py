@@ -169,7 +169,7 @@ class StyleConditioner(HubModel, nn.Module):
         Raises:
             MinigenError: no such folder, unreadable files, unknown config keys, tensors that do not fit.
         """
-        folder = find_model("lm", folder)
+        folder = find_model("generator", folder)
         try:
             config = StyleConfig(**read_config(folder))
         except TypeError as error:

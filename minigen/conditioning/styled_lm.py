@@ -27,7 +27,7 @@ from minigen.conditioning.style import StyleConditioner, StyleConfig
 from minigen.engine.errors import MinigenError
 from minigen.engine.hub import HubModel
 from minigen.guidance import Condition
-from minigen.lm import AudioLM, AudioLMConfig, find_lm, shift_right
+from minigen.lm import AudioLM, AudioLMConfig, find_generator_folder, shift_right
 from minigen.loss import heads_cross_entropy
 from minigen.optim import TrainConfig
 from minigen.patterns import DelayPattern
@@ -88,7 +88,7 @@ class StyledLM(HubModel, nn.Module):
         Raises:
             MinigenError: no such folder, no conditioner in it, parts that do not fit each other.
         """
-        folder = find_lm(name_or_folder)
+        folder = find_generator_folder(name_or_folder)
         lm, style = AudioLM.from_pretrained(folder, dtype), StyleConditioner.from_pretrained(folder / FOLDER)
         for name in ("codebook_size", "memory_width"):
             if getattr(lm.config, name) != getattr(style.config, name):

@@ -313,6 +313,36 @@ def test_generate_hands_every_option_on_and_writes_the_file(stand_in, capsys):
     assert [path.name for path in Path("out").iterdir()] == ["rain.wav"]
 
 
+def test_a_style_is_handed_on_at_the_codecs_rate_with_what_is_given_for_it(stand_in, capsys, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(HalfSilence, "generate", lambda self, *asked, **options: seen.update(options, asked=asked)
+                        or torch.zeros(1, 1, 48000))  # fmt: skip
+    save_audio("bark.wav", torch.full((8000 * 5 // 2,), 0.25), 8000)
+    argv = "generate --style bark.wav --seconds 3 --codebooks 6 --style-guidance 2"
+    assert cli.main(argv.split()) == 0
+    said = capsys.readouterr().out
+    assert "the first 2 s of bark.wav are read" in said and "resampled from 8000 to 16000 Hz" in said
+    assert seen["style"].shape == (1, 1, 40000) and seen["codebooks"] == 6 and seen["style_guidance"] == 2
+    assert seen["asked"][0] is None
+    seen.clear()
+    assert cli.main("generate rain --style bark.wav --seconds 3".split()) == 0
+    assert seen["asked"][0] == "rain" and not {"codebooks", "style_guidance"} & seen.keys()
+    seen.clear()
+    assert cli.main(["generate", "rain"]) == 0 and "style" not in seen
+
+
+def test_a_style_that_cannot_be_used_is_refused_before_a_model_is_loaded(no_model, capsys):
+    save_audio("short.wav", torch.full((4000,), 0.25))
+    save_audio("long.wav", torch.full((80000,), 0.25))
+    assert "lasts 0.25 s. Give at least 0.5 s" in refused(capsys, "generate", "rain", "--style", "short.wav")
+    assert "lasts 5.00 s" in refused(capsys, "generate", "rain", "--style", "long.wav")
+    assert "nowhere.wav" in refused(capsys, "generate", "--style", "nowhere.wav")
+    assert "'9' is not" in refused(capsys, "generate", "rain", "--style", "long.wav", "--codebooks", "9")
+    assert "--codebooks belongs to a style" in refused(capsys, "generate", "rain", "--codebooks", "2")
+    assert "--style-guidance belongs to a style" in refused(capsys, "generate", "rain", "--style-guidance", "2")
+    assert "give a caption" in refused(capsys, "play")
+
+
 @pytest.mark.parametrize(
     ("caption", "noted"), [("雨の音", True), ("a dog barks", False), ("a café in 東京, busy", False)]
 )
@@ -590,6 +620,11 @@ def test_a_masked_model_begins_from_a_language_model_and_goes_on_from_itself(cap
     assert "masked generator. Begin from a language_model" in refused(
         capsys, *train.split(), "--out", "no", "--from", "masked"
     )
+    assert cli.main(f"{train} --out styled --generator style --from lm".split()) == 0
+    assert cli.main(f"{train} --out again --generator style --from styled".split()) == 0
+    assert json.loads(Path("again", "pipeline.json").read_text())["generator"] == "style"
+    assert torch.equal(read_tensors(Path("again"))["norm.weight"], before["norm.weight"])
+    assert read_tensors(Path("again/style")).keys() == read_tensors(Path("styled/style")).keys()
 
 
 def test_discrete_diffusion_begins_from_a_masked_or_language_model_and_is_sampled_in_steps(capsys, small_models):
