@@ -20,7 +20,7 @@ Sources: AudioGen (arXiv 2209.15352) for guidance, audiocraft's LMModel.generate
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -178,7 +178,7 @@ def generate_guided(
         lm = merged(lm)
     _check_sampling(temperature, top_k, top_p)
     special, pattern, count = lm.config.codebook_size, DelayPattern(lm.config.delays), len(branches.conditions)
-    known = pattern.apply(_canvas(lm, batch, frames, prompt), fill=special)  # [B, K, S]
+    known = pattern.apply(canvas(lm.config, lm.norm.weight.device, batch, frames, prompt), fill=special)  # [B, K, S]
     start = torch.full_like(known[..., :1], special)  # [B, K, 1]
     sequence = torch.cat([start, known], dim=2)  # [B, K, 1 + S]: column s + 1 follows column s
     free = known == UNKNOWN  # [B, K, S]
@@ -286,7 +286,7 @@ class TextToAudio(HubModel):
         self,
         captions: str | list[str] | None,
         seconds: float = 4.0,
-        guidance: float = 3.0,
+        guidance: float | Callable[[float], float] = 3.0,
         temperature: float = 1.0,
         top_k: int = 250,
         top_p: float = 0.0,
@@ -301,7 +301,8 @@ class TextToAudio(HubModel):
         Args:
             captions: one caption or a list of B; None: no captions, where a style is given.
             seconds: length of the clips, rounded to whole codec frames; above 0 and at most 30.
-            guidance: strength of the text, see `minigen.guidance.guide`.
+            guidance: strength of the text, see `minigen.guidance.guide`. Generators with steps also take a function of
+                the progress from 0 to 1.
             temperature: see `sample`. Of use to generators that sample codes, like top_k and top_p.
             top_k: see `sample`.
             top_p: see `sample`.
@@ -312,7 +313,8 @@ class TextToAudio(HubModel):
             progress: whether to show a bar on stderr.
             style: waveform [B, 1, samples] or [1, 1, samples] at codec.sample_rate that the clips are to be like, from
                 0.5 s to the length of the clip. For generators with a style conditioner.
-            options: options of the generator beyond these, by name, such as codebooks and style_guidance with a style.
+            options: options of the generator beyond these, by name, such as `steps` of a masked generator, or codebooks
+                and style_guidance with a style.
 
         Raises:
             MinigenError: an empty caption, neither captions nor a style, seconds outside (0, 30], a prompt or a style
@@ -322,11 +324,10 @@ class TextToAudio(HubModel):
         from minigen.generators.base import choose_options
 
         if captions is not None or style is None:
-            captions = _check_captions(captions)
+            captions = check_captions(captions)
         check_number("seconds", seconds, SECONDS)
-        if seed is not None:
-            check_number("seed", seed, TORCH_SEED)
         frames, device = max(1, round(seconds * self.codec.frame_rate)), self.generator.device
+        chance = seeded(seed, device)
         if prompt is not None:
             options["prompt"] = self._encode(prompt, frames).to(device)  # [B, K, P]
         if style is not None:
@@ -339,8 +340,7 @@ class TextToAudio(HubModel):
             text, codec_device = Condition(states.to(device), mask.to(device)), states.device
         elif style is not None:
             codec_device = style.device
-        generator = None if seed is None else torch.Generator(device).manual_seed(int(seed))
-        made = self.generator.generate(text, frames, guidance, generator, progress, **options)
+        made = self.generator.generate(text, frames, guidance, chance, progress, **options)
         return self.sound(made.to(codec_device))  # [B, 1, samples]
 
     def sound(self, made: Tensor) -> Tensor:
@@ -376,11 +376,20 @@ class TextToAudio(HubModel):
         return self.codec.encode(style)
 
 
-def _check_captions(captions: str | list[str] | None) -> list[str]:
+def check_captions(captions: str | list[str] | None) -> list[str]:
+    """List of the captions; raises MinigenError where there is none, or one without a word."""
     captions = [captions] if isinstance(captions, str) else list(captions or [])
     if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
         raise MinigenError(f"captions are {captions!r}. Give one or more, each with at least a word.")
     return captions
+
+
+def seeded(seed: int | None, device: torch.device) -> torch.Generator | None:
+    """Source of randomness for a seed, None without one; raises MinigenError for a seed that PyTorch does not take."""
+    if seed is None:
+        return None
+    check_number("seed", seed, TORCH_SEED)
+    return torch.Generator(device).manual_seed(int(seed))
 
 
 def _read_pipeline(folder: Path) -> tuple[str | Path, str | Path, str]:
@@ -408,11 +417,17 @@ def _inside(folder: Path, name: str) -> str | Path:
     return folder / name if (folder / name / "config.json").is_file() else name
 
 
-def _canvas(lm: AudioLM, batch: int, frames: int, prompt: Tensor | None) -> Tensor:
-    """Codes [B, K, frames] before generation: the prompt, and UNKNOWN after it."""
+def canvas(sizes, device: torch.device, batch: int, frames: int, prompt: Tensor | None, unknown=UNKNOWN) -> Tensor:
+    """Codes [B, K, frames] before generation: the prompt, and `unknown` after it.
+
+    sizes: a configuration with num_codebooks and codebook_size.
+
+    Raises:
+        MinigenError: frames below 1, a prompt of another shape or as long as the clip, codes outside 0 … V - 1.
+    """
     check_number("frames", frames, COUNT)
-    streams, size = lm.config.num_codebooks, lm.config.codebook_size
-    codes = torch.full((batch, streams, frames), UNKNOWN, device=lm.norm.weight.device)
+    streams, size = sizes.num_codebooks, sizes.codebook_size
+    codes = torch.full((batch, streams, frames), unknown, device=device)
     if prompt is None:
         return codes
     _check_tensor("prompt", prompt)

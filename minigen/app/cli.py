@@ -22,6 +22,7 @@ from minigen.app import commands, measuring, remaking
 from minigen.app.trainable import TRAINABLE
 from minigen.engine.distributed import is_first
 from minigen.engine.errors import MinigenError
+from minigen.engine.hub import shipped
 from minigen.engine.settings import (
     COUNT,
     GUIDANCE,
@@ -280,7 +281,7 @@ def _add_sampling(option: Callable) -> None:
     option("--top-p", type=SHARE, default=0.0, help="instead of --top-k: the fewest codes with this probability")
     option("--steps", type=COUNT, help="number of steps, for the generators that have steps (default: the generator's)")
     option("--seed", type=SEED, default=0, help="the same seed gives the same sound")
-    option("--model", default="mini", help="mini, mini-no-dropout, mini-dropout, mini-regularized, or a folder")
+    option("--model", default="mini", help=f"{', '.join(['mini', *shipped('generator')])}, or a folder")
     option("--adapter", metavar="FOLDER", help="LoRA adapter of the model: a folder in the format of peft")
     option("--prompt", help="sound file to continue")
     option("--style", metavar="FILE", help="sound file that the sound is to be like; for models such as mini-style")
@@ -301,8 +302,8 @@ def _evaluate(listed) -> None:
 def _compare(listed) -> None:
     example = "mini-dropout build/model --guidance 1 3"
     option = _command(listed, measuring.compare, "measure several models in one table", example)
-    shipped = ["mini-no-dropout", "mini-dropout", "mini-regularized"]
-    option("models", nargs="*", default=shipped, help="names or folders of the models")
+    compared = ["mini-no-dropout", "mini-dropout", "mini-regularized"]
+    option("models", nargs="*", default=compared, help="names or folders of the models")
     strengths = "strengths of guidance; every model is measured at each"
     option("--guidance", type=GUIDANCE, nargs="+", default=[1.0, 3.0], help=strengths)
     _add_measuring(option)

@@ -260,8 +260,9 @@ def _generate_one(options: Namespace) -> None:
     from minigen.audio import load_audio, save_audio
     from minigen.generate import TextToAudio
 
-    torch.set_num_threads(1)  # a column of one clip is too little work for several threads
     tta = TextToAudio.from_pretrained(options.model, adapter=options.adapter)
+    if tta.generator.name == "language_model":
+        torch.set_num_threads(1)  # a column of one clip is too little work for several threads
     if options.caption:
         _note_language(tta.encoder, options.caption)
     rate = tta.codec.sample_rate

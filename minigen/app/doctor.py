@@ -22,7 +22,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from minigen.engine.errors import MinigenError
-from minigen.engine.hub import DATA, INSTALLED
+from minigen.engine.hub import DATA, INSTALLED, shipped
 
 WEIGHTS = ("codec/mini", "text/mini", "lm/mini-no-dropout", "lm/mini-dropout", "lm/mini-regularized", "judge/mini",
            "tagger/mini")  # fmt: skip
@@ -72,6 +72,7 @@ def examine() -> Iterator[Finding]:
     yield _library("transformers", "transformers")
     yield _library("soundfile", "soundfile", _try_soundfile)
     yield from (_weights(*name.split("/")) for name in WEIGHTS)
+    yield from (_weights("generators", name) for name in shipped("generators"))
     yield _installed("JupyterLab", "jupyterlab")
     yield _installed("ipywidgets", "ipywidgets")
     yield _disk(Path("build"))
@@ -167,9 +168,10 @@ def _restore(folder: Path) -> str:
 def _load(part: str, name: str) -> None:
     from minigen import codec, lm, text
     from minigen.evaluation import clap
+    from minigen.generators.base import load_generator
 
     load = {"codec": codec.load_codec, "text": text.load_text_encoder, "lm": lm.AudioLM.from_pretrained}
-    load |= {"judge": clap.load_judge, "tagger": clap.load_tagger}
+    load |= {"generators": load_generator, "judge": clap.load_judge, "tagger": clap.load_tagger}
     load[part](name)
 
 

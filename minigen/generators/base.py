@@ -14,7 +14,7 @@ import json
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from minigen.lm import find_generator_folder
 # Name in pipeline.json, and module and class. A module is imported when its generator is loaded.
 CLASSES = {
     "language_model": ("minigen.generators.language_model", "LanguageModelGenerator"),
+    "masked": ("minigen.generators.masked", "MaskedGenerator"),
     "discrete": ("minigen.generators.discrete_diffusion", "DiscreteDiffusionGenerator"),
     "latent": ("minigen.generators.latent_diffusion", "LatentDiffusionGenerator"),
     "style": ("minigen.generators.styled", "StyleGenerator"),
@@ -87,6 +88,24 @@ class Generator(Protocol):
         ...
 
 
+class Filler(Generator, Protocol):
+    """A generator that can also make the missing cells of given codes, as editing needs (`generators.editing`)."""
+
+    def fill(
+        self,
+        text: Condition,
+        known: Tensor,
+        guidance: float = 3.0,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """Codes int64 [B, K, T] without missing cells; its own options, with defaults, are those of `generate`.
+
+        known: codes [B, K, T] in which V marks a missing cell. Given cells stay as they are.
+        """
+        ...
+
+
 def find_generator(name: str, folder: Path) -> type[Generator]:
     """Class of the generator that the pipeline.json of a folder names.
 
@@ -99,6 +118,16 @@ def find_generator(name: str, folder: Path) -> type[Generator]:
         )
     module, kind = CLASSES[name]
     return getattr(import_module(module), kind)
+
+
+def load_generator(name_or_folder: str | Path, dtype: torch.dtype = torch.float32) -> Generator:
+    """Load the generator of a shipped model or a folder, without codec and text encoder.
+
+    Raises:
+        MinigenError: no such model, an unknown generator, or damaged files.
+    """
+    folder = find_generator_folder(name_or_folder)
+    return find_generator(generator_name(folder), folder).from_pretrained(folder, dtype)
 
 
 def generator_name(name_or_folder: str | Path) -> str:
@@ -117,6 +146,19 @@ def generator_name(name_or_folder: str | Path) -> str:
     return parts.get("generator", "language_model") if isinstance(parts, dict) else "language_model"
 
 
+def options_of(generator: Generator) -> list[str]:
+    """Names of the options of a generator: those of `generate` beyond the protocol's, and those of `fill`."""
+    shared = {*signature(Filler.generate).parameters, *signature(Filler.fill).parameters, "options"}
+    methods = [generator.generate, generator.fill] if can_fill(generator) else [generator.generate]
+    names = [name for method in methods for name in signature(method).parameters]
+    return [name for name in dict.fromkeys(names) if name not in shared]
+
+
+def can_fill(generator: Generator) -> TypeGuard[Filler]:
+    """Whether a generator can make the missing cells of given codes."""
+    return hasattr(generator, "fill")
+
+
 def choose_options(generator: Generator, options: dict, sampling: dict) -> dict:
     """Options to call a generator with.
 
@@ -128,8 +170,8 @@ def choose_options(generator: Generator, options: dict, sampling: dict) -> dict:
     Raises:
         MinigenError: an option that the generator does not have.
     """
-    shared, defaults = signature(Generator.generate).parameters, signature(sample).parameters
-    own = [name for name in signature(generator.generate).parameters if name not in shared]
+    defaults = signature(sample).parameters
+    own = options_of(generator)
     chosen = dict(options)
     for name, value in sampling.items():
         if name in own or value != defaults[name].default:

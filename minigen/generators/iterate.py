@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from minigen.engine.errors import MinigenError
+from minigen.engine.settings import COUNT, check_number
 from minigen.generate import progress_bar
 from minigen.generators.denoiser import Denoiser
 from minigen.guidance import guide, rescale_guidance
@@ -90,8 +91,7 @@ def iterate(
     Raises:
         MinigenError: steps below 1; a prediction that is not finite.
     """
-    if not isinstance(steps, int) or steps < 1:
-        raise MinigenError(f"steps is {steps!r}. Give a whole number of at least 1.")
+    check_number("steps", steps, COUNT)
     was_training, evaluations = model.training, 0
     model.eval()
     try:

@@ -28,6 +28,7 @@ Symbols: B batch · K codebooks · T frames · V codebook size, and the mask · 
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,7 +36,12 @@ from torch import Tensor
 
 from minigen.engine import distributed
 from minigen.engine.errors import MinigenError
+from minigen.engine.settings import COUNT, GUIDANCE, check_number
+from minigen.generate import canvas
 from minigen.generators.denoiser import Denoiser, DenoiserConfig
+from minigen.generators.filling import check_known, fill, missing_cells
+from minigen.generators.iterate import Guidance, iterate
+from minigen.guidance import Condition
 from minigen.loss import heads_cross_entropy
 from minigen.optim import TrainConfig
 from minigen.text import TextEncoder
@@ -244,6 +250,109 @@ def _least_sure(confidence: Tensor, counts: Tensor, span: int) -> Tensor:
         confidence = torch.where(confidence.isinf(), confidence, best[:, : confidence.shape[1]])
     places = confidence.argsort(dim=1, stable=True).argsort(dim=1)
     return (places < counts[:, None]) & ~confidence.isinf()
+
+
+# the generator
+
+
+class MaskedGenerator:
+    """A masked model as a generator of the pipeline (`minigen.generators.base.Generator`), which can also fill holes.
+
+    Args:
+        model (Denoiser): of codes, without time.
+
+    Raises:
+        MinigenError: a denoiser of another kind.
+    """
+
+    name = "masked"
+
+    def __init__(self, model: Denoiser):
+        self.model, self.config = model, model.config
+        if self.config.kind != "codes" or self.config.timed:
+            raise MinigenError(
+                f"the model predicts {self.config.kind}, timed: {self.config.timed}. A masked generator needs a model "
+                "of codes that is not timed."
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.model.norm.weight.device
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> "MaskedGenerator":
+        """Load the model, see `Denoiser.from_pretrained`."""
+        return cls(Denoiser.from_pretrained(folder, dtype))
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Save the model, see `Denoiser.save_pretrained`."""
+        self.model.save_pretrained(folder, dtype)
+
+    def generate(
+        self,
+        text: Condition,
+        frames: int,
+        guidance: Guidance = 3.0,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
+        prompt: Tensor | None = None,
+        **options,
+    ) -> Tensor:
+        """Codes int64 [B, K, frames]; the options are those of `fill`.
+
+        prompt: codes [B, K, P] or [1, K, P] with P < frames, which become the first P frames.
+        """
+        rows = next((len(given) for given in (text.memory, prompt) if given is not None), 1)
+        known = canvas(self.config, self.device, rows, frames, prompt, unknown=self.config.codebook_size)
+        return self.fill(text, known, guidance, generator, progress, **options)
+
+    def fill(
+        self,
+        text: Condition,
+        known: Tensor,
+        guidance: Guidance = 3.0,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
+        steps: int = 16,
+        temperature: float = 1.0,
+        noise: float = 4.5,
+        order: str = "joint",
+        span: int = 1,
+    ) -> Tensor:
+        """Make the missing cells of codes: int64 [B, K, T], where V marks a missing cell, -> int64 [B, K, T].
+
+        Args:
+            text: states of B captions.
+            known: the codes; given cells stay as they are.
+            guidance: a number, see `minigen.guidance.guide`, or a function of the progress from 0 to 1.
+            generator: source of chance on the device of the weights; None: PyTorch's.
+            progress: whether to show a bar on stderr.
+            steps: number of steps, at most that of the missing cells; of each window where a clip has several
+                (`minigen.generators.filling`).
+            temperature: see `MaskSampler`.
+            noise: see `MaskSampler`.
+            order: see `MaskSampler`.
+            span: see `MaskSampler`.
+
+        Raises:
+            MinigenError: codes of another shape or outside 0 … V, no steps or too many, options out of range.
+        """
+        mask = self.config.codebook_size
+        check_known(known, self.config, text)
+        if not callable(guidance):
+            check_number("guidance", guidance, GUIDANCE)
+        sampler = MaskSampler(mask, order, temperature, noise, span)
+        if cells := missing_cells(known, mask):
+            check_number("steps", steps, COUNT)
+            cosine_counts(steps, cells)  # refuses more steps than cells
+
+        def make(part: Tensor, bar: bool) -> Tensor:
+            own = min(steps, max(missing_cells(part, mask), part.shape[1]))  # the last window may have few cells
+            texts = text.memory, text.memory_mask
+            return iterate(self.model, sampler, part, *texts, own, guidance, generator, bar).state
+
+        return fill(known, mask, make, progress)
 
 
 # training

@@ -51,6 +51,9 @@ class HalfSilence:
     class codec:
         sample_rate = 16000
 
+    class generator:
+        name = "language_model"
+
     class encoder:
         @staticmethod
         def tokens(caption):

@@ -2,17 +2,25 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from standins import WordEncoder, tiny_codec
 
+from minigen.app import cli, doctor
+from minigen.audio import load_audio
 from minigen.corpus import TokenSet
+from minigen.engine import hub
 from minigen.engine.errors import MinigenError
 from minigen.engine.resources import training_memory
+from minigen.generate import TextToAudio
 from minigen.generators.denoiser import Denoiser, DenoiserConfig
+from minigen.generators.filling import windows
 from minigen.generators.iterate import iterate
 from minigen.generators.masked import (
+    MaskedGenerator,
     MaskedObjective,
     MaskSampler,
     cosine_counts,
@@ -24,6 +32,7 @@ from minigen.generators.masked import (
     stage_steps,
     window,
 )
+from minigen.guidance import Condition
 from minigen.train import TrainConfig, seconds_per_step, training_requirements
 
 V, K, T = 30, 4, 12
@@ -300,3 +309,152 @@ def test_the_trainer_measures_time_and_memory_of_a_masked_model(model, tmp_path)
     need = training_requirements(model, tokens, config, tmp_path)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert need.memory == training_memory(parameters, 2, 16, 24, rows=2, steps=80)
+
+
+# the generator
+
+
+@pytest.fixture(scope="module")
+def masked(model) -> MaskedGenerator:
+    return MaskedGenerator(model)
+
+
+TEXT = Condition(torch.randn(2, 3, 8, generator=seed(4)))
+
+
+def test_a_clip_is_the_sampler_run_on_masks_alone(masked, model):
+    made = masked.generate(TEXT, frames=T, guidance=2.0, generator=seed(1), steps=5, temperature=0.8)
+    known = torch.full((2, K, T), V)
+    expected = iterate(model, MaskSampler(V, temperature=0.8), known, TEXT.memory, None, 5, 2.0, seed(1)).state
+    assert torch.equal(made, expected) and made.min() >= 0 and made.max() < V
+    assert torch.equal(masked.generate(TEXT, T, 2.0, seed(1), steps=5, temperature=0.8), made)
+    assert not torch.equal(masked.generate(TEXT, T, 2.0, seed(2), steps=5, temperature=0.8), made)
+
+
+def test_guidance_may_change_with_the_progress(masked):
+    asked = []
+    masked.generate(TEXT, T, lambda progress: asked.append(progress) or 1.0, steps=5)
+    assert asked == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_prompt_is_kept_and_given_cells_of_any_place_are_kept(masked):
+    prompt = torch.randint(0, V, (1, K, 7), generator=seed(5))
+    made = masked.generate(TEXT, frames=T, generator=seed(1), steps=3, prompt=prompt)
+    assert torch.equal(made[..., :7], prompt.expand(2, K, 7)) and made.shape == (2, K, T)
+    codes = torch.randint(0, V, (2, K, T), generator=seed(6))
+    missing = torch.rand(2, K, T, generator=seed(7)) < 0.5
+    filled = masked.fill(TEXT, torch.where(missing, V, codes), generator=seed(1), steps=3)
+    assert torch.equal(filled[~missing], codes[~missing]) and filled.max() < V
+    assert torch.equal(masked.fill(TEXT, codes), codes)
+
+
+def test_a_long_clip_is_made_window_by_window_each_beside_what_is_there(masked, monkeypatch):
+    seen = []
+
+    def watched(model, sampler, part, *rest):
+        seen.append((part != V).all(1)[0])
+        return iterate(model, sampler, part, *rest)
+
+    monkeypatch.setattr("minigen.generators.masked.iterate", watched)
+    made = masked.generate(Condition(), 451, generator=seed(0), steps=2)
+    assert made.shape == (1, K, 451) and made.max() < V
+    given = [int(frames.sum()) for frames in seen]
+    assert [len(frames) for frames in seen] == [200, 200, 200] and given == [0, 50, 99]
+    assert all(frames[:count].all() for frames, count in zip(seen, given, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("missing", "places"),
+    [
+        ([(0, 30)], [(0, 100)]),
+        ([(0, 200)], [(0, 200)]),
+        ([(200, 500)], [(150, 350), (300, 500)]),
+        ([(0, 500)], [(0, 200), (150, 350), (300, 500)]),
+        ([(0, 300)], [(150, 350), (0, 200)]),  # only the end is given: from right to left
+        ([(250, 275)], [(200, 400)]),
+        ([(10, 20), (480, 490)], [(0, 200), (300, 500)]),
+        ([], []),
+    ],
+)
+def test_windows_cover_what_is_missing_from_the_given_part_outwards(missing, places):
+    frames = torch.zeros(100 if missing == [(0, 30)] else 200 if missing == [(0, 200)] else 500, dtype=torch.bool)
+    for start, stop in missing:
+        frames[start:stop] = True
+    assert [(place.start, place.stop) for place in windows(frames)] == places
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": K * T + 1}, "49 steps for 48 cells"),
+        ({"steps": 2.5}, "steps is 2.5"),
+        ({"guidance": math.nan}, "guidance is nan"),
+        ({"temperature": -1.0}, "temperature -1.0"),
+        ({"order": "random"}, "order is 'random'"),
+        ({"frames": 0}, "frames is 0"),
+        ({"prompt": torch.zeros(2, K, T, dtype=torch.int64)}, "prompt has shape"),
+    ],
+)
+def test_impossible_requests_are_refused(masked, wrong, says):
+    with pytest.raises(MinigenError, match=says):
+        masked.generate(TEXT, **{"frames": T, **wrong})
+
+
+def test_a_model_of_latents_or_with_time_is_no_masked_generator():
+    for other in (DenoiserConfig(kind="latents"), DenoiserConfig(timed=True)):
+        with torch.device("meta"), pytest.raises(MinigenError, match="A masked generator needs"):
+            MaskedGenerator(Denoiser(other))
+
+
+# the pipeline
+
+
+@pytest.fixture
+def tta(tmp_path, monkeypatch) -> TextToAudio:
+    """The pipeline of a shipped masked generator, `mini-tiny`, without knowledge."""
+    monkeypatch.setattr("minigen.engine.hub.DATA", tmp_path)
+    monkeypatch.setattr("minigen.generate.load_text_encoder", lambda name: WordEncoder())
+    folder = tmp_path / "generators" / "mini-tiny"
+    torch.manual_seed(0)
+    sizes = DenoiserConfig(num_codebooks=2, codebook_size=16, width=16, layers=1, heads=2, ffn=16, memory_width=8)
+    Denoiser(sizes).save_pretrained(folder)
+    tiny_codec().save_pretrained(folder / "codec")
+    (folder / "pipeline.json").write_text('{"codec": "codec", "text": "words", "generator": "masked"}')
+    return TextToAudio.from_pretrained("mini-tiny")
+
+
+def test_a_shipped_masked_generator_is_found_by_its_name_and_speaks(tta):
+    assert tta.generator.name == "masked"
+    one, other = tta.generate(["rain", "a dog barks"], seconds=0.5, seed=1, steps=4), tta.generate("rain", 0.5, seed=1)
+    assert one.shape == (2, 1, 8000) and other.shape == (1, 1, 8000)
+    assert torch.equal(one, tta.generate(["rain", "a dog barks"], seconds=0.5, seed=1, steps=4))
+    assert tta.generate("rain", seconds=9.0, seed=1, steps=1, guidance=1).shape == (1, 1, 144000)
+    with pytest.raises(MinigenError, match="seconds is 31"):
+        tta.generate("rain", seconds=31)
+    with pytest.raises(MinigenError, match="masked generator has no option 'top_k'.*steps, temperature, noise"):
+        tta.generate("rain", top_k=5)
+    with pytest.raises(MinigenError, match=r"named 'mini-else' .*\(mini-tiny\)"):
+        TextToAudio.from_pretrained("mini-else")
+
+
+def test_a_prompt_goes_on_at_its_end(tta):
+    wav = 0.1 * torch.randn(1, 1, 3200, generator=seed(1))
+    made = tta.generate("rain", seconds=0.5, seed=1, steps=4, prompt=wav)
+    assert made.shape == (1, 1, 8000)
+
+
+def test_the_doctor_loads_shipped_generators(tta, monkeypatch):
+    monkeypatch.setattr("minigen.app.doctor.DATA", hub.DATA)
+    assert doctor._weights("generators", "mini-tiny").state == "ok"
+    (hub.DATA / "generators" / "mini-tiny" / "model.safetensors").write_bytes(b"damaged")
+    assert doctor._weights("generators", "mini-tiny").state == "broken"
+
+
+def test_a_file_is_written_by_the_command(tta, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main("generate rain --model mini-tiny --steps 3 --seconds 0.5 --seed 2".split()) == 0
+    expected = tta.generate("rain", 0.5, seed=2, steps=3)
+    torch.testing.assert_close(load_audio("sound.wav"), expected, atol=1e-4, rtol=0)
+    assert cli.main("generate rain --model mini-tiny --steps 300 --seconds 0.5 -o no.wav".split()) == 2
+    assert "300 steps for 50 cells" in capsys.readouterr().err and not Path("no.wav").exists()
