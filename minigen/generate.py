@@ -350,6 +350,69 @@ class TextToAudio(HubModel):
         with torch.no_grad():
             return self.codec.synthesize(made).clamp(-1, 1)
 
+    def inpaint(self, wav: Tensor, captions: str | list[str], start: float, end: float, **how) -> Tensor:
+        """Make a part of a recording anew, so that it fits what stands before and after it.
+
+        Args:
+            wav: waveform [B, 1, samples] at codec.sample_rate, of at most 30 s.
+            captions: description of the whole sound; one, or a list of B.
+            start: seconds where the hole begins.
+            end: seconds where it ends. The hole is rounded outwards to whole codec frames.
+            how: by name: guidance (3.0), seed, progress, and options of the generator such as steps, as in `generate`.
+
+        Returns:
+            Waveform of the same shape. Outside the hole it is the recording itself, but for 0.1 s to either side, in
+            which it is faded into the codec's version of it.
+
+        Raises:
+            MinigenError: a generator that cannot edit, such as a language model; a hole without length or outside the
+                sound; a sound shorter than a frame or longer than 30 s; more steps than cells; other options as in
+                `generate`.
+        """
+        from minigen.generators import editing
+
+        return editing.inpaint(self, wav, captions, start, end, **how)
+
+    def inpaint_codes(self, codes: Tensor, captions: str | list[str], hole: Tensor, **how) -> Tensor:
+        """Make the frames of codes anew that a hole marks: int64 [B, K, T] -> int64 [B, K, T].
+
+        Every cell outside the hole stays as it was. hole: bool [T], True = made anew. captions, how, errors: as in
+        `inpaint`.
+        """
+        from minigen.generators import editing
+
+        return editing.inpaint_codes(self, codes, captions, hole, **how)
+
+    def extend(self, wav: Tensor, captions: str | list[str], before: float = 0.0, after: float = 0.0, **how) -> Tensor:
+        """Continue a recording backwards by `before` and forwards by `after` seconds, rounded to whole codec frames.
+
+        The recording stays as it is, but for 0.1 s beside what is made; its last samples that fill no frame are cut off
+        where something follows. The whole lasts at most 30 s. wav, captions, how, errors: as in `inpaint`.
+        """
+        from minigen.generators import editing
+
+        return editing.extend(self, wav, captions, before, after, **how)
+
+    def vary(self, wav: Tensor, captions: str | list[str], share: float = 0.5, **how) -> Tensor:
+        """Make a variation of a recording that keeps a random share of its cells: [B, 1, samples], the same shape.
+
+        share: 0 keeps none, 1 all of them. The seed also chooses the cells. The sound is the codec's throughout. wav,
+        captions, how, errors: as in `inpaint`.
+        """
+        from minigen.generators import editing
+
+        return editing.vary(self, wav, captions, share, **how)
+
+    def refine(self, wav: Tensor, captions: str | list[str], codebooks: int = 1, **how) -> Tensor:
+        """Keep the first codebooks of a recording, its outline, and make the finer ones: [B, 1, samples], same shape.
+
+        codebooks: number that is kept, 1 to K - 1. The sound is the codec's throughout. wav, captions, how, errors: as
+        in `inpaint`.
+        """
+        from minigen.generators import editing
+
+        return editing.refine(self, wav, captions, codebooks, **how)
+
     def _encode(self, prompt: Tensor, frames: int) -> Tensor:
         """Codes of the prompt's whole frames."""
         _check_tensor("prompt", prompt)

@@ -1,11 +1,13 @@
-"""The command line: reads the arguments and calls the function of that name (`commands`, `measuring`, `remaking`).
+"""The command line: reads the arguments and calls the function of that name.
 
     minigen corpus ─► minigen tokenize ─► minigen train ─► minigen generate, evaluate, compare
+    minigen inpaint, extend, vary, refine                    edit a recording
     minigen demo      all of these in a few minutes          minigen doctor    does everything work?
 
-A mistake gives one line on stderr and exit status 2. Where the arguments alone show it, PyTorch is not loaded before.
-MINIGEN_DEBUG=1 shows the whole traceback instead. Options that set a field of a dataclass take their default, range and
-help text from it (`minigen.engine.settings`).
+The functions are in `commands`, `editing`, `measuring` and `remaking`. A mistake gives one line on stderr and exit
+status 2. Where the arguments alone show it, PyTorch is not loaded before. MINIGEN_DEBUG=1 shows the whole traceback
+instead. Options that set a field of a dataclass take their default, range and help text from it
+(`minigen.engine.settings`).
 """
 
 import argparse
@@ -18,7 +20,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from minigen import __version__
-from minigen.app import commands, measuring, remaking
+from minigen.app import commands, editing, measuring, remaking
 from minigen.app.trainable import TRAINABLE
 from minigen.engine.distributed import is_first
 from minigen.engine.errors import MinigenError
@@ -139,8 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="minigen", description="From a caption to sound: every link of the chain is a command.")
     parser.add_argument("--version", action="version", version=f"minigen {__version__}")
     listed = parser.add_subparsers(required=True, metavar="command")
-    for add in (_corpus, _tokenize, _train, _generate, _play, _evaluate, _compare, _study, _listen, _demo, _bench,
-                _doctor, _interop, _codec, _text, _judge, _corpus_card, _convert):  # fmt: skip
+    for add in (_corpus, _tokenize, _train, _generate, _play, _inpaint, _extend, _vary, _refine, _evaluate, _compare,
+                _study, _listen, _demo, _bench, _doctor, _interop, _codec, _text, _judge, _corpus_card,
+                _convert):  # fmt: skip
         add(listed)
     return parser
 
@@ -289,6 +292,45 @@ def _add_sampling(option: Callable) -> None:
     option("--codebooks", type=Range(int, 1, 6), help=much)
     strength = "with --style: above 1 strengthens the caption against the style (default: 5)"
     option("--style-guidance", type=GUIDANCE, help=strength)
+
+
+def _inpaint(listed) -> None:
+    what = "make a part of a recording anew, so that it fits the rest"
+    option = _edit(listed, editing.inpaint, what, 'clip.wav "a dog barks" --start 1.2 --end 1.9')
+    option("--start", type=NOT_NEGATIVE, required=True, help="where the part begins, in seconds")
+    option("--end", type=POSITIVE, required=True, help="where it ends, in seconds")
+
+
+def _extend(listed) -> None:
+    what = "continue a recording forwards or backwards"
+    option = _edit(listed, editing.extend, what, 'clip.wav "rain falls" --after 3')
+    option("--before", type=NOT_NEGATIVE, default=0.0, help="seconds to make before the recording")
+    option("--after", type=NOT_NEGATIVE, default=0.0, help="seconds to make after it")
+
+
+def _vary(listed) -> None:
+    option = _edit(listed, editing.vary, "make a variation of a recording", 'clip.wav "a dog barks" --share 0.5')
+    option("--share", type=SHARE, default=0.5, help="share of the codes that is kept; 0 keeps none")
+
+
+def _refine(listed) -> None:
+    what = "keep the outline of a recording and make its details anew"
+    option = _edit(listed, editing.refine, what, 'clip.wav "a dog barks" --codebooks 1')
+    option("--codebooks", type=COUNT, default=1, help="number of codebooks that is kept, the coarsest first")
+
+
+def _edit(listed, run: Callable, what: str, example: str) -> Callable:
+    """Add a command that edits a recording, with the options that all of them have."""
+    option = _command(listed, run, what, example)
+    option("sound", help="sound file to edit, of at most 30 s; it stays as it is")
+    option("caption", type=_caption_text, help="description of the whole sound, in English and in quotes")
+    option("-o", "--out", type=_sound_file, default=Path("sound.wav"), help="file to write, .wav or .flac")
+    option("--guidance", type=GUIDANCE, default=3.0, help="0 ignores the text, 1 follows the model, 3 is usual")
+    option("--temperature", type=NOT_NEGATIVE, help="0 always takes the most likely code (default: the generator's)")
+    option("--steps", type=COUNT, help="number of steps (default: the generator's)")
+    option("--seed", type=SEED, default=0, help="the same seed gives the same sound")
+    option("--model", default="mini-masked", help="name or folder of a masked generator")
+    return option
 
 
 def _evaluate(listed) -> None:

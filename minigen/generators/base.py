@@ -11,6 +11,7 @@ A generator is any class with these members. There is no base class: generators 
 """
 
 import json
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -146,12 +147,18 @@ def generator_name(name_or_folder: str | Path) -> str:
     return parts.get("generator", "language_model") if isinstance(parts, dict) else "language_model"
 
 
-def options_of(generator: Generator) -> list[str]:
-    """Names of the options of a generator: those of `generate` beyond the protocol's, and those of `fill`."""
-    shared = {*signature(Filler.generate).parameters, *signature(Filler.fill).parameters, "options"}
-    methods = [generator.generate, generator.fill] if can_fill(generator) else [generator.generate]
-    names = [name for method in methods for name in signature(method).parameters]
-    return [name for name in dict.fromkeys(names) if name not in shared]
+def options_of(method: Callable) -> list[str]:
+    """Names of a generator's own options: the parameters of its `generate` or `fill` beyond those of the protocol."""
+    shared = {*signature(Filler.generate).parameters, *signature(Filler.fill).parameters}
+    named = [each.name for each in signature(method).parameters.values() if each.kind is not each.VAR_KEYWORD]
+    return [name for name in named if name not in shared]
+
+
+def check_options(generator: Generator, options: Iterable[str], own: list[str]) -> None:
+    """Raise MinigenError for an option that is not among a generator's own ones."""
+    for name in options:
+        if name not in own:
+            raise MinigenError(f"the {generator.name} generator has no option {name!r}. Its options: {', '.join(own)}.")
 
 
 def can_fill(generator: Generator) -> TypeGuard[Filler]:
@@ -171,12 +178,12 @@ def choose_options(generator: Generator, options: dict, sampling: dict) -> dict:
         MinigenError: an option that the generator does not have.
     """
     defaults = signature(sample).parameters
-    own = options_of(generator)
+    own = options_of(generator.generate)
+    if can_fill(generator):  # whose `generate` hands its options on
+        own += options_of(generator.fill)
     chosen = dict(options)
     for name, value in sampling.items():
         if name in own or value != defaults[name].default:
             chosen[name] = value
-    for name in chosen:
-        if name not in own:
-            raise MinigenError(f"the {generator.name} generator has no option {name!r}. Its options: {', '.join(own)}.")
+    check_options(generator, chosen, own)
     return chosen

@@ -23,8 +23,9 @@ from minigen.engine.weights import read_tensors
 from minigen.evaluation import clap, measure
 from minigen.lm import AudioLM, AudioLMConfig
 
-COMMANDS = ["corpus", "tokenize", "train", "generate", "play", "evaluate", "compare", "study", "listen", "demo",
-            "bench", "doctor", "interop", "train-codec", "train-text", "train-judge", "corpus-card"]  # fmt: skip
+COMMANDS = ["corpus", "tokenize", "train", "generate", "play", "inpaint", "extend", "vary", "refine", "evaluate",
+            "compare", "study", "listen", "demo", "bench", "doctor", "interop", "train-codec", "train-text",
+            "train-judge", "corpus-card"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
