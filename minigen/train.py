@@ -111,6 +111,7 @@ def train(
         return {**trainer.state(), "history": history, "recent": recent}
 
     identity = f"{config}, {lm.config}, {fingerprint(train_set)}{frozen_digest(lm)}"
+    identity += ", the best is kept" if config.keep_best else ""
     loop = Loop(folder / CHECKPOINT, identity, state, config.steps, save_minutes=config.save_minutes,
                 progress=progress and distributed.is_first())  # fmt: skip
     if saved := loop.resume(trainer.device):
@@ -135,7 +136,7 @@ def train(
             write_log(folder / "log.csv", history)
         loop.show(f"loss={recent[-1]['loss'] if recent else history[-1]['loss']:.3f}, valid={history[-1]['valid']:.3f}")
 
-    load_trained(trainer.lm, trainer.ema.weights)
+    load_trained(trainer.lm, trainer.result())
     trainer.lm.eval()
     if distributed.is_first():
         write_atomically(folder / SETTINGS_FILE, json.dumps(asdict(config), indent=1) + "\n")
@@ -293,6 +294,7 @@ class Trainer:
         self.optimizers = make_optimizers(self.lm, config)
         self.recorded = RecordedGradients(self.gradients, self.lm.parameters())
         self.step = 0
+        self.best: dict = {}  # with `keep_best`: the average with the lowest validation loss, and that loss
 
     def train_step(self, codes: Tensor, captions: list[str]) -> dict:
         """One step of the optimisers on a batch, the same batch in every process.
@@ -353,13 +355,20 @@ class Trainer:
                 rng = np.random.default_rng([self.config.seed, 4, int(chunk[0])])
                 loss = self._loss(model, self._batch(*tokens.batch(chunk), rng, drop))[1]["loss"]
                 means[name] += len(chunk) / clips * loss.item()
+        if self.config.keep_best and not means["valid"] >= self.best.get("valid", math.inf):
+            self.best = {"valid": means["valid"], "weights": {k: v.clone() for k, v in self.ema.weights.items()}}
         return means
+
+    def result(self) -> dict[str, Tensor]:
+        """The averaged weights; with `keep_best` those of the lowest validation loss, which may be the start."""
+        return self.best["weights"] if self.config.keep_best else self.ema.weights
 
     def state(self) -> dict:
         """Everything that the next step depends on, for a checkpoint."""
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         return {"step": self.step, "lm": trained_weights(self.lm), "optimizers": optimizers,
-                "ema": self.ema.weights, "ema_updates": self.ema.updates}  # fmt: skip
+                "ema": self.ema.weights, "ema_updates": self.ema.updates,
+                **({"best": self.best} if self.config.keep_best else {})}  # fmt: skip
 
     def load(self, state: dict) -> None:
         """Go on from what `state` returned."""
@@ -367,6 +376,7 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.ema.weights, self.ema.updates = state["step"], state["ema"], state["ema_updates"]
+        self.best = state.get("best", {})
 
     def _batch(
         self, codes: Tensor, captions: list[str], rng: np.random.Generator, drop: bool | None = None,
@@ -494,7 +504,7 @@ def training_requirements(
         trained, sizes.layers, sizes.width, sizes.ffn, rows, steps, frozen, config.accumulate, config.checkpointing
     )
     disk = (2 * 16 + 4) * trained  # weights, moments and average, in the old checkpoint and the new; the model
-    what = f"training ({amount(trained)}trained)" if frozen else "training"
+    what = f"training ({amount(trained)} trained)" if frozen else "training"
     return Requirements(what, trained + frozen, memory * distributed.processes_here(), disk, seconds, Path(folder))
 
 

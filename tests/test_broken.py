@@ -36,7 +36,7 @@ def stand_ins(tmp_path, monkeypatch):
     parts = standins.tiny_parts()
     tta = generate.TextToAudio(parts.codec, parts.encoder, standins.tiny_lm(1))
     monkeypatch.setattr(codec, "load_codec", lambda name: parts.codec)
-    monkeypatch.setattr(generate.TextToAudio, "from_pretrained", lambda name: tta)
+    monkeypatch.setattr(generate.TextToAudio, "from_pretrained", lambda name, adapter=None: tta)
     monkeypatch.setattr(lm, "find_generator_folder", lambda name: None)
     monkeypatch.setattr(clap, "load_judge", lambda name: parts.judge)
     monkeypatch.setattr(clap, "load_tagger", lambda name: parts.tagger)

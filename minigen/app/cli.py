@@ -22,6 +22,8 @@ from pathlib import Path
 from minigen import __version__
 from minigen.app import commands, editing, measuring, remaking
 from minigen.app.trainable import TRAINABLE
+from minigen.app.tuning.finetune import finetune
+from minigen.app.tuning.prefer import prefer
 from minigen.engine.distributed import is_first
 from minigen.engine.errors import MinigenError
 from minigen.engine.hub import shipped
@@ -141,9 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="minigen", description="From a caption to sound: every link of the chain is a command.")
     parser.add_argument("--version", action="version", version=f"minigen {__version__}")
     listed = parser.add_subparsers(required=True, metavar="command")
-    for add in (_corpus, _tokenize, _train, _generate, _play, _inpaint, _extend, _vary, _refine, _evaluate, _compare,
-                _study, _listen, _demo, _bench, _doctor, _interop, _codec, _text, _judge, _corpus_card,
-                _convert):  # fmt: skip
+    for add in (_corpus, _tokenize, _train, _finetune, _prefer, _generate, _play, _inpaint, _extend, _vary, _refine,
+                _evaluate, _compare, _study, _listen, _demo, _bench, _doctor, _interop, _codec, _text, _judge,
+                _corpus_card, _convert):  # fmt: skip
         add(listed)
     return parser
 
@@ -258,6 +260,46 @@ def _train(listed) -> None:
     option("--codec", default="mini", help="name or folder of the codec that made the codes")
     option("--text", default="mini", help="name or folder of the text encoder")
     _add_setting(option, TrainConfig, "seed")
+
+
+def _finetune(listed) -> None:
+    what = "teach a model your recordings, and compare it with the start by ear"
+    option = _command(listed, finetune, what, "my_recordings --minutes 10")
+    folder = "folder with metadata.csv or a subfolder for each sound, or a table of files and captions"
+    option("recordings", help=folder)
+    option("--seconds", type=SECONDS, default=4.0, help="length of a clip: longer files are cut, shorter ones filled")
+    option("--text-dropout", type=SHARE, default=0.1, help="share of the steps without text")
+    _add_tuning(option, "build/finetuned", 8, 1e-3)
+
+
+def _prefer(listed) -> None:
+    option = _command(listed, prefer, "tune a model to the sounds that a judge or people prefer", "--by clap")
+    option("--by", choices=("clap",), help="pairs of the model's own samples, ranked by the CLAP score")
+    answers = "pairs of people's answers: folders of minigen listen, or CSVs in their folder answers"
+    option("--answers", nargs="+", metavar="PLACE", help=answers)
+    option("--beta", type=POSITIVE, default=0.1, help="strength of the tie to the model before the tuning")
+    option("--captions", type=Range(int, 2), default=400, help="with --by: captions that samples are made for")
+    option("--samples", type=Range(int, 2), default=4, help="with --by: samples of each caption")
+    option("--data", help="corpus of the captions (default: the built-in corpus, made if need be)")
+    option("--clips", type=Range(int, 2), default=48, help="held-out captions that the model is measured on")
+    option("--seconds", type=SECONDS, default=4.0, help="length of a clip")
+    option("--guidance", type=GUIDANCE, default=3.0, help="strength of guidance of all samples")
+    option("--judge", default="mini", help="name or folder of the CLAP model")
+    _add_tuning(option, "build/preferred", 8, 1e-4)
+
+
+def _add_tuning(option: Callable, out: str, batch_size: int, learning_rate: float) -> None:
+    """The options that finetune and prefer share."""
+    option("--from", dest="start", metavar="MODEL", default="mini", help="name or folder of the model to tune")
+    option("--out", type=Path, default=Path(out), help="folder for the result; a stopped run continues there")
+    option("--minutes", type=POSITIVE, default=10.0, help="time for the training")
+    option("--steps", type=COUNT, help="number of steps, instead of --minutes")
+    option("--lora", type=COUNT, metavar="RANK", default=8, help="rank of the adapter that is trained")
+    option("--all-weights", action="store_true", help="train all weights instead of an adapter")
+    option("--batch-size", type=COUNT, default=batch_size, help="clips a step, over all processes")
+    option("--learning-rate", type=POSITIVE, default=learning_rate, help="peak learning rate")
+    for name in ("accumulate", "checkpointing", "seed"):
+        _add_setting(option, TrainConfig, name)
 
 
 def _generate(listed) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from minigen.app.conditions import check_conditions, style_options
 from minigen.app.preflight import STARTED, check_prompt, check_writable
-from minigen.app.trainable import LATENT, TRAINABLE
+from minigen.app.trainable import TRAINABLE
 from minigen.engine.errors import MinigenError
 from minigen.engine.settings import TrainConfig, options_of
 
@@ -107,7 +107,7 @@ def train(options: Namespace) -> None:
 
     check_writable(options.out)
     config = TrainConfig(**{field.name: getattr(options, field.name) for field in options_of(TrainConfig)})
-    learn, valid = _learn_and_valid(options.tokens, options.valid, options.codec, options.generator in LATENT)
+    learn, valid = _learn_and_valid(options.tokens, options.valid, options.codec)
     encoder, names = _encoder_and_names(options)
     sizes = _model_config(options, learn, encoder)
     if not options.start:
@@ -171,18 +171,15 @@ def _say_training(model, encoder, tokens, config, options: Namespace, objective)
     _announce(training_requirements(model, tokens, config, options.out, seconds))
 
 
-def _learn_and_valid(tokens: str | None, valid: str | None, codec: str, latents: bool):
-    """Tokens to learn from and tokens to measure on, by default those of the built-in corpus; with latents if asked."""
-    from minigen.corpus import LatentSet, TokenSet
+def _learn_and_valid(tokens: str | None, valid: str | None, codec: str):
+    """Tokens to learn from and tokens to measure on; by default those of the built-in corpus."""
+    from minigen.corpus import TokenSet
 
-    kind, end = (LatentSet, "-latents") if latents else (TokenSet, "")
     if tokens is None:
-        learn = make_tokens(None, "train", TOKENS / f"train{end}", codec, mix=0.5, latents=latents)
-        if valid:
-            return learn, kind.open(valid)
-        return learn, make_tokens(None, "validation", TOKENS / f"validation{end}", codec, latents=latents)
-    learn = kind.open(tokens)
-    return (learn, kind.open(valid)) if valid else hold_back(learn)
+        learn = make_tokens(None, "train", TOKENS / "train", codec, mix=0.5)
+        return learn, TokenSet.open(valid) if valid else make_tokens(None, "validation", TOKENS / "validation", codec)
+    learn = TokenSet.open(tokens)
+    return (learn, TokenSet.open(valid)) if valid else hold_back(learn)
 
 
 def hold_back(tokens):
@@ -204,13 +201,13 @@ def hold_back(tokens):
         raise MinigenError(
             f"{len(tokens)} clips are too few to hold some back. Name others to measure on with --valid."
         )
-    return _subset(tokens, learn), _subset(tokens, valid)
+    return subset(tokens, learn), subset(tokens, valid)
 
 
-def _subset(tokens, rows: list[int]):
+def subset(tokens, rows: list[int]):
+    """Some rows of a token set, in the given order."""
     lists = {name: [getattr(tokens, name)[row] for row in rows] for name in ("captions", "events", "sources")}
-    arrays = {name: getattr(tokens, name)[rows] for name in ("codes", "latents") if hasattr(tokens, name)}
-    return replace(tokens, **arrays, **lists)
+    return replace(tokens, codes=tokens.codes[rows], **lists)
 
 
 def _model_config(options: Namespace, tokens, encoder):

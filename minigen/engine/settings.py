@@ -121,9 +121,10 @@ class TrainConfig:
     similarity: float = setting(0.0, NOT_NEGATIVE, "weight of the similarity regulariser in the steps without text")
     pooling: str = setting("max", ("max", "mean"), "how the regulariser pools text and audio states")
     valid_every: int = setting(100, COUNT)  # steps between two measurements on the validation clips
-    # The next two save memory and change results in the last digits only: a training may go on with others.
+    # These two save memory and change results in the last digits only: a training may go on with others.
     accumulate: int = setting(1, COUNT, "parts that a batch is computed in, one after the other, to save memory", False)
     checkpointing: bool = setting(False, (False, True), "compute each layer twice, to save memory", False)
+    keep_best: bool = setting(False, (False, True), repr=False)  # of all measurements on the validation clips
     save_minutes: float = setting(1.0, Range(float, 0, math.inf))  # between two checkpoints
     seed: int = setting(0, SEED, "seed of the weights, the batches and the steps without text")
 

@@ -23,9 +23,9 @@ from minigen.engine.weights import read_tensors
 from minigen.evaluation import clap, measure
 from minigen.lm import AudioLM, AudioLMConfig
 
-COMMANDS = ["corpus", "tokenize", "train", "generate", "play", "inpaint", "extend", "vary", "refine", "evaluate",
-            "compare", "study", "listen", "demo", "bench", "doctor", "interop", "train-codec", "train-text",
-            "train-judge", "corpus-card"]  # fmt: skip
+COMMANDS = ["corpus", "tokenize", "train", "finetune", "prefer", "generate", "play", "inpaint", "extend", "vary",
+            "refine", "evaluate", "compare", "study", "listen", "demo", "bench", "doctor", "interop", "train-codec",
+            "train-text", "train-judge", "corpus-card"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -492,7 +492,7 @@ def test_recordings_held_back_are_not_learnt_from_even_in_mixtures():
     assert len(valid) == 2 and not heard & measured and heard | measured == {f"{i}.wav" for i in range(20)}
     assert [captions[i] for i in learn.codes.flatten()] == learn.captions
     with pytest.raises(MinigenError, match="--valid"):
-        commands.hold_back(commands._subset(tokens, [0]))
+        commands.hold_back(commands.subset(tokens, [0]))
 
 
 def test_a_command_without_a_corpus_makes_the_built_in_one_once(monkeypatch):
@@ -656,28 +656,6 @@ def test_discrete_diffusion_begins_from_a_masked_or_language_model_and_is_sample
     assert "discrete generator. Begin from a language_model or masked" in refused(
         capsys, *train.split(), "--out", "no", "--generator", "masked", "--from", "third"
     )
-
-
-def test_latent_diffusion_begins_with_the_layers_of_a_language_model_or_goes_on_from_itself(capsys, small_models):
-    train = small_models
-    capsys.readouterr()
-    says = refused(capsys, *train.split(), "--out", "no", "--generator", "latent")
-    assert "the tokens in tokens have no latents. Make them with `minigen tokenize --latents`" in says
-    assert cli.main("tokenize clips --out both --seconds 1 --mix 0 --latents".split()) == 0
-    assert "codes [4, 50] and latents [50, 64]" in capsys.readouterr().out
-    train = train.replace("tokens", "both") + " --generator latent"
-    assert cli.main(f"{train} --out first --from lm".split()) == 0
-    assert cli.main(f"{train} --out second --from first".split()) == 0
-    assert cli.main(f"{train} --out random --width 32 --layers 1".split()) == 0
-    check_trained("latent", ("first", "second", "random"))
-    before, first, second = (read_tensors(Path(name)) for name in ("lm", "first", "second"))
-    shared = [name for name in before if name.startswith(("layers.", "memory_projection."))]
-    assert shared and all(torch.equal(before[name], first[name]) for name in shared)
-    assert all(torch.equal(value, second[name]) for name, value in first.items() if not name.startswith("limit"))
-    hear = ["generate", "rain", "--seconds", "0.5", "--model", "second", "-o", "a.wav"]
-    assert cli.main([*hear, "--steps", "2"]) == 0
-    capsys.readouterr()
-    assert "steps is 1. Give 2 or more" in refused(capsys, *hear, "--steps", "1")
 
 
 def test_the_regulariser_is_refused_with_a_generator_that_has_none(capsys):

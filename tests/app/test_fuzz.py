@@ -57,7 +57,7 @@ def replaced() -> dict:
     """The work behind the commands, by the name that a command imports it from, and what it answers instead."""
     tta = generate.TextToAudio(standins.tiny_codec(), standins.WordEncoder(), standins.tiny_lm(1))
 
-    def load(name, *_):
+    def load(name, *_, **__):
         find_generator_folder(name)
         return tta
 
@@ -90,6 +90,7 @@ def replaced() -> dict:
         "minigen.recipes.codec.train.train_codec": nothing, "minigen.recipes.text.order.teach_order": nothing,
         "minigen.recipes.text.train.train_text": nothing, "minigen.recipes.judge.train.train_judge": nothing,
         "minigen.recipes.judge.train.train_tagger": nothing, "minigen.recipes.corpus.card.make_card": lambda *_: {},
+        "minigen.app.tuning.finetune._tune": nothing, "minigen.app.tuning.prefer._tune": nothing,
         "minigen.interop.audiocraft.convert_audiocraft": nothing, "minigen.app.interop_report.print_report": nothing,
     }  # fmt: skip
 

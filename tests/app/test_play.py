@@ -45,7 +45,7 @@ def tones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    monkeypatch.setattr(generate.TextToAudio, "from_pretrained", lambda name: model)
+    monkeypatch.setattr(generate.TextToAudio, "from_pretrained", lambda name, adapter=None: model)
     return model
 
 

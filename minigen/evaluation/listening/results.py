@@ -122,7 +122,8 @@ def report(plans: Iterable[Plan], rows: Iterable[Mapping[str, str]]) -> Listenin
     plans: of the tests; the order of `models` names the pairs. rows: of `read_answers`.
     """
     plans = tuple(plans)
-    judgements, repeated, foreign = _first_answers(plans, rows)
+    found, repeated, foreign = _first_answers(plans, rows)
+    judgements = list(found.values())
     checked = _checks_passed(judgements)
     left_out = _unreliable(checked)
     counted = [j for j in judgements if j.listener not in left_out and not _is_check(j)]
@@ -135,8 +136,18 @@ def report(plans: Iterable[Plan], rows: Iterable[Mapping[str, str]]) -> Listenin
     return ListeningReport(preferences, checked, left, repeated, foreign)
 
 
-def _first_answers(plans: tuple[Plan, ...], rows: Iterable[Mapping[str, str]]) -> tuple[list[Judgement], int, int]:
-    """First answer of each listener to each trial; number of repeated answers; number of rows of no trial."""
+def counted_choices(plan: Plan, rows: Iterable[Mapping[str, str]]) -> list[tuple[Trial, str]]:
+    """The trials of the answers that count in a report, each with the model whose clip was chosen."""
+    found, _, _ = _first_answers((plan,), rows)
+    left_out = _unreliable(_checks_passed(found.values()))
+    counted = {key: j for key, j in found.items() if j.listener not in left_out and not _is_check(j)}
+    return [(plan.trials[trial], j.chosen) for (_, trial), j in counted.items()]
+
+
+def _first_answers(
+    plans: tuple[Plan, ...], rows: Iterable[Mapping[str, str]]
+) -> tuple[dict[tuple[str, str], Judgement], int, int]:
+    """First answer by (listener, trial); number of repeated answers; number of rows of no trial."""
     trials = {name: trial for plan in plans for name, trial in plan.trials.items()}
     found: dict[tuple[str, str], Judgement] = {}
     repeated = foreign = 0
@@ -148,7 +159,7 @@ def _first_answers(plans: tuple[Plan, ...], rows: Iterable[Mapping[str, str]]) -
             repeated += 1
         else:
             found[judgement.listener, row["trial"]] = judgement
-    return list(found.values()), repeated, foreign
+    return found, repeated, foreign
 
 
 def _judgement(row: Mapping[str, str], trial: Trial | None) -> Judgement | None:

@@ -1,0 +1,132 @@
+"""Pairs for preference tuning: samples ranked by a judge, answers of a listening test, and what is refused."""
+
+import pytest
+import torch
+from standins import BandJudge, WordEncoder, tiny_codec, tiny_lm
+
+from minigen.audio import save_audio
+from minigen.engine.errors import MinigenError
+from minigen.evaluation.listening.answers import store
+from minigen.evaluation.listening.plan import NOISE_CHECK, REAL_CHECK, clip_file, new_plan, write_plan
+from minigen.generate import TextToAudio
+from minigen.guidance import Condition
+from minigen.tuning.pairs import answered_pairs, sampled_pairs
+
+CAPTIONS = ["a dog barks", "rain falls", "a siren wails"]
+
+
+def pipeline() -> TextToAudio:
+    return TextToAudio(tiny_codec(), WordEncoder(), tiny_lm(1))
+
+
+def sampled(folder, captions=CAPTIONS, **settings):
+    settings = {"samples": 5, "seconds": 0.3, "seed": 4, **settings}
+    return sampled_pairs(pipeline(), BandJudge(), captions, folder / "pairs.safetensors", progress=False, **settings)
+
+
+def score(codes, captions) -> torch.Tensor:
+    audio = BandJudge().embed_audio(pipeline().codec.decode(codes))
+    return (audio * BandJudge().embed_text(captions)).sum(-1)
+
+
+def test_the_chosen_clip_has_the_highest_score_of_all_samples_and_the_rejected_one_the_lowest(tmp_path):
+    pairs = sampled(tmp_path)
+    assert pairs.captions == CAPTIONS and pairs.codes.shape == (3, 2, 2 * 15)
+    chosen, rejected = torch.from_numpy(pairs.codes).long().chunk(2, dim=-1)
+    assert (score(chosen, CAPTIONS) > score(rejected, CAPTIONS)).all()
+    tta = pipeline()
+    text = Condition(*tta.encoder([caption for caption in CAPTIONS for _ in range(5)]))  # one batch: 15 of 32 clips
+    every = tta.generator.generate(text, 15, 3.0, torch.Generator().manual_seed(4))
+    for row, codes in enumerate(every.split(5)):
+        scores = score(codes, [CAPTIONS[row]] * 5)
+        assert torch.equal(chosen[row], codes[scores.argmax()]) and torch.equal(rejected[row], codes[scores.argmin()])
+
+
+def test_interrupted_sampling_goes_on_and_ends_with_the_same_pairs(tmp_path, monkeypatch):
+    monkeypatch.setattr("minigen.tuning.pairs.AT_ONCE", 5)  # a batch for each caption
+    (tmp_path / "broken").mkdir()
+    whole, embed, calls = sampled(tmp_path), BandJudge.embed_text, []
+
+    def interrupt(self, captions):
+        calls.append(captions)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return embed(self, captions)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(BandJudge, "embed_text", interrupt)
+        sampled(tmp_path / "broken")
+    monkeypatch.setattr(BandJudge, "embed_text", lambda self, captions: calls.append(captions) or embed(self, captions))
+    calls.clear()
+    resumed = sampled(tmp_path / "broken")
+    assert calls == [["rain falls"], ["a siren wails"]]
+    assert (resumed.codes == whole.codes).all()
+
+
+def test_a_file_of_other_pairs_and_single_samples_are_refused(tmp_path):
+    sampled(tmp_path)
+    with pytest.raises(MinigenError, match="pairs of other captions or settings"):
+        sampled(tmp_path, seed=5)
+    with pytest.raises(MinigenError, match="1 clips for each caption"):
+        sampled(tmp_path, samples=1)
+
+
+# answers
+
+
+@pytest.fixture
+def listening(tmp_path):
+    """A listening test of two models on two captions, with its clips: model a hums, model b hisses."""
+    folder = tmp_path / "test"
+    plan = new_plan("ab", 0, ("a", "b"), ("rain falls", "a dog barks"), checks=1)
+    write_plan(folder, plan)
+    chance = torch.Generator().manual_seed(0)
+    for row in range(2):
+        for model, name in plan.files(row).items():
+            hum = 0.3 * torch.sin(torch.arange(16000) * 0.05 * (row + 1))
+            wav = hum if model in ("a", REAL_CHECK) else 0.1 * torch.randn(16000, generator=chance)
+            save_audio(clip_file(folder, name), wav[None], 16000)
+    return folder, plan
+
+
+def answer(folder, plan, listener, favourite, honest=True):
+    for shown in plan.shown_to(listener):
+        trial = plan.trials[shown.trial]
+        best = favourite if favourite in trial.models else (REAL_CHECK if honest else NOISE_CHECK)
+        side = "left" if shown.left == trial.files[trial.models.index(best)] else "right"
+        store(folder, plan, listener, shown.trial, side)
+
+
+def test_answers_become_pairs_of_the_chosen_and_the_other_clip(listening):
+    folder, plan = listening
+    answer(folder, plan, "anna", "a")
+    answer(folder, plan, "careless", "b", honest=False)  # fails the attention check: left out
+    tta = pipeline()
+    for places in ([folder], [folder / "answers" / "anna.csv"]):
+        pairs = answered_pairs(places, tta, seconds=1.0)
+        assert sorted(pairs.captions) == ["a dog barks", "rain falls"] and pairs.codes.shape == (2, 2, 100)
+        for row, caption in enumerate(pairs.captions):
+            number = plan.captions.index(caption)
+            hum = 0.3 * torch.sin(torch.arange(16000) * 0.05 * (number + 1))
+            chosen, rejected = torch.from_numpy(pairs.codes[row]).long().chunk(2, dim=-1)
+            agreeing = [(codes == tta.codec.encode(hum[None, None])[0]).float().mean() for codes in (chosen, rejected)]
+            assert agreeing[0] > 0.8 > agreeing[1]  # the file holds 16 bits, which moves a code now and then
+
+
+def test_answers_that_cannot_be_used_are_refused(listening, tmp_path):
+    folder, plan = listening
+    with pytest.raises(MinigenError, match="no usable answers"):
+        answered_pairs([folder], pipeline())
+    answer(folder, plan, "careless", "b", honest=False)
+    with pytest.raises(MinigenError, match="no usable answers"):
+        answered_pairs([folder], pipeline())
+    alone = tmp_path / "elsewhere" / "deep" / "anna.csv"
+    alone.parent.mkdir(parents=True)
+    alone.write_text("listener,trial,left,right,answer\n")
+    with pytest.raises(MinigenError, match="lies in no listening test"):
+        answered_pairs([alone], pipeline())
+    answer(folder, plan, "anna", "a")
+    for clip in (folder / "clips").iterdir():
+        clip.unlink()
+    with pytest.raises(MinigenError, match="a clip of the listening test cannot be read"):
+        answered_pairs([folder], pipeline())
