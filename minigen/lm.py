@@ -10,8 +10,9 @@
 
 The layers are those of `minigen.transformer`, with causal self-attention: a column never sees the future.
 
-This is MusicGen's decoder (arXiv 2306.05284), hence AudioGen's (2209.15352): norm before each block, no biases in the
-linear layers (the projection of the text has one), GELU, sinusoidal positions. Its weights fit one to one.
+This is MusicGen's decoder (arXiv 2306.05284), which audiocraft's AudioGen also uses: norm before each block, no biases
+in the linear layers (the projection of the text has one), GELU, sinusoidal positions. Its weights fit one to one.
+AudioGen's paper (arXiv 2209.15352) has no delay pattern: it predicts its streams in parallel.
 
 Without text, MusicGen attends to zeros. Keys, values and output have no biases, so zeros give v = 0 and an output of
 zero, and x stays as it was. memory=None therefore skips cross-attention: the same numbers for less work.

@@ -10,10 +10,11 @@ The module holds, in this order:
     make_optimizers    which parameter belongs to which optimiser, and which ones decay
     Ema                exponential moving average of the weights
 
-AudioGen (arXiv 2209.15352, section 4) trains everything with AdamW, betas 0.9 and 0.95, weight decay 0.1, gradients
-clipped at norm 1.0, an average of 0.99 taken every ten steps, and an inverse-square-root schedule. Here the matrices
-inside the layers go to Muon, which needs fewer steps (docs/speed.md has the measurement), and the schedule is a cosine,
-because the trainings are short. The rest is as in AudioGen.
+MusicGen (arXiv 2306.05284, section 3) trains everything with AdamW, betas 0.9 and 0.95, weight decay 0.1, gradients
+clipped at norm 1.0. audiocraft's AudioGen, a later training of AudioGen (2209.15352), does the same, with an average of
+0.99 taken every ten steps and an inverse-square-root schedule. Here the matrices inside the layers go to Muon, which
+needs fewer steps (docs/speed.md has the measurement), and the schedule is a cosine, because the trainings are short.
+The rest is as in audiocraft.
 
 Muon moves a matrix equally far in all directions:
 

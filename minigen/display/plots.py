@@ -267,6 +267,8 @@ def matrices(
     for axis, title, table in zip(axes, maps, tables, strict=True):
         image = axis.imshow(table, vmin=low, vmax=high, cmap=cmap, aspect=aspect, interpolation="nearest")
         axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.get_major_locator().set_params(integer=True)  # rows and columns have whole numbers
     figure.colorbar(image, ax=axes.tolist(), label=label)
     return figure
 

@@ -1,45 +1,93 @@
-"""Checks of notebook 04: a masked softmax, a mean over real words, what counts as no text, what dropping it teaches."""
+"""Checks of notebook 04: cross-attention, buckets of distances, a mean over real words, what dropping text teaches."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from minigen.course.check.verdict import UNANSWERED, Verdict, call, number
+from minigen.course.check.verdict import Verdict, call, number, numbers, same
 
-SCORES = torch.tensor([[2.0, 1.0, -1.0, 3.0], [-2.0, -1.0, -3.0, -0.5], [0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
-REAL = torch.tensor([[True, True, True, False], [True, True, False, False], [True, False, True, True]])
+DISTANCES = (0, 1, 7, 8, 15, 16, 18, 25, 40, 70, 100, 127, 128, 500)  # no bucket begins exactly here but at 16
 STATES = torch.tensor(
     [[[1.0, -2.0], [3.0, 0.5], [0.0, 0.0], [0.0, 0.0]], [[-4.0, 1.0], [-2.0, 5.0], [-3.0, 3.0], [7.0, 1.0]]],
     dtype=torch.float64,
 )
 STATES_REAL = torch.tensor([[True, True, False, False], [True, True, True, True]])
 STRAY = torch.where(STATES_REAL[..., None], STATES, torch.tensor(50.0, dtype=torch.float64))  # padding is not zero here
-NO_TEXT = ("memory=None", "mask all False", "states of zeros, mask all True", "the caption 'silence'")
 
 
-def masked_softmax(function: Callable[[Tensor, Tensor], object]) -> Verdict:
-    """Softmax over the real words: function(scores [S, N], mask bool [S, N], True = real) -> weights [S, N]."""
-    value, failed = call("masked_softmax", function, SCORES.clone(), REAL.clone())
+def cross_attention(function: Callable[[Tensor, Tensor, Tensor, Tensor], object]) -> Verdict:
+    """Masked attention: function(q [B, heads, S, d], k and v [B, heads, N, d], mask [B, N]) -> [B, heads, S, d].
+
+    The last clip has no token; its result must be 0.
+    """
+    q, k, v, mask = _queries_and_words()
+    value, failed = call("cross_attention", function, q.clone(), k.clone(), v.clone(), mask.clone())
     if failed:
         return failed
-    right = _softmax(SCORES, REAL)
+    scores = q @ k.mT / 2  # √d = 2
+    right = _read(scores, mask) @ v
     if _equal(value, right):
-        return Verdict(True, "−∞ before the softmax is weight 0 after it, and the real words still add up to 1.")
-    plain = SCORES.softmax(-1)
+        return Verdict(True, "padding gets weight 0, each column's words add up to 1, and no text adds nothing.")
+    nothing = torch.full_like(v[..., :1, :], torch.nan)
     mistakes = (
-        (plain, "the padding still takes its share: the mask has no effect."),
-        (plain * REAL, "padding is 0, but the words no longer add up to 1: mask the scores, not the weights."),
-        (_softmax(SCORES, ~REAL), "the mask is upside down: True is a real word."),
-        ((SCORES * REAL).softmax(-1), "a score of 0 is not small: e⁰ = 1. Padding needs a score of −∞."),
-        (
-            SCORES.masked_fill(~REAL, -torch.inf).softmax(0),
-            "each column of the table adds up to 1. Words lie along dim −1.",
-        ),
-        (SCORES.masked_fill(~REAL, -torch.inf), "these are the masked scores. The softmax is still to come."),
-        (SCORES.masked_fill(~REAL, -1.0).softmax(-1), "a score of −1 is small only beside large ones. Use −∞."),
+        (torch.where(mask.any(1)[:, None, None, None], right, nothing), "right, but for the clip without text: NaN."),
+        (_read(2 * scores, mask) @ v, "the scores are not divided by √d."),
+        (_read(scores / 2, mask) @ v, "the scores are divided by d. Divide by √d."),
+        (scores.softmax(-1) @ v, "the mask has no effect: padding is read."),
+        (_read(scores, ~mask) @ v, "the mask is the wrong way round: True is a token."),
+        (scores.softmax(-1) * mask[:, None, None] @ v, "masked after the softmax: the words no longer add up to 1."),
+        ((scores * mask[:, None, None]).softmax(-1) @ v, "a score of 0 still counts as e⁰ = 1. Padding needs −∞."),
+        (scores.masked_fill(~mask[:, None, None], -1e9).softmax(-1) @ v, "the clip without text reads its padding."),
     )
-    return _diagnose(value, right, mistakes, "Padding must get exactly 0, and each row must add up to 1.")
+    return _diagnose(value, right, mistakes, "Scores, mask, softmax over the words, values: compare each step.")
+
+
+def _queries_and_words() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Random q [3, 2, 5, 4], k and v [3, 2, 6, 4], and a mask [3, 6] whose last row is all False."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 2, n, 4, generator=generator, dtype=torch.float64) for n in (5, 6, 6))
+    return q, k, v, torch.arange(6) < torch.tensor([[6], [3], [0]])
+
+
+def _read(scores: Tensor, mask: Tensor) -> Tensor:
+    """Weights over the real words, 0 where there is none."""
+    return _softmax(scores, mask[:, None, None]).nan_to_num()
+
+
+def decoder_bucket(function: Callable[[int], int]) -> Verdict:
+    """Bucket of T5's decoder for a token n back: function(n) -> 0 ... 31."""
+    given, failed = numbers("decoder_bucket", function, [(n,) for n in DISTANCES])
+    if failed:
+        return failed
+    if same(given, [_bucket(n, 16, 16, 31) for n in DISTANCES]):
+        return Verdict(True, "16 buckets of one distance each, then 16 that grow, up to the distance 128.")
+    mistakes = (
+        (lambda n: _bucket(n, 8, 8, 15), "this is the encoder's half: 8 exact buckets and 8 shared ones."),
+        (lambda n: _bucket(n, 16, 16, 99), "far distances have buckets above 31. The last bucket takes all of them."),
+        (lambda n: _bucket(n, 8, 24, 31), "8 exact buckets. Here the first 16 distances have a bucket each."),
+        (lambda n: min(n, 31), "distances from 16 on must share buckets, up to 128."),
+        (lambda n: 16 + _bucket(n, 8, 8, 15), "the upper half was for tokens after n. The decoder has none."),
+    )
+    for formula, text in mistakes:
+        if same(given, [formula(n) for n in DISTANCES]):
+            return Verdict(False, text)
+    wrong = next(i for i, n in enumerate(DISTANCES) if not same(given[i : i + 1], [_bucket(n, 16, 16, 31)]))
+    n = DISTANCES[wrong]
+    return Verdict(False, f"distance {n} gives {given[wrong]}, not {_bucket(n, 16, 16, 31)}. {_side(n)}")
+
+
+def _bucket(n: int, exact: int, shared: int, last: int) -> int:
+    if n < exact:
+        return n
+    return min(last, exact + int(math.log(n / exact) / math.log(128 / exact) * shared))
+
+
+def _side(n: int) -> str:
+    return (
+        "Distances below 16 are their own bucket." if n < 16 else "From 16 on: 16 + ⌊log(n / 16) / log(128 / 16) · 16⌋."
+    )
 
 
 def mean_pool(function: Callable[[Tensor, Tensor], object]) -> Verdict:
@@ -64,27 +112,6 @@ def mean_pool(function: Callable[[Tensor, Tensor], object]) -> Verdict:
         )
         return _diagnose(value, right, mistakes, "Add up the real words of each caption and divide by their number.")
     return Verdict(True, "the sum over real words, divided by how many there are: padding changes nothing.")
-
-
-def no_text(answer: object) -> Verdict:
-    """Which of NO_TEXT give exactly the logits of the model without text. answer: a set, a list or one of them."""
-    if answer is ...:
-        return UNANSWERED
-    given = [answer] if isinstance(answer, str) else list(answer) if isinstance(answer, Iterable) else [answer]
-    names = {" ".join(str(name).split()) for name in given}
-    unknown = sorted(names - set(NO_TEXT))
-    if unknown:
-        return Verdict(False, f"{', '.join(unknown)} is not on the list. Choose among: {'; '.join(NO_TEXT)}.")
-    if NO_TEXT[3] in names:
-        return Verdict(False, "'silence' is a word like any other. It has states, and cross-attention reads them.")
-    if NO_TEXT[2] in names:
-        return Verdict(
-            False, "the states pass a projection with a bias: zeros go in, and something is read that is not 0."
-        )
-    missing = [name for name in NO_TEXT[:2] if name not in names]
-    if missing:
-        return Verdict(False, f"{missing[0]} is missing. What does cross-attention add to x there?")
-    return Verdict(True, "without anything to read, cross-attention adds 0 to x.")
 
 
 def dropped(answer: object, dog: float = 0.3, bark: tuple[float, float] = (0.9, 0.2)) -> Verdict:

@@ -1,54 +1,99 @@
 """The checks of notebook 04 accept what is right in every form, and say what is wrong with typical wrong answers."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from minigen.course.check import text as check
-from minigen.lm import AudioLM, AudioLMConfig
 
 
-def by_filling(scores, mask):
-    return scores.masked_fill(~mask, -torch.inf).softmax(-1)
+def by_filling(q, k, v, mask):
+    scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~mask[:, None, None], -torch.inf)
+    return scores.softmax(-1).nan_to_num() @ v
 
 
-def by_renormalising(scores, mask):
-    weights = scores.exp() * mask
-    return weights / weights.sum(-1, keepdim=True)
+def by_renormalising(q, k, v, mask):
+    weights = (q @ k.mT / q.shape[-1] ** 0.5).exp() * mask[:, None, None]
+    return weights / weights.sum(-1, keepdim=True).clamp(min=1e-30) @ v
 
 
-def by_loop(scores, mask):
-    rows = []
-    for row, real in zip(scores.tolist(), mask.tolist(), strict=True):
-        shares = [np.exp(score) if word else 0.0 for score, word in zip(row, real, strict=True)]
-        rows.append(np.array(shares) / sum(shares))
-    return np.stack(rows)
+def clip_by_clip(q, k, v, mask):
+    out = torch.zeros_like(q)
+    for b, real in enumerate(mask):
+        if real.any():
+            out[b] = F.scaled_dot_product_attention(q[b], k[b][:, real], v[b][:, real])
+    return out
 
 
-@pytest.mark.parametrize("function", [by_filling, by_renormalising, by_loop, lambda s, m: by_filling(s.float(), m)])
-def test_any_way_of_masking_a_softmax_is_accepted(function):
-    assert check.masked_softmax(function).right
+@pytest.mark.parametrize(
+    "function", [by_filling, by_renormalising, clip_by_clip, lambda *arguments: by_filling(*arguments).numpy()]
+)
+def test_any_cross_attention_that_survives_an_empty_caption_is_accepted(function):
+    assert check.cross_attention(function).right
+
+
+def scores_of(q, k):
+    return q @ k.mT / 2
 
 
 @pytest.mark.parametrize(
     ("function", "diagnosis"),
     [
-        (lambda s, m: s.softmax(-1), "no effect"),
-        (lambda s, m: s.softmax(-1) * m, "no longer add up"),
-        (lambda s, m: by_filling(s, ~m), "upside down"),
-        (lambda s, m: (s * m).softmax(-1), "is not small"),
-        (lambda s, m: s.masked_fill(~m, -torch.inf).softmax(0), "dim −1"),
-        (lambda s, m: s.masked_fill(~m, -torch.inf), "still to come"),
-        (lambda s, m: s.masked_fill(~m, -1.0).softmax(-1), "Use −∞"),
-        (lambda s, m: by_filling(s, m)[0], "has shape [4]"),
-        (lambda s, m: by_filling(s, m) / 0 * 0, "NaN comes back"),
-        (lambda s, m: "done", "not a tensor"),
-        (lambda s, m: s[m, m], "stopped with IndexError"),
-        (lambda s, m: ..., "no answer"),
+        (lambda q, k, v, m: scores_of(q, k).masked_fill(~m[:, None, None], -torch.inf).softmax(-1) @ v, "NaN"),
+        (lambda q, k, v, m: by_filling(2 * q, k, v, m), "not divided by √d"),
+        (lambda q, k, v, m: by_filling(q / 2, k, v, m), "divided by d"),
+        (lambda q, k, v, m: scores_of(q, k).softmax(-1) @ v, "no effect"),
+        (lambda q, k, v, m: by_filling(q, k, v, ~m), "wrong way round"),
+        (lambda q, k, v, m: scores_of(q, k).softmax(-1) * m[:, None, None] @ v, "after the softmax"),
+        (lambda q, k, v, m: (scores_of(q, k) * m[:, None, None]).softmax(-1) @ v, "counts as e⁰"),
+        (lambda q, k, v, m: scores_of(q, k).masked_fill(~m[:, None, None], -1e9).softmax(-1) @ v, "reads its padding"),
+        (lambda q, k, v, m: by_filling(q, k, v, m)[0], "has shape [2, 5, 4]"),
+        (lambda q, k, v, m: 0 * q, "compare each step"),
+        (lambda q, k, v, m: "done", "not a tensor"),
+        (lambda q, k, v, m: q @ k, "stopped with RuntimeError"),
+        (lambda q, k, v, m: ..., "no answer"),
     ],
 )
-def test_a_wrong_mask_gets_its_diagnosis(function, diagnosis):
-    verdict = check.masked_softmax(function)
+def test_a_wrong_cross_attention_gets_its_diagnosis(function, diagnosis):
+    verdict = check.cross_attention(function)
+    assert not verdict.right and diagnosis in verdict.text, verdict
+
+
+def one_sided(n, exact=16, shared=16, last=31):
+    return n if n < exact else min(last, exact + int(math.log(n / exact) / math.log(128 / exact) * shared))
+
+
+def by_the_official_decoder(n):
+    distance = torch.tensor([[-n]])
+    return T5Attention._relative_position_bucket(distance, bidirectional=False, num_buckets=32, max_distance=128)
+
+
+@pytest.mark.parametrize("function", [one_sided, by_the_official_decoder])
+def test_the_buckets_of_the_decoder_are_accepted(function):
+    assert check.decoder_bucket(function).right
+
+
+@pytest.mark.parametrize(
+    ("function", "diagnosis"),
+    [
+        (lambda n: one_sided(n, 8, 8, 15), "the encoder's half"),
+        (lambda n: one_sided(n, last=99), "above 31"),
+        (lambda n: one_sided(n, 8, 24), "8 exact buckets"),
+        (lambda n: min(n, 31), "must share"),
+        (lambda n: 16 + one_sided(n, 8, 8, 15), "after n"),
+        (lambda n: one_sided(n) + (n > 30), "distance 40 gives"),
+        (lambda n: 3, "distance 0 gives 3, not 0. Distances below 16"),
+        (lambda n: None, "not a number"),
+        (lambda n: n / 0, "stopped with ZeroDivisionError"),
+        (lambda n: ..., "no answer"),
+    ],
+)
+def test_wrong_buckets_get_their_diagnosis(function, diagnosis):
+    verdict = check.decoder_bucket(function)
     assert not verdict.right and diagnosis in verdict.text, verdict
 
 
@@ -86,41 +131,6 @@ def test_any_mean_over_the_real_words_is_accepted(function):
 def test_a_wrong_mean_gets_its_diagnosis(function, diagnosis):
     verdict = check.mean_pool(function)
     assert not verdict.right and diagnosis in verdict.text, verdict
-
-
-@pytest.mark.parametrize(
-    "answer", [set(check.NO_TEXT[:2]), list(check.NO_TEXT[:2]), ("mask  all False", "memory=None")]
-)
-def test_what_counts_as_no_text_is_accepted_as_a_set_or_a_list(answer):
-    assert check.no_text(answer).right
-
-
-@pytest.mark.parametrize(
-    ("answer", "diagnosis"),
-    [
-        (set(check.NO_TEXT[:3]), "bias"),
-        (check.NO_TEXT, "a word like any other"),
-        ("memory=None", "mask all False is missing"),
-        (set(), "memory=None is missing"),
-        ({"guidance 0"}, "not on the list"),
-        (..., "no answer"),
-    ],
-)
-def test_a_wrong_notion_of_no_text_gets_its_diagnosis(answer, diagnosis):
-    verdict = check.no_text(answer)
-    assert not verdict.right and diagnosis in verdict.text, verdict
-
-
-def test_what_the_check_calls_no_text_is_what_the_model_does():
-    torch.manual_seed(0)
-    lm = AudioLM(AudioLMConfig(2, 8, 16, 2, 2, 32, 4, delays=(0, 1))).eval()
-    torch.nn.init.normal_(lm.memory_projection.bias)
-    sequence, memory = torch.randint(9, (1, 2, 5)), torch.randn(1, 3, 4)
-    real = torch.ones(1, 3, dtype=torch.bool)
-    with torch.no_grad():
-        without = lm(sequence)
-        torch.testing.assert_close(lm(sequence, memory, ~real), without)
-        assert not torch.allclose(lm(sequence, 0 * memory, real), without, atol=1e-5)
 
 
 @pytest.mark.parametrize("answer", [0.41, 0.3 * 0.9 + 0.7 * 0.2, np.float32(0.41), torch.tensor(0.41)])
