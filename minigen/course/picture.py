@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from minigen.audio import SAMPLE_RATE
-from minigen.display.plots import mel_db
+from minigen.display.plots import entry_colours, mel_db
 from minigen.engine.hub import ROOT
 from minigen.generate import TextToAudio, generate_codes
 from minigen.patterns import DelayPattern
@@ -52,7 +52,8 @@ def _show_words(axes, similarity: torch.Tensor, caption: str) -> None:
 
 def _show_codes(axes, codes: torch.Tensor, special: int, title: str, across: str) -> None:
     shown = np.ma.masked_equal(codes.numpy(), special)  # the special token stays white
-    axes.imshow(shown, aspect="auto", cmap="turbo", vmin=0, vmax=special, interpolation="nearest")
+    colours = entry_colours(special)  # the numbers are names: neighbours get different colours
+    axes.imshow(shown, aspect="auto", cmap=colours, vmin=-0.5, vmax=special - 0.5, interpolation="nearest")
     axes.set(title=title, xlabel=across, ylabel="codebook", yticks=range(len(codes)))
 
 

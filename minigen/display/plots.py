@@ -22,6 +22,7 @@ from torch import Tensor
 from minigen.audio import SAMPLE_RATE, log_mel
 
 if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 COLOURS = (
@@ -156,25 +157,38 @@ def similarity_matrices(text: Tensor, audio: Tensor, captions: Sequence[str] | N
 def codes_heatmap(codes: Tensor, frame_rate: float = 50.0, codebook_size: int = 1024, title: str = "") -> "Figure":
     """Codes [K, T] as colours: time in seconds, one row for each codebook.
 
-    Equal colours are equal entries. Similar colours mean nothing, because the number of an entry is only a name. Codes
-    of `codebook_size` and above, such as the special token of a delay pattern, are white.
+    Equal colours are equal entries. Neighbouring entries have different colours, because the number of an entry is only
+    a name. Codes of `codebook_size` and above, such as the special token of a delay pattern, are white.
     """
     codes = torch.as_tensor(codes).cpu().numpy()
     figure, axes = _figure(6, 1 + 0.3 * len(codes))
     shown = np.ma.masked_greater_equal(codes, codebook_size)
-    image = axes.imshow(
-        shown, aspect="auto", cmap="viridis", interpolation="nearest", vmin=0, vmax=codebook_size - 1,
-        extent=(0, codes.shape[1] / frame_rate, len(codes) - 0.5, -0.5),
+    axes.imshow(
+        shown, aspect="auto", cmap=entry_colours(codebook_size), vmin=-0.5, vmax=codebook_size - 0.5,
+        extent=(0, codes.shape[1] / frame_rate, len(codes) - 0.5, -0.5), interpolation="nearest",
     )  # fmt: skip
     axes.set(xlabel="time (s)", ylabel="codebook", title=title, yticks=range(len(codes)))
-    figure.colorbar(image, ax=axes, label="entry")
     return figure
+
+
+def entry_colours(codebook_size: int) -> "Colormap":
+    """Colour map for the entries of a codebook: neighbouring numbers have different colours, since they are names."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    order = np.random.default_rng(0).permutation(codebook_size)
+    return ListedColormap(colormaps["turbo"](order / codebook_size))
 
 
 def lines(
     curves: Mapping[str, tuple], xlabel: str, ylabel: str, dots: Mapping[str, tuple] | None = None, title: str = ""
 ) -> "Figure":
-    """Curves, name -> (x, y), with markers if a curve has 20 points or fewer. dots: points without a line."""
+    """Curves, name -> (x, y), with markers if a curve has 20 points or fewer. dots: points without a line.
+
+    If all x are integers, such as steps or numbers of codebooks, so are the ticks.
+    """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _figure(7, 3)
     for i, (name, (x, y)) in enumerate(curves.items()):
         style = _style(i) if len(x) <= 20 else {**_style(i), "marker": ""}
@@ -182,6 +196,8 @@ def lines(
     for name, (x, y) in (dots or {}).items():
         axes.plot(np.asarray(x), np.asarray(y), "o", color="black", label=name, markersize=5)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if all(np.asarray(x).dtype.kind == "i" for x, _ in curves.values()):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     if len(curves) + len(dots or {}) > 1:
         figure.legend(frameon=False, loc="outside right center")

@@ -110,6 +110,17 @@ def test_special_tokens_stay_white_in_the_heat_map():
     assert shown.mask.tolist() == [[False, False], [True, False]]
 
 
+def test_neighbouring_entries_have_different_colours():
+    image = plots.codes_heatmap(torch.arange(8)[None]).axes[0].images[0]
+    colours = image.to_rgba(image.get_array())[0, :, :3]
+    assert abs(colours[1:] - colours[:-1]).max(1).min() > 0.1
+
+
+def test_an_axis_of_whole_numbers_has_whole_ticks():
+    axes = plots.lines({"a": (range(1, 5), [3.0, 2.0, 1.5, 1.4])}, "codebooks", "error").axes[0]
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def test_svg_has_no_background_and_can_be_inked():
     text = plots.svg(plots.loss_curves({"train": ([1, 2], [3.0, 2.0])}), ink="#abcdef")
     assert text.lstrip().startswith("<?xml") and "#abcdef" in text and "fill: #ffffff" not in text

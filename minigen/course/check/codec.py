@@ -1,14 +1,16 @@
-"""Checks of notebook 02: the codebooks that a bit rate pays for, perplexity, the straight-through gradient."""
+"""Checks of notebook 02: codebooks for a bit rate, a residual quantiser, dead entries, a codec's training step."""
 
 import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
-from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, close, numbers, same, stopped
+from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, call, close, numbers, same, stopped
+from minigen.quantizer import VectorQuantizer
 
+STEPS, LEFT = 150, 0.2  # of the power that may be wrong after so many steps of a right training
 RATES = ((2000, 50, 1024), (6000, 75, 1024), (2200, 50, 2048), (1500, 75, 1024), (4100, 50, 1024))
-COUNTS = ([5, 5, 5, 5], [20, 0, 0, 0], [8, 4, 2, 1, 1], [3, 0, 1], [250] * 8)
 
 
 def codebooks(function: Callable[[float, float, int], int]) -> Verdict:
@@ -19,13 +21,13 @@ def codebooks(function: Callable[[float, float, int], int]) -> Verdict:
     exact = [bits / (frames * math.log2(entries)) for bits, frames, entries in RATES]
     right = [math.floor(value) for value in exact]
     if same(given, right):
-        return Verdict(True, "K = bits / (frames · log2 V), rounded down: a part of a codebook is no use.")
+        return Verdict(True, "K = bits / (frames · log2 V), rounded down: a part of a codebook cannot be used.")
     return Verdict(False, _codebooks_mistake(given, exact, right))
 
 
 def _codebooks_mistake(given: list, exact: list[float], right: list[int]) -> str:
     mistakes = (
-        (exact, "the formula is right, but a part of a codebook is no use: round down."),
+        (exact, "the formula is right, but a part of a codebook cannot be used: round down."),
         ([math.ceil(value) for value in exact], "rounding up spends more bits than there are. Round down."),
         ([bits // (frames * entries) for bits, frames, entries in RATES], "one of V entries takes log2 V bits, not V."),
         ([bits // frames for bits, frames, _ in RATES], "that is the bits of a frame. How many does one code take?"),
@@ -40,88 +42,219 @@ def _codebooks_mistake(given: list, exact: list[float], right: list[int]) -> str
     return f"codebooks{RATES[i]} gives {as_float(given[i]):g}, but {right[i]} fit. Start with the bits of one frame."
 
 
-def perplexity(function: Callable[[torch.Tensor], float]) -> Verdict:
-    """Perplexity of a codebook: function(counts) is exp of the entropy, in nats, of the shares of the entries."""
-    given = []
-    for counts in COUNTS:
-        try:
-            given.append(function(torch.tensor(counts)))
-        except Exception as error:  # whatever a reader's function may raise
-            return stopped(f"for counts {counts[:5]} it", error)
-        if given[-1] is ...:
-            return UNANSWERED
-        if isinstance(given[-1], (float, torch.Tensor)) and math.isnan(float(torch.as_tensor(given[-1]).sum())):
-            return Verdict(False, f"for counts {counts[:5]} it gives nan: 0 · log 0 counts as 0. Leave out share 0.")
-        if as_float(given[-1]) is None:
-            return Verdict(False, f"for counts {counts[:5]} it gives {given[-1]!r}, not one number. What is returned?")
-    given = [as_float(value) for value in given]
-    entropies = [_entropy(counts) for counts in COUNTS]
-    if _near(given, [math.exp(entropy) for entropy in entropies]):
-        return Verdict(True, "exp(−Σ p log p): the number of equally used entries that would be as hard to guess.")
-    mistakes = (
-        (entropies, "that is the entropy in nats. Its exponential is a number of entries."),
-        ([entropy / math.log(2) for entropy in entropies], "that is the entropy in bits. Take 2 to the power of it."),
-        ([math.exp(e / math.log(2)) for e in entropies], "log2 needs 2 to the power, exp needs the natural logarithm."),
-        ([2**e for e in entropies], "2 to the power needs log2, the natural logarithm needs exp."),
-        ([math.exp(-entropy) for entropy in entropies], "the sign: logarithms of shares are below 0, entropy is not."),
-        ([sum(c > 0 for c in counts) for counts in COUNTS], "that counts an entry used once as one used all the time."),
-        ([1 / max(c / sum(counts) for c in counts) for counts in COUNTS], "the commonest entry alone does not tell."),
-        (
-            [1 / sum((c / sum(counts)) ** 2 for c in counts) for counts in COUNTS],
-            "Σ p² is another measure of spread (Simpson's). Here it is Σ p log p.",
-        ),
-    )
-    for wrong, text in mistakes:
-        if _near(given, wrong):
-            return Verdict(False, text)
-    return Verdict(
-        False, f"four entries used equally often have perplexity 4, you give {given[0]:g}. Divide by Σ counts?"
-    )
+def quantise(function: Callable[[Tensor, list[Tensor]], tuple]) -> Verdict:
+    """A residual quantiser: function(x [n, D], codebooks K x [V, D]) -> (output [n, D], codes [K, n], commitment loss).
+
+    The output is the sum of the nearest entries, with gradient 1 with respect to x. The loss is the mean over the
+    stages of mean (r_k - e_k)^2, and every stage's term reaches x. No gradient reaches the codebooks.
+    """
+    x, codebooks = _vectors_and_codebooks()
+    given, failed = call("quantise", function, x, codebooks)
+    if failed:
+        return failed
+    if not isinstance(given, tuple) or len(given) != 3 or not all(isinstance(one, Tensor) for one in given):
+        return Verdict(False, "return three tensors: the output, the codes and the commitment loss.")
+    output, codes, loss = given
+    wanted_codes, total, terms = _by_stages(x, codebooks)
+    fault = _codes_fault(codes, wanted_codes, x) or _output_fault(output, total, x, codebooks)
+    fault = fault or _loss_fault(loss, terms, x)
+    if fault:
+        return Verdict(False, fault)
+    return Verdict(True, "K codes a vector, one straight-through for their sum, and K commitment losses that reach x.")
 
 
-def _entropy(counts: list[int]) -> float:
-    shares = [count / sum(counts) for count in counts if count]
-    return -sum(share * math.log(share) for share in shares)
+def _vectors_and_codebooks() -> tuple[Tensor, list[Tensor]]:
+    """12 vectors of width 3 and three codebooks of 5 entries, each smaller than the one before."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(12, 3, generator=generator).requires_grad_()
+    sizes = (1.0, 0.5, 0.25)
+    return x, [(size * torch.randn(5, 3, generator=generator)).requires_grad_() for size in sizes]
 
 
-def _near(given: list[float], wanted: list[float]) -> bool:
-    """Equal up to the noise of float32."""
-    return all(math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-5) for a, b in zip(given, wanted, strict=True))
+def _by_stages(x: Tensor, codebooks: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The right codes [K, n], the sum of entries [n, D], and the term of each stage."""
+    residual, total, codes, terms = x, torch.zeros_like(x), [], []
+    for entries in codebooks:
+        codes.append(torch.cdist(residual.detach(), entries.detach()).argmin(1))
+        entry = entries.detach()[codes[-1]]
+        terms.append((residual - entry).square().mean())
+        residual, total = residual - entry, total + entry
+    return torch.stack(codes), total, terms
 
 
-def straight_through(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Verdict:
-    """function(x, entry) has the value of `entry`, and its gradient goes to x as it is, none of it to `entry`."""
-    x = torch.tensor([[0.5, -1.0], [2.0, 0.25]], requires_grad=True)
-    entry = torch.tensor([[1.0, -1.5], [2.5, 0.0]], requires_grad=True)
-    try:
-        out = function(x, entry)
-    except Exception as error:  # whatever a reader's function may raise
-        return stopped("it", error)
-    if out is ...:
-        return UNANSWERED
-    if not isinstance(out, torch.Tensor) or out.shape != x.shape:
-        return Verdict(False, f"it gives {type(out).__name__}, not a tensor of the shape of x. What is returned?")
-    if not torch.allclose(out, entry, atol=1e-5):
-        what = "x: the decoder would never see a quantised vector" if torch.allclose(out, x) else "not the entry"
-        return Verdict(False, f"its value is {what}. Value: entry. Gradient: that of x.")
-    return _gradient_verdict(out, x, entry)
+def _codes_fault(codes: Tensor, wanted: Tensor, x: Tensor) -> str:
+    if codes.shape == wanted.T.shape != wanted.shape and torch.equal(codes.T, wanted):
+        return "the codes are right, but [n, K]. Give [K, n]: a row for each codebook."
+    if codes.shape != wanted.shape:
+        return f"the codes have shape {list(codes.shape)} for {len(wanted)} codebooks and {len(x)} vectors: [K, n]."
+    if not torch.equal(codes[0], wanted[0]):
+        return "the codes of the first codebook are not the nearest entries."
+    if not torch.equal(codes, wanted):
+        return "the first codebook is right, a later one is not. Does it get what the stages before left over?"
+    return ""
 
 
-def _gradient_verdict(out: torch.Tensor, x: torch.Tensor, entry: torch.Tensor) -> Verdict:
-    weights = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    gradients = [None, None]
-    if out.requires_grad:
-        gradients = torch.autograd.grad((out * weights).sum(), (x, entry), allow_unused=True)
-    to_x, to_entry = (torch.zeros_like(x) if grad is None else grad for grad in gradients)
-    if torch.allclose(to_x, weights) and not to_entry.any():
-        return Verdict(True, "forwards the entry, backwards as if there were no quantiser.")
-    if torch.allclose(to_x, weights):
-        return Verdict(False, "x gets its gradient, but the entry gets one, too: it learns by averages. Detach it.")
-    if not to_x.any() and to_entry.any():
-        return Verdict(
-            False, "all of the gradient goes to the entry, none to x. x + (entry − x) is just entry: detach."
+def _output_fault(output: Tensor, total: Tensor, x: Tensor, codebooks: list[Tensor]) -> str:
+    if output.shape != total.shape:
+        return f"the output has shape {list(output.shape)}, not that of x, {list(x.shape)}."
+    if not torch.allclose(output, total, atol=1e-5):
+        is_x = torch.allclose(output, x)
+        return (
+            f"the value of the output is {'x: the decoder would see no entries' if is_x else 'not the sum of entries'}."
         )
+    to_x, *to_entries = _gradients(output.sum(), [x, *codebooks])
+    if any(gradient.any() for gradient in to_entries):
+        return "the output has a gradient to the codebooks. They learn by averages: detach the entries."
     if not to_x.any():
-        return Verdict(False, "the value is right, but no gradient reaches x: an encoder before it would never learn.")
-    return Verdict(False, f"the gradient of x should come through unchanged, once; it is multiplied by "
-                          f"{float((to_x / weights).mean()):g}.")  # fmt: skip
+        return "no gradient passes from the output to x. Add x, and subtract it again as a constant."
+    if not torch.allclose(to_x, torch.ones_like(x)):
+        return f"the gradient of the output is {float(to_x.mean()):g} times that of x, not 1. Go straight through once."
+    return ""
+
+
+def _loss_fault(loss: Tensor, terms: list[Tensor], x: Tensor) -> str:
+    wanted, value = torch.stack(terms).mean(), loss.detach().mean().item()
+    for scale, text in (
+        (len(terms), "the sum over the stages. Give their mean."),
+        (len(x), "summed over the vectors."),
+    ):
+        if loss.numel() == 1 and math.isclose(value, scale * wanted.item(), rel_tol=1e-4):
+            return f"the loss is {text}"
+    if loss.numel() != 1 or not math.isclose(value, wanted.item(), rel_tol=1e-4):
+        return f"the loss should be {wanted.item():.4f} here: mean (r − e)² of each stage, then their mean."
+    (to_x,) = _gradients(loss.sum(), [x])
+    (whole,), (first,) = (_gradients(one, [x]) for one in (wanted, terms[0] / len(terms)))
+    if torch.allclose(to_x, whole, atol=1e-6):
+        return ""
+    if torch.allclose(to_x, first, atol=1e-6):
+        return "only the first stage's loss reaches x: the residual subtracts a value that has x's gradient."
+    if not to_x.any():
+        return "the loss has the right value, but no gradient to x. Only the entry is a constant, not the residual."
+    return "the loss has the right value and a wrong gradient. Detach the entries, and nothing else."
+
+
+def _gradients(value: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """Gradients of a scalar, zeros where there are none."""
+    if not value.requires_grad:
+        return [torch.zeros_like(one) for one in inputs]
+    found = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
+    return [
+        torch.zeros_like(one) if gradient is None else gradient for one, gradient in zip(inputs, found, strict=True)
+    ]
+
+
+def revive(function: Callable[[Tensor, Tensor, Tensor, float, torch.Generator], tuple]) -> Verdict:
+    """Dead entries: function(entries [V, D], counts [V], points [n, D], limit, generator) -> (entries, counts).
+
+    Entries with a count below `limit` become points, each another draw; their counts become 1.
+    """
+    points = torch.arange(4000.0).view(2000, 2)
+    entries, counts = -torch.arange(1.0, 17.0).view(8, 2), torch.tensor([3.0, 0.05, 1.0, 0.0, 0.5, 0.09, 2.0, 0.1])
+    dead = counts < 0.1
+    mine, tally = entries.clone(), counts.clone()
+    given, failed = call("revive", function, mine, tally, points, 0.1, torch.Generator().manual_seed(0))
+    if failed:
+        return failed
+    if not isinstance(given, tuple) or len(given) != 2 or not all(isinstance(one, Tensor) for one in given):
+        return Verdict(False, "return two tensors: the new entries and the new counts.")
+    if not torch.equal(mine, entries) or not torch.equal(tally, counts):
+        return Verdict(False, "the arguments were changed. Clone them, and change the copies.")
+    fault = _revived_fault(given[0], given[1], entries, counts, dead, points)
+    return Verdict(not fault, fault or "dead entries start again where the vectors are, each at another one.")
+
+
+def _revived_fault(new: Tensor, tally: Tensor, entries: Tensor, counts: Tensor, dead: Tensor, points: Tensor) -> str:
+    if new.shape != entries.shape or tally.shape != counts.shape:
+        return f"the shapes {list(new.shape)} and {list(tally.shape)} should be those of entries and counts."
+    changed = (new != entries).any(1)
+    if not changed.any():
+        return "no entry has changed. Those with counts below the limit are dead."
+    if torch.equal(changed, ~dead):
+        return "the entries in use were replaced and the dead ones kept: mind the direction of <."
+    if torch.equal(changed, counts <= 0.1):
+        return "an entry whose count equals the limit is not below it."
+    if not torch.equal(changed, dead):
+        return f"entries {changed.nonzero().flatten().tolist()} changed; dead are {dead.nonzero().flatten().tolist()}."
+    if not all((row == points).all(1).any() for row in new[dead]):
+        return "a revived entry is not one of the points. Draw rows of the batch."
+    if len(new[dead].unique(dim=0)) == 1:
+        return "all dead entries became the same point. Only one of equal entries is ever chosen: draw for each."
+    if torch.equal(new[dead], points[: int(dead.sum())]):
+        return "these are the first points of the batch, not a random draw. Neighbouring frames are alike."
+    if not torch.equal(tally, torch.where(dead, torch.ones_like(counts), counts)):
+        return "the counts: 1 for a revived entry, unchanged for the others. With its old count it would die again."
+    return ""
+
+
+class WatchedQuantizer(VectorQuantizer):
+    """A codebook that remembers the vectors of its last update."""
+
+    seen: Tensor | None = None  # [n, D]
+
+    def update(self, x: Tensor, codes: Tensor, generator: torch.Generator) -> None:
+        """One update of the moving averages."""
+        self.seen = x.detach().clone()
+        super().update(x, codes, generator)
+
+
+class SmallCodec(nn.Module):
+    """What `training_step` trains: `down` and `up`, linear layers from 6 numbers to 2 and back, and two `stages`."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.Linear(6, 2), nn.Linear(2, 6)
+        self.stages = nn.ModuleList(WatchedQuantizer(8, 2, decay=0.9) for _ in range(2))
+
+
+def training_step(function: Callable) -> Verdict:
+    """A codec's training step: function(codec, wav [n, D], optimizer, generator) -> loss. It is run STEPS times.
+
+    Right is: the encoder learns from the decoder's loss and from the commitment loss, and each stage's codebook learns
+    from the vectors that this stage quantised.
+    """
+    if function is ...:
+        return UNANSWERED
+    try:
+        codec, first, batch, last = _train_small(function)
+    except Exception as error:  # whatever a reader's function may raise
+        return stopped("the step", error)
+    fault = _training_fault(codec, first, batch, last)
+    said = "the encoder gets the decoder's gradient, and each codebook learns from its residual."
+    return Verdict(not fault, fault or said)
+
+
+def _train_small(step: Callable) -> tuple[SmallCodec, SmallCodec, Tensor, Tensor]:
+    """Train a small codec: -> it, a copy as it began, its data, and what stage 0 left over before the last step."""
+    torch.manual_seed(0)
+    codec, first = SmallCodec(), SmallCodec()
+    first.load_state_dict(codec.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.randn(256, 6, generator=generator) * torch.tensor([0.1, 0.1, 1.0, 0.1, 1.0, 0.1])
+    optimizer = torch.optim.Adam([*codec.down.parameters(), *codec.up.parameters()], lr=0.02)
+    for _ in range(STEPS):
+        latents = codec.down(batch).detach()
+        last = latents - codec.stages[0].decode(codec.stages[0].encode(latents))
+        step(codec, batch, optimizer, generator)
+    return codec, first, batch, last
+
+
+def _training_fault(codec: SmallCodec, first: SmallCodec, batch: Tensor, last: Tensor) -> str:
+    if torch.equal(codec.up.weight, first.up.weight):
+        return "the decoder did not learn. Does the step still call backward and the optimizer?"
+    if torch.equal(codec.down.weight, first.down.weight):
+        return "the encoder did not learn: no gradient passes the look-up. The decoder needs a straight-through sum."
+    seen = codec.stages[1].seen
+    if seen is None or seen.shape != last.shape:
+        return "the codebook of the last stage was not updated with all its vectors."
+    if (seen - last).square().mean() > 0.2 * last.square().mean():
+        return "the last stage's codebook does not learn from what the first stage left over. What does it get?"
+    with torch.no_grad():
+        total, residual = 0.0, codec.down(batch)
+        for stage in codec.stages:
+            entry = stage.decode(stage.encode(residual))
+            total, residual = total + entry, residual - entry
+        error = float((batch - codec.up(total)).square().mean() / batch.square().mean())
+    if error > LEFT:
+        wrong = f"after {STEPS} steps {100 * error:.0f} % of the power is wrong"
+        return f"it learns, but {wrong}; a right step gets below {100 * LEFT:.0f} %."
+    return ""

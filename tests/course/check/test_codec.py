@@ -43,97 +43,166 @@ def test_a_wrong_number_of_codebooks_gets_its_diagnosis(function, diagnosis):
     assert diagnosis in verdict.text
 
 
-def nats(counts):
-    p = counts / counts.sum()
-    return -(p[p > 0] * p[p > 0].log()).sum()
+def quantise(x, codebooks, subtract="entry", straight="once", order="codes"):
+    """A right residual quantiser, and the wrong ones that differ in a word."""
+    residual, total, codes, losses = x, torch.zeros_like(x), [], []
+    for entries in codebooks:
+        codes.append(torch.cdist(residual.detach(), entries.detach()).argmin(1))
+        e = entries[codes[-1]] if straight == "attached" else entries[codes[-1]].detach()
+        losses.append((residual - e).square().mean())
+        q = residual + (e - residual).detach()
+        total = total + (q if straight == "each" else e)
+        residual = {"entry": residual - e, "q": residual - q, "nothing": residual, "all": (residual - e).detach()}[
+            subtract
+        ]
+    if straight == "once":
+        total = x + (total - x).detach()
+    return total, torch.stack(codes, dim=1 if order == "frames" else 0), torch.stack(losses).mean()
 
 
-def loop(counts):
-    total, bits = sum(counts.tolist()), 0.0
-    for count in counts.tolist():
-        if count:
-            bits -= count / total * math.log2(count / total)
-    return 2**bits
+def with_the_residual_in_no_grad(x, codebooks):
+    with torch.no_grad():
+        residuals, codes = [x], []
+        for entries in codebooks:
+            codes.append((entries.square().sum(1) - 2 * residuals[-1] @ entries.T).argmin(1))
+            residuals.append(residuals[-1] - entries[codes[-1]])
+    taken = [(x - residual).detach() for residual in residuals]
+    loss = sum((x - one).square().mean() for one in taken[1:]) / len(codebooks)
+    return x - residuals[-1], torch.stack(codes), loss
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda counts: nats(counts).exp(),
-        loop,
-        lambda counts: torch.distributions.Categorical(probs=counts / counts.sum()).perplexity(),
-    ],
-)
-def test_perplexity_is_accepted_in_nats_in_bits_and_from_a_library(function):
-    assert check.perplexity(function).right
-
-
-@pytest.mark.parametrize(
-    ("function", "diagnosis"),
-    [
-        (nats, "entropy in nats"),
-        (lambda c: nats(c) / math.log(2), "entropy in bits"),
-        (lambda c: math.exp(nats(c) / math.log(2)), "log2 needs 2"),
-        (lambda c: 2 ** nats(c), "2 to the power needs log2"),
-        (lambda c: math.exp(-nats(c)), "sign"),
-        (lambda c: (c > 0).sum(), "used once"),
-        (lambda c: c.sum() / c.max(), "commonest"),
-        (lambda c: 1 / (c / c.sum()).square().sum(), "Simpson"),
-        (lambda c: torch.exp(-(c / c.sum() * (c / c.sum()).log()).sum()), "nan"),
-        (lambda c: c, "not one number"),
-        (lambda c: float(len(c) + 1), "you give 5"),
-        (lambda c: c.missing, "stopped with AttributeError"),
-        (lambda c: ..., "no answer"),
-    ],
-)
-def test_a_wrong_perplexity_gets_its_diagnosis(function, diagnosis):
-    verdict = check.perplexity(function)
-    assert not verdict.right
-    assert diagnosis in verdict.text
-
-
-class ByRule(torch.autograd.Function):
-    """The same as an operation with a gradient of its own."""
-
-    @staticmethod
-    def forward(ctx, x, entry):
-        return entry.clone()
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad, None
-
-
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda x, entry: x + (entry - x).detach(),
-        lambda x, entry: x - x.detach() + entry.detach(),
-        ByRule.apply,
-    ],
-)
-def test_the_straight_through_gradient_is_accepted_in_three_forms(function):
-    assert check.straight_through(function).right
+@pytest.mark.parametrize("function", [quantise, with_the_residual_in_no_grad])
+def test_a_residual_quantiser_is_accepted_as_a_loop_and_from_the_sums(function):
+    assert check.quantise(function).right, check.quantise(function)
 
 
 @pytest.mark.parametrize(
     ("function", "diagnosis"),
     [
-        (lambda x, entry: entry, "all of the gradient goes to the entry"),
-        (lambda x, entry: x + (entry - x), "all of the gradient goes to the entry"),
-        (lambda x, entry: entry.detach(), "no gradient reaches x"),
-        (lambda x, entry: (x + entry - x).detach(), "no gradient reaches x"),
-        (lambda x, entry: x, "its value is x"),
-        (lambda x, entry: entry + (x - entry).detach(), "its value is x"),
-        (lambda x, entry: entry + x - x.detach(), "learns by averages"),
-        (lambda x, entry: 2 * x + (entry - 2 * x).detach(), "multiplied by 2"),
-        (lambda x, entry: x * 0.5, "not the entry"),
-        (lambda x, entry: 1.0, "not a tensor"),
-        (lambda x, entry: x @ entry.T @ torch.zeros(3), "stopped with RuntimeError"),
-        (lambda x, entry: ..., "no answer"),
+        (lambda x, c: quantise(x, c, subtract="q"), "only the first stage's loss reaches x"),
+        (lambda x, c: quantise(x, c, straight="each"), "3 times that of x"),
+        (lambda x, c: quantise(x, c, straight="never"), "no gradient passes"),
+        (lambda x, c: quantise(x, c, straight="attached"), "gradient to the codebooks"),
+        (lambda x, c: quantise(x, c, subtract="nothing"), "a later one is not"),
+        (lambda x, c: quantise(x, c, order="frames"), "[n, K]"),
+        (lambda x, c: (x, *quantise(x, c)[1:]), "is x: the decoder"),
+        (lambda x, c: (*quantise(x, c)[:2], 3 * quantise(x, c)[2]), "the sum over the stages"),
+        (lambda x, c: (*quantise(x, c)[:2], quantise(x, c)[2].detach()), "no gradient to x"),
+        (lambda x, c: (*quantise(x, c)[:2], torch.tensor(1.0)), "the loss should be"),
+        (lambda x, c: quantise(x, c)[0], "three tensors"),
+        (lambda x, c: c.missing, "stopped with AttributeError"),
+        (lambda x, c: ..., "no answer"),
     ],
 )
-def test_a_wrong_gradient_gets_its_diagnosis(function, diagnosis):
-    verdict = check.straight_through(function)
-    assert not verdict.right
-    assert diagnosis in verdict.text
+def test_a_wrong_quantiser_gets_its_diagnosis(function, diagnosis):
+    verdict = check.quantise(function)
+    assert not verdict.right and diagnosis in verdict.text, verdict
+
+
+def revive(entries, counts, points, limit, generator):
+    dead, entries, counts = counts < limit, entries.clone(), counts.clone()
+    entries[dead] = points[torch.randint(len(points), (int(dead.sum()),), generator=generator)]
+    counts[dead] = 1.0
+    return entries, counts
+
+
+def revive_in_a_loop(entries, counts, points, limit, generator):
+    rows = []
+    for entry, count in zip(entries, counts, strict=True):
+        chosen = torch.randint(len(points), (1,), generator=generator).item()
+        rows.append((points[chosen], torch.tensor(1.0)) if count < limit else (entry, count))
+    return torch.stack([row for row, _ in rows]), torch.stack([count for _, count in rows])
+
+
+def in_place(entries, counts, points, limit, generator):
+    dead = counts < limit
+    entries[dead], counts[dead] = points[torch.randint(len(points), (int(dead.sum()),), generator=generator)], 1.0
+    return entries, counts
+
+
+def filled_with(value):
+    def function(entries, counts, points, limit, generator):
+        dead = (counts < limit)[:, None]
+        return torch.where(dead, value(points), entries), torch.where(dead[:, 0], 1.0, counts)
+
+    return function
+
+
+@pytest.mark.parametrize("function", [revive, revive_in_a_loop])
+def test_dead_entries_are_revived_at_once_or_one_by_one(function):
+    assert check.revive(function).right, check.revive(function)
+
+
+@pytest.mark.parametrize(
+    ("function", "diagnosis"),
+    [
+        (in_place, "arguments were changed"),
+        (lambda e, c, p, limit, g: (e, c), "no entry has changed"),
+        (lambda e, c, p, limit, g: (torch.where((c < limit)[:, None], e, p[:8]), c), "direction of <"),
+        (lambda e, c, p, limit, g: revive(e, c, p, limit + 1e-6, g), "equals the limit"),
+        (lambda e, c, p, limit, g: revive(e, c, p, 1.5, g), "dead are [1, 3, 5]"),
+        (filled_with(lambda p: torch.zeros(2)), "not one of the points"),
+        (filled_with(lambda p: p[7]), "the same point"),
+        (filled_with(lambda p: torch.cat([p[:1], p[:1], p[:1], p[1:2], p[:1], p[2:3], p[:2]])), "first points"),
+        (lambda e, c, p, limit, g: (revive(e, c, p, limit, g)[0], c), "die again"),
+        (lambda e, c, p, limit, g: revive(e, c, p, limit, g)[0], "two tensors"),
+        (lambda e, c, p, limit, g: e.missing, "stopped with AttributeError"),
+        (lambda e, c, p, limit, g: ..., "no answer"),
+    ],
+)
+def test_a_wrong_revival_gets_its_diagnosis(function, diagnosis):
+    verdict = check.revive(function)
+    assert not verdict.right and diagnosis in verdict.text, verdict
+
+
+def step(codec, wav, optimizer, generator, straight=True, learns_from="residual", backward=True):
+    """A right training step, and the broken one of the notebook, which differs in two words."""
+    latents = codec.down(wav)
+    residual, total, commitment = latents, torch.zeros_like(latents), 0.0
+    for stage in codec.stages:
+        index = stage.encode(residual.detach())
+        entry = stage.decode(index)
+        commitment = commitment + ((residual - entry) if straight else (residual - entry).detach()).square().mean()
+        stage.update({"residual": residual, "latents": latents}[learns_from].detach(), index, generator)
+        residual, total = residual - entry, total + entry
+    made = codec.up(latents + (total - latents).detach() if straight else total)
+    loss = (wav - made).square().mean() + 0.1 * commitment
+    optimizer.zero_grad()
+    if backward:
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+def step_by_sums(codec, wav, optimizer, generator):
+    z = codec.down(wav)
+    taken = torch.zeros_like(z)
+    for stage in codec.stages:
+        rest = (z - taken).detach()
+        stage.update(rest, stage.encode(rest), generator)
+        taken = taken + stage.decode(stage.encode(rest))
+    loss = (wav - codec.up(z + (taken - z).detach())).square().mean() + 0.1 * (z - taken).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("function", [step, step_by_sums])
+def test_a_training_step_is_accepted_in_two_forms(function):
+    assert check.training_step(function).right, check.training_step(function)
+
+
+@pytest.mark.parametrize(
+    ("function", "diagnosis"),
+    [
+        (lambda *a: step(*a, straight=False, learns_from="latents"), "the encoder did not learn"),
+        (lambda *a: step(*a, straight=False), "the encoder did not learn"),
+        (lambda *a: step(*a, learns_from="latents"), "does not learn from what the first"),
+        (lambda *a: step(*a, backward=False), "the decoder did not learn"),
+        (lambda c, w, o, g: c.missing, "stopped with AttributeError"),
+        (..., "no answer"),
+    ],
+)
+def test_a_wrong_training_step_gets_its_diagnosis(function, diagnosis):
+    verdict = check.training_step(function)
+    assert not verdict.right and diagnosis in verdict.text, verdict
