@@ -49,10 +49,11 @@ from torch import Tensor
 
 from minigen.engine import distributed
 from minigen.engine.errors import MinigenError
-from minigen.engine.settings import COUNT, GUIDANCE, Range, check_number
-from minigen.generate import keep_top_p
+from minigen.engine.settings import GUIDANCE, Range, check_number
+from minigen.generate import canvas, keep_top_p
 from minigen.generators.denoiser import Denoiser, DenoiserConfig
-from minigen.generators.iterate import iterate
+from minigen.generators.filling import check_known, fill
+from minigen.generators.iterate import Guidance, iterate
 from minigen.generators.masked import crop
 from minigen.guidance import Condition
 from minigen.loss import at_least_float32, heads_cross_entropy
@@ -288,7 +289,7 @@ class DiscreteSampler:
 
 
 class DiscreteDiffusionGenerator:
-    """A timed `Denoiser` of codes with the members of `minigen.generators.base.Generator`.
+    """A timed `Denoiser` of codes as a generator of the pipeline, which can also fill holes.
 
     Raises:
         MinigenError: a denoiser that is not one of discrete diffusion.
@@ -323,35 +324,58 @@ class DiscreteDiffusionGenerator:
         self,
         text: Condition,
         frames: int,
-        guidance: float = 3.0,
+        guidance: Guidance = 3.0,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
+        prompt: Tensor | None = None,
+        **options,
+    ) -> Tensor:
+        """Codes int64 [B, K, frames]; the options are those of `fill`.
+
+        prompt: codes [B, K, P] or [1, K, P] with P < frames, which become the first P frames.
+        """
+        rows = next((len(given) for given in (text.memory, prompt) if given is not None), 1)
+        known = canvas(self.config, self.device, rows, frames, prompt, unknown=self.config.codebook_size)
+        return self.fill(text, known, guidance, generator, progress, **options)
+
+    def fill(
+        self,
+        text: Condition,
+        known: Tensor,
+        guidance: Guidance = 3.0,
         generator: torch.Generator | None = None,
         progress: bool = False,
         steps: int = 25,
         truncation: float = 0.85,
     ) -> Tensor:
-        """Codes int64 [B, K, frames].
+        """Make the missing cells of codes: int64 [B, K, T], where V marks a missing cell, -> int64 [B, K, T].
+
+        Given cells stay as they are, at every step: the model sees them without noise.
 
         Args:
-            text: see `Generator.generate`, like the next four.
-            frames: T.
-            guidance: w.
-            generator: source of chance.
-            progress: whether to show a bar.
-            steps: number of steps, 1 to 100; each evaluates the model twice.
+            text: states of B captions.
+            known: the codes.
+            guidance: a number, see `minigen.guidance.guide`, or a function of the progress from 0 to 1.
+            generator: source of chance on the device of the weights; None: PyTorch's.
+            progress: whether to show a bar on stderr.
+            steps: number of steps, 1 to 100; each evaluates the model twice. A clip of several windows takes them for
+                each (`minigen.generators.filling`).
             truncation: see `DiscreteSampler`.
 
         Raises:
-            MinigenError: options out of range, a guidance so large that the prediction is not finite.
+            MinigenError: codes of another shape or outside 0 … V, options out of range, a guidance so large that the
+                prediction is not finite.
         """
-        check_number("frames", frames, COUNT)
-        check_number("guidance", guidance, GUIDANCE)
-        rows = 1 if text.memory is None else len(text.memory)
-        shape = (rows, self.config.num_codebooks, frames)
-        unknown = torch.full(shape, self.config.codebook_size, device=self.device)  # [B, K, T]
+        check_known(known, self.config, text)
+        if not callable(guidance):
+            check_number("guidance", guidance, GUIDANCE)
         sampler = DiscreteSampler(self.transitions, truncation)
-        return iterate(
-            self.model, sampler, unknown, text.memory, text.memory_mask, steps, guidance, generator, progress
-        ).state
+
+        def make(part: Tensor, bar: bool) -> Tensor:
+            texts = text.memory, text.memory_mask
+            return iterate(self.model, sampler, part, *texts, steps, guidance, generator, bar).state
+
+        return fill(known, self.config.codebook_size, make, progress)
 
 
 # training

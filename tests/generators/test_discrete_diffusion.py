@@ -333,6 +333,26 @@ def test_a_pipeline_makes_sound_and_a_seed_decides_it(pipeline):
     assert not torch.equal(first, pipeline.generate(["rain", "a dog"], 0.2, seed=0, steps=4, truncation=0.5))
 
 
+def test_a_prompt_and_the_ends_of_a_hole_stay(pipeline):
+    codes, text = torch.randint(16, (1, 2, 12), generator=seed()), Condition(*WordEncoder()(["rain"]))
+    made = pipeline.generator.generate(text, 20, generator=seed(), prompt=codes, steps=6)
+    assert torch.equal(made[..., :12], codes) and made.shape == (1, 2, 20) and made.max() < 16
+    known = codes.clone()
+    known[..., 4:7] = 16
+    made = pipeline.generator.fill(text, known, generator=seed(), steps=6)
+    assert torch.equal(made[known < 16], codes[known < 16]) and made.max() < 16
+
+
+def test_a_clip_longer_than_those_of_training_is_made_in_windows(pipeline, monkeypatch):
+    text, lengths = Condition(*WordEncoder()(["rain"])), []
+    hidden_states = pipeline.generator.model.hidden_states
+    monkeypatch.setattr(
+        pipeline.generator.model, "hidden_states",
+        lambda state, *rest: lengths.append(state.shape[-1]) or hidden_states(state, *rest),
+    )  # fmt: skip
+    assert pipeline.generator.generate(text, 300, steps=2).shape == (1, 2, 300) and max(lengths) == 200
+
+
 def test_saved_and_loaded_a_pipeline_gives_the_same(pipeline, tmp_path, monkeypatch):
     monkeypatch.setattr("minigen.generate.load_text_encoder", lambda name: WordEncoder())
     monkeypatch.setattr(WordEncoder, "save_pretrained", lambda self, folder: None, raising=False)
@@ -352,7 +372,10 @@ def test_saved_and_loaded_a_pipeline_gives_the_same(pipeline, tmp_path, monkeypa
         ({"truncation": 0}, "truncation is 0"),
         ({"guidance": 1e9}, "guidance is"),
         ({"guidance": math.nan}, "guidance is"),
-        ({"temperature": 0.5}, "discrete generator has no option 'temperature'. Its options: steps, truncation"),
+        (
+            {"temperature": 0.5},
+            "discrete generator has no option 'temperature'. Its options: prompt, steps, truncation",
+        ),
     ],
 )
 def test_options_out_of_range_are_one_clear_error(pipeline, options, says):
