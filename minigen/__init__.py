@@ -27,7 +27,7 @@ The folders:
 
     corpus        captioned audio: the built-in corpus, AudioCaps, any folder; mixing; tokenising
     generators    other generators than the language model: masked generation and what it is built of
-    conditioning  sounds as conditions: a style excerpt
+    conditioning  sounds as conditions: a style excerpt, a learnt word, retrieval
     tuning        LoRA adapters, and tuning to preferences
     decoding      one step of generation, in PyTorch and compiled
     interop       official weights: MusicGen, AudioGen, EnCodec

@@ -20,7 +20,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from minigen import __version__
-from minigen.app import commands, editing, measuring, remaking
+from minigen.app import commands, conditions, editing, measuring, remaking
 from minigen.app.trainable import TRAINABLE
 from minigen.app.tuning.finetune import finetune
 from minigen.app.tuning.prefer import prefer
@@ -143,8 +143,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="minigen", description="From a caption to sound: every link of the chain is a command.")
     parser.add_argument("--version", action="version", version=f"minigen {__version__}")
     listed = parser.add_subparsers(required=True, metavar="command")
-    for add in (_corpus, _tokenize, _train, _finetune, _prefer, _generate, _play, _inpaint, _extend, _vary, _refine,
-                _evaluate, _compare, _study, _listen, _demo, _bench, _doctor, _interop, _codec, _text, _judge,
+    for add in (_corpus, _tokenize, _train, _finetune, _prefer, _generate, _play, _learn_word, _inpaint, _extend, _vary,
+                _refine, _evaluate, _compare, _study, _listen, _demo, _bench, _doctor, _interop, _codec, _text, _judge,
                 _corpus_card, _convert):  # fmt: skip
         add(listed)
     return parser
@@ -317,6 +317,20 @@ def _play(listed) -> None:
     _add_sampling(option)
 
 
+def _learn_word(listed) -> None:
+    example = 'bark.wav --word "<my-dog>"'
+    option = _command(listed, conditions.learn_word, "learn a new word that stands for the sound of a file", example)
+    option("sound", help="sound file; its first 4 s are learnt from")
+    option("--word", default="<x>", help="new word, in angle brackets and quotes")
+    option("--like", help='plain caption to begin from, such as "a dog barks" (default: the likeliest one)')
+    option(
+        "--space", choices=("word", "memory"), default="word", help="learn vectors before the text encoder, or after it"
+    )
+    option("--model", default="mini", help="name or folder of the language model")
+    option("--out", type=Path, help="file to write (default: the word's name with .safetensors)")
+    option("--seed", type=SEED, default=0, help="seed of the training")
+
+
 def _add_sampling(option: Callable) -> None:
     option("-o", "--out", type=_sound_file, default=Path("sound.wav"), help="file to write, .wav or .flac")
     option("--seconds", type=SECONDS, default=4.0, help="length of the sound")
@@ -334,6 +348,8 @@ def _add_sampling(option: Callable) -> None:
     option("--codebooks", type=Range(int, 1, 6), help=much)
     strength = "with --style: above 1 strengthens the caption against the style (default: 5)"
     option("--style-guidance", type=GUIDANCE, help=strength)
+    words = "file of a learnt word that the caption uses, see learn-word; may be given several times"
+    option("--words", metavar="FILE", action="append", default=[], help=words)
 
 
 def _inpaint(listed) -> None:

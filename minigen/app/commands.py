@@ -15,7 +15,7 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from minigen.app.conditions import check_conditions, style_options
+from minigen.app.conditions import add_words, check_conditions, style_options
 from minigen.app.preflight import STARTED, check_prompt, check_writable
 from minigen.app.trainable import TRAINABLE
 from minigen.engine.errors import MinigenError
@@ -255,14 +255,15 @@ def _generate_one(options: Namespace) -> None:
     check_writable(options.out, room=round(options.seconds * 32000), is_file=True)
     if options.prompt:
         check_prompt(options.prompt, options.seconds)
-    check_conditions(options)
+    check_conditions(options, [options.caption or ""])
     import torch
 
     from minigen.audio import load_audio, save_audio
     from minigen.generate import TextToAudio
 
     tta = TextToAudio.from_pretrained(options.model, adapter=options.adapter)
-    if tta.generator.name == "language_model":
+    add_words(tta, options.words)
+    if tta.generator.name in ("language_model", "style"):
         torch.set_num_threads(1)  # a column of one clip is too little work for several threads
     if options.caption:
         _note_language(tta.encoder, options.caption)

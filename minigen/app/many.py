@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from minigen.app.commands import own_options
-from minigen.app.conditions import check_conditions, style_options
+from minigen.app.conditions import add_words, check_conditions, style_options
 from minigen.app.preflight import STARTED, check_prompt, check_writable
 from minigen.engine.errors import MinigenError
 
@@ -27,13 +27,14 @@ def generate_lines(options: Namespace) -> int:
     check_writable(options.out.parent, room=round(options.seconds * 32000))
     if options.prompt:
         check_prompt(options.prompt, options.seconds)
-    check_conditions(options)
+    check_conditions(options, list(lines.values()))
     from tqdm import tqdm
 
     from minigen.audio import load_audio
     from minigen.generate import TextToAudio
 
     tta = TextToAudio.from_pretrained(options.model, adapter=options.adapter)
+    add_words(tta, options.words)
     prompt = load_audio(options.prompt, tta.codec.sample_rate) if options.prompt else None
     style = style_options(options, tta.codec.sample_rate)
     files = _file_names(options.out, max(lines))

@@ -23,8 +23,9 @@ from minigen.engine.weights import read_tensors
 from minigen.evaluation import clap, measure
 from minigen.lm import AudioLM, AudioLMConfig
 
-COMMANDS = ["corpus", "tokenize", "train", "finetune", "prefer", "generate", "play", "inpaint", "extend", "vary",
-            "refine", "evaluate", "compare", "study", "listen", "demo", "bench", "doctor", "interop", "train-codec",
+COMMANDS = ["corpus", "tokenize", "train", "finetune", "prefer", "generate", "play", "learn-word", "inpaint",
+            "extend", "vary", "refine", "evaluate", "compare", "study", "listen", "demo", "bench", "doctor",
+            "interop", "train-codec",
             "train-text", "train-judge", "corpus-card"]  # fmt: skip
 
 
@@ -656,6 +657,37 @@ def test_discrete_diffusion_begins_from_a_masked_or_language_model_and_is_sample
     assert "discrete generator. Begin from a language_model or masked" in refused(
         capsys, *train.split(), "--out", "no", "--generator", "masked", "--from", "third"
     )
+
+
+def test_a_word_is_learnt_from_a_sound_and_used_in_captions(capsys, small_models, monkeypatch):
+    monkeypatch.setattr("minigen.conditioning.inversion.EVERY", 2)
+    sound = next(Path("clips/audio").iterdir())
+    assert cli.main(["learn-word", str(sound), "--word", "<my-dog>", "--model", "lm", "--like", "a dog barks"]) == 0
+    said = capsys.readouterr().out
+    assert 'my-dog.safetensors: <my-dog> began as "a dog barks"' in said and "--words my-dog.safetensors" in said
+    hear = ["generate", "--words", "my-dog.safetensors", "--seconds", "0.5", "--model"]
+    assert cli.main([*hear, "lm", "<my-dog> while rain falls"]) == 0
+    Path("lines.txt").write_text("rain falls\n<my-dog>\n")
+    monkeypatch.setattr("sys.stdin", open("lines.txt"))
+    assert cli.main([*hear, "lm", "--stdin"]) == 0 and Path("sound-2.wav").is_file()
+    capsys.readouterr()
+    assert "no caption uses <my-dog>, the word of my-dog.safetensors" in refused(capsys, *hear, "lm", "a dog barks")
+    says = refused(capsys, *hear, "mini", "<my-dog>")
+    assert "was learnt with other models" in says
+    learn = ["learn-word", str(sound), "--model", "lm"]
+    assert "angle brackets" in refused(capsys, *learn, "--word", "dog")
+    assert "in the vocabulary" in refused(capsys, *learn, "--word", "<extra_id_0>")
+    assert not [path for path in Path().glob("*.safetensors") if path.stem != "my-dog"]
+
+
+def test_a_sound_that_no_word_can_be_learnt_from_is_refused(no_model, capsys):
+    save_audio("short.wav", torch.full((4000,), 0.25))
+    assert "lasts 0.25 s" in refused(capsys, "learn-word", "short.wav")
+    assert "nowhere.wav" in refused(capsys, "learn-word", "nowhere.wav")
+    Path("text.wav").write_text("no sound")
+    assert "text.wav" in refused(capsys, "learn-word", "text.wav")
+    Path("no.safetensors").write_bytes(b"nothing")
+    assert "no.safetensors" in refused(capsys, "generate", "<x>", "--words", "no.safetensors")
 
 
 def test_the_regulariser_is_refused_with_a_generator_that_has_none(capsys):
