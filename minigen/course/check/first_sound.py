@@ -1,9 +1,12 @@
-"""Checks of notebook 00: the bit rate of a codec, the columns of a delay pattern, what guidance 0 ignores."""
+"""Checks of notebook 00: the bit rate of a codec, the columns of a pattern, what guidance 0 ignores, a continuation."""
 
 import math
 from collections.abc import Callable, Iterable
 
-from minigen.course.check.verdict import UNANSWERED, Verdict, number, numbers, same
+import torch
+from torch import Tensor
+
+from minigen.course.check.verdict import UNANSWERED, Verdict, number, numbers, same, stopped
 from minigen.patterns import DelayPattern
 
 CASES = (  # (frames, delays) that tell the formulas apart
@@ -83,3 +86,60 @@ def ignored_at_zero(answer: object) -> Verdict:
     if not cleaned:
         return Verdict(False, "put 0 for w in uncond + w (cond − uncond). Which term is left?")
     return Verdict(True, "uncond + 0 (cond − uncond) = uncond, and uncond never saw the caption.")
+
+
+def continuation(function: Callable, delays: tuple[int, ...], special: int) -> Verdict:
+    """A loop that continues codes: function(prompt [1, K, P], frames, draw_next) -> codes [1, K, frames].
+
+    It is run with a model whose draw depends on every cell of the sequence, for a prompt that is short, long or whole.
+    """
+    for prompt_frames, frames in ((2, 9), (6, 9), (4, 4)):
+        prompt = torch.arange(len(delays) * prompt_frames).view(1, len(delays), prompt_frames) % special
+        right = _continued(prompt, frames, delays, special)
+        try:
+            value = function(prompt.clone(), frames, lambda sequence: _drawn(sequence, special))
+        except Exception as error:  # whatever a reader's function may raise
+            return stopped("extend", error)
+        if value is ...:
+            return UNANSWERED
+        fault = _continuation_fault(value, right, prompt, special)
+        if fault:
+            return Verdict(False, f"{prompt_frames} frames given, {frames} wanted: {fault}")
+    return Verdict(True, "the prompt's cells are given, the others are drawn after all columns before them.")
+
+
+def _drawn(sequence: Tensor, special: int) -> Tensor:
+    """A made-up draw of the next column [1, K] that depends on every cell of the sequence [1, K, s]."""
+    places = torch.arange(1, sequence.numel() + 1).view(sequence.shape)
+    return ((sequence * places).sum() * torch.arange(3, 3 + sequence.shape[1]) % special)[None]
+
+
+def _continued(prompt: Tensor, frames: int, delays: tuple[int, ...], special: int) -> Tensor:
+    sequence = torch.full((1, len(delays), 1), special)
+    for s in range(frames + max(delays)):
+        column = _drawn(sequence, special)
+        for k, late in enumerate(delays):
+            t = s - late
+            if not 0 <= t < frames:
+                column[0, k] = special
+            elif t < prompt.shape[-1]:
+                column[0, k] = prompt[0, k, t]
+        sequence = torch.cat([sequence, column[..., None]], dim=-1)
+    return DelayPattern(delays).revert(sequence[..., 1:])
+
+
+def _continuation_fault(value: object, right: Tensor, prompt: Tensor, special: int) -> str:
+    given = prompt.shape[-1]
+    if not isinstance(value, Tensor) or value.shape != right.shape:
+        what = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        return f"codes are a tensor {list(right.shape)}, got {what}."
+    if torch.equal(value, right):
+        return ""
+    if (value == special).any():
+        return "the special token is among the codes. Is the delay undone, without the first column of V?"
+    kept = [torch.equal(value[:, k, :given], prompt[:, k]) for k in range(prompt.shape[1])]
+    if not any(kept):
+        return "the prompt is not at the beginning. Are its codes written over the drawn ones?"
+    if not all(kept):
+        return f"the prompt is kept in codebooks {[k for k, one in enumerate(kept) if one]} only. Mind the delays."
+    return "the prompt is kept, but the rest was not drawn after these columns. Are gaps V, and is the prompt in them?"

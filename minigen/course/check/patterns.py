@@ -1,4 +1,4 @@
-"""Checks of notebook 03: what a parallel draw invents, what a delay lets a code see, undoing it, how long it takes."""
+"""Checks of notebook 03: impossible pairs, what a code knows under a delay, a pattern by design, a streamer."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -6,7 +6,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from minigen.course.check.verdict import Verdict, as_float, call, number, same
+from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, call, same, stopped
 from minigen.patterns import DelayPattern
 
 TENTH = Fraction(1, 10)
@@ -77,37 +77,74 @@ def known(function: Callable[[int, int, int, int, tuple], object]) -> Verdict:
     )
 
 
-def revert(function: Callable[[Tensor, tuple], object]) -> Verdict:
-    """Undo a delay: function(sequence [B, K, S], delays) -> codes [B, K, T]."""
-    for delays in DELAYS:
-        codes = torch.arange(2 * len(delays) * 9).view(2, len(delays), 9)
-        sequence = DelayPattern(delays).apply(codes, fill=999)
-        value, failed = call("revert", function, sequence.clone(), delays)
+def pair_positions(function: Callable[[int, int], object]) -> Verdict:
+    """A pattern of two columns a frame: function(K, T) -> int64 [K, T], 2 t for codebook 0, 2 t + 1 for the others."""
+    for K, T in ((4, 5), (2, 3), (3, 1)):
+        value, failed = call("pair_positions", function, K, T)
         if failed:
             return failed
-        verdict = _judge_reverted(value, codes, sequence, delays)
-        if verdict:
-            return verdict
-    return Verdict(True, "codes[b, k, t] = sequence[b, k, t + delays[k]], for T = S − max(delays) frames.")
+        fault = _positions_fault(value, K, T)
+        if fault:
+            return Verdict(False, f"K = {K}, T = {T}: {fault}")
+    return Verdict(True, "S = 2 T columns: codebook 0 knows the whole past, and the others know codebook 0.")
 
 
-def latency(answer: object, delays: tuple[int, ...] = (0, 2, 4, 6), frame_rate: float = 50.0) -> Verdict:
-    """Milliseconds of sound time until the first frame is whole: (max(delays) + 1) / frame_rate, in ms."""
-    late, frame = max(delays), 1000 / frame_rate
-    mistakes = (
-        (
-            late * frame,
-            f"is {late} columns. Column 0 counts as well: the last code of frame 0 stands in column {late}.",
-        ),
-        ((late + 2) * frame, "is one column too many. The start column is read, not written."),
-        (frame, "is one column: without delays frame 0 would be whole after it. When is its last codebook written?"),
-        (len(delays) * frame, "counts codebooks. The delays grow by more than 1 here."),
-        (sum(delays) * frame, "adds the delays up. The streams wait at the same time."),
-        ((late + 1) * frame / 1000, "is the answer in seconds. Give milliseconds."),
-        (late + 1, "is the number of columns. How long does one take?"),
-    )
-    said = f"frame 0 is whole after columns 0 … {late}: {late + 1} × {frame:g} ms = {(late + 1) * frame:g} ms."
-    return number(answer, (late + 1) * frame, said, mistakes, "In which column stands the last code of frame 0?")
+def _positions_fault(value: object, K: int, T: int) -> str:
+    if not isinstance(value, Tensor) or value.shape != (K, T):
+        given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        return f"positions are a tensor [{K}, {T}], got {given}."
+    if value.is_floating_point() or value.dtype == torch.bool:
+        return f"positions are whole numbers, int64, got {value.dtype}."
+    if torch.equal(value, 2 * torch.arange(T) + (torch.arange(K) > 0).long()[:, None]):
+        return ""
+    if value.min() < 0 or value.max() >= 2 * T:
+        return (
+            f"columns lie in 0 … {2 * T - 1}, but here in {int(value.min())} … {int(value.max())}: S = 2 T is enough."
+        )
+    if (value[1:] <= value[0]).any():
+        return "a finer codebook does not see codebook 0 of its frame: that must stand in an earlier column."
+    if (value[0, 1:] <= value[:, :-1].max(0).values).any():
+        return "codebook 0 does not see all codes of the frame before: they must stand in earlier columns."
+    return "codebook 0 of frame t stands in column 2 t, the others of this frame in column 2 t + 1."
+
+
+def streamer(function: Callable[[Tensor, tuple, list], object]) -> Verdict:
+    """A streamer: function(column [K], delays, memory) -> the frame [K] that the column completes, or None."""
+    for delays in DELAYS:
+        codes = torch.arange(len(delays) * 9).view(1, len(delays), 9)
+        columns = DelayPattern(delays).apply(codes, fill=999)[0].T  # [S, K]
+        memory: list = []
+        for s, column in enumerate(columns):
+            try:
+                value = function(column.clone(), delays, memory)
+            except Exception as error:  # whatever a reader's function may raise
+                return stopped(f"delays {delays}, column {s}: push", error)
+            if value is ...:
+                return UNANSWERED
+            fault = _frame_fault(value, codes[0], s, delays)
+            if fault:
+                return Verdict(False, f"delays {delays}, column {s}: {fault}")
+    return Verdict(True, "column s completes frame s − max(delays): code k is from column t + delays[k].")
+
+
+def _frame_fault(value: object, codes: Tensor, s: int, delays: tuple) -> str:
+    """What is wrong with the answer to column s; codes [K, T]."""
+    t = s - max(delays)
+    if t < 0:
+        return "" if value is None else f"no frame is complete before column {max(delays)}: return None."
+    if value is None:
+        return f"frame {t} is complete, but nothing comes out."
+    frame = torch.as_tensor(value).flatten()
+    if frame.shape != codes[:, t].shape:
+        return f"a frame has {len(codes)} codes, got {len(frame)}."
+    if torch.equal(frame, codes[:, t]):
+        return ""
+    if (frame == 999).any():
+        return "the special token is among the codes. Each code has to be read from its own column."
+    frames = [
+        int((codes[k] == frame[k]).nonzero()[0]) if (codes[k] == frame[k]).any() else -1 for k in range(len(codes))
+    ]
+    return f"the codes come from frames {frames} and should all come from frame {t}."
 
 
 def _pairs(joint: list) -> list[tuple[Fraction, Fraction]]:
@@ -159,47 +196,3 @@ KNOWN_MISTAKES = (
     (lambda k, t, j, u, d: u + d[j] > t + d[k], "the other way round: later columns are not written yet."),
     (lambda k, t, j, u, d: d[j] < d[k], "the frames t and u take part as well: compare columns."),
 )
-
-
-def _judge_reverted(value: object, codes: Tensor, sequence: Tensor, delays: tuple) -> Verdict | None:
-    """None where it is right, else what went wrong."""
-    if not isinstance(value, Tensor):
-        return Verdict(False, f"revert gives {type(value).__name__}, not a tensor.")
-    if value.shape == codes.shape and torch.equal(value, codes):
-        return None
-    T, late = codes.shape[-1], max(delays)
-    if value.ndim == 3 and value.shape[-1] == sequence.shape[-1] != T:
-        return Verdict(
-            False, f"delays {delays}: {T} frames were laid out, {value.shape[-1]} come back. T = S − max(delays)."
-        )
-    if value.shape != codes.shape:
-        return Verdict(
-            False, f"delays {delays}: codes {list(codes.shape)} were laid out, {list(value.shape)} come back."
-        )
-    wrongly = {
-        "the delays are still in it: stream k starts in column delays[k].": [0] * len(delays),
-        "the streams move the wrong way: to undo a delay, read later columns, t + delays[k].": [-d for d in delays],
-        "one column too late in every stream: there is no start column in this sequence.": [d + 1 for d in delays],
-        "one column too early in every stream.": [d - 1 for d in delays],
-        "every stream is cut alike. Each has its own delay.": [late] * len(delays),
-    }
-    for text, starts in wrongly.items():
-        if torch.equal(value, _rolled(sequence, starts, T)) or _agree_inside(value, sequence, starts):
-            return Verdict(False, f"delays {delays}: {text}")
-    if (value == 999).any():
-        return Verdict(False, f"delays {delays}: the special token is among the codes. No gap may come back.")
-    return Verdict(False, f"delays {delays}: the shape is right, the codes are not. Try it on DelayPattern's drawing.")
-
-
-def _rolled(sequence: Tensor, starts: list[int], frames: int) -> Tensor:
-    """Stream k from column starts[k] on, going round at the ends."""
-    return torch.stack(
-        [row.roll(-start, -1)[..., :frames] for row, start in zip(sequence.unbind(1), starts, strict=True)], 1
-    )
-
-
-def _agree_inside(value: Tensor, sequence: Tensor, starts: list[int]) -> bool:
-    """As `_rolled`, where an end was filled or clamped rather than rolled: a middle that all such answers share."""
-    inside = slice(value.shape[-1] // 3 + 1, value.shape[-1] // 3 + 2)
-    wanted = _rolled(sequence, starts, value.shape[-1])
-    return any(start != 0 for start in starts) and torch.equal(value[..., inside], wanted[..., inside])

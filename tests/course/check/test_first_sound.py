@@ -110,5 +110,58 @@ def test_a_wrong_set_of_ignored_settings_gets_its_diagnosis(answer, diagnosis):
     assert diagnosis in verdict.text
 
 
+DELAYS, V = (0, 1, 2, 3), 1024
+
+
+def extend(prompt, frames, draw_next, late=DELAYS, gaps=True, keep=True):
+    """A right continuation, cell by cell, and the wrong ones that differ in a word."""
+    sequence = torch.full((1, 4, 1), V)
+    for s in range(frames + max(DELAYS)):
+        column = draw_next(sequence)
+        for k in range(4):
+            t = s - DELAYS[k]
+            if gaps and not 0 <= t < frames:
+                column[0, k] = V
+            elif keep and 0 <= s - late[k] < prompt.shape[-1]:
+                column[0, k] = prompt[0, k, s - late[k]]
+        sequence = torch.cat([sequence, column[..., None]], dim=-1)
+    return DelayPattern(DELAYS).revert(sequence[..., 1:])
+
+
+def extend_by_layout(prompt, frames, draw_next):
+    """The prompt's layout first: -1 where a code has to be drawn."""
+    given = torch.cat([prompt, torch.full((1, 4, frames - prompt.shape[-1]), -1)], dim=-1)
+    layout = DelayPattern(DELAYS).apply(given, fill=V)
+    sequence = torch.full((1, 4, 1), V)
+    for wanted in layout.unbind(-1):
+        column = torch.where(wanted == -1, draw_next(sequence), wanted)
+        sequence = torch.cat([sequence, column[..., None]], dim=-1)
+    return DelayPattern(DELAYS).revert(sequence[..., 1:])
+
+
+@pytest.mark.parametrize("function", [extend, extend_by_layout])
+def test_a_continuation_is_accepted_cell_by_cell_and_from_a_layout(function):
+    assert check.continuation(function, DELAYS, V).right, check.continuation(function, DELAYS, V)
+
+
+@pytest.mark.parametrize(
+    ("function", "diagnosis"),
+    [
+        (lambda p, n, d: extend(p, n, d, keep=False), "not at the beginning"),
+        (lambda p, n, d: extend(p, n, d, late=(0, 0, 0, 0)), "codebooks [0] only"),
+        (lambda p, n, d: extend(p, n, d, gaps=False), "not drawn after these columns"),
+        (lambda p, n, d: torch.cat([p, extend(p, n, d, keep=False)[..., p.shape[-1] :]], -1), "not drawn after"),
+        (lambda p, n, d: torch.cat([torch.full((1, 4, 1), V), extend(p, n, d)[..., 1:]], -1), "special token"),
+        (lambda p, n, d: extend(p, n, d)[..., p.shape[-1] :], "got [1, 4, 7]"),
+        (lambda p, n, d: None, "got NoneType"),
+        (lambda p, n, d: p.missing, "stopped with AttributeError"),
+        (lambda p, n, d: ..., "no answer"),
+    ],
+)
+def test_a_wrong_continuation_gets_its_diagnosis(function, diagnosis):
+    verdict = check.continuation(function, DELAYS, V)
+    assert not verdict.right and diagnosis in verdict.text, verdict
+
+
 def test_a_verdict_that_is_not_right_says_not_yet():
     assert repr(check.UNANSWERED).startswith("Not yet: no answer")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minigen.course.check import patterns as check
-from minigen.patterns import DelayPattern
+from minigen.patterns import CoarseFirstPattern, DelayPattern, FlattenPattern, ParallelPattern
 
 
 def by_loop(joint):
@@ -77,70 +77,78 @@ def test_a_wrong_notion_of_known_gets_its_diagnosis(function, diagnosis):
     assert not verdict.right and diagnosis in verdict.text, verdict
 
 
-def by_slices(sequence, delays):
-    frames = sequence.shape[-1] - max(delays)
-    return torch.stack([sequence[:, k, late : late + frames] for k, late in enumerate(delays)], dim=1)
+def pair_loop(K, T):
+    table = torch.zeros(K, T, dtype=torch.int64)
+    for t in range(T):
+        table[0, t], table[1:, t] = 2 * t, 2 * t + 1
+    return table
 
 
-def from_columns(shift, frames=None):
-    """A wrong `revert`: stream k from column shift(delays[k]) on, clamped at the ends."""
-
-    def function(sequence, delays):
-        last = sequence.shape[-1] - 1
-        wanted = torch.arange(last + 1 - max(delays)) + torch.tensor([[shift(late)] for late in delays])
-        return sequence.gather(2, wanted.clamp(0, last).expand(len(sequence), -1, -1))
-
-    return function
-
-
-@pytest.mark.parametrize("function", [by_slices, from_columns(lambda d: d), lambda s, d: DelayPattern(d).revert(s)])
-def test_any_way_of_undoing_a_delay_is_accepted(function):
-    assert check.revert(function).right
+@pytest.mark.parametrize(
+    "function", [pair_loop, lambda K, T: 2 * torch.arange(T) + (torch.arange(K) > 0).int()[:, None]]
+)
+def test_a_pattern_of_two_columns_a_frame_is_accepted(function):
+    assert check.pair_positions(function).right
 
 
 @pytest.mark.parametrize(
     ("function", "diagnosis"),
     [
-        (from_columns(lambda d: 0), "still in it"),
-        (lambda s, d: s[..., : s.shape[-1] - max(d)], "still in it"),
-        (from_columns(lambda d: -d), "wrong way"),
-        (from_columns(lambda d: d + 1), "one column too late"),
-        (from_columns(lambda d: d - 1), "one column too early"),
-        (lambda s, d: s[..., max(d) :], "cut alike"),
-        (lambda s, d: torch.stack([s[:, k].roll(-d[k], -1) for k in range(len(d))], 1), "T = S − max(delays)"),
-        (lambda s, d: by_slices(s, d)[:1], "[1, 4, 9] come back"),
-        (lambda s, d: by_slices(s, d).flip(1), "the codes are not"),
-        (lambda s, d: by_slices(s, d).where(torch.tensor(False), torch.tensor(999)), "special token"),
-        (lambda s, d: s.tolist(), "not a tensor"),
-        (lambda s, d: s[d], "stopped with"),
-        (lambda s, d: ..., "no answer"),
+        (lambda K, T: FlattenPattern(K).positions(T), "S = 2 T is enough"),
+        (lambda K, T: DelayPattern(tuple(range(K))).positions(T), "does not see all codes of the frame before"),
+        (lambda K, T: ParallelPattern(K).positions(T), "does not see codebook 0"),
+        (lambda K, T: CoarseFirstPattern(K).positions(T), "does not see all codes of the frame before"),
+        (lambda K, T: pair_loop(K, T).flip(0), "does not see codebook 0"),
+        (lambda K, T: pair_loop(K, T).T, "got [5, 4]"),
+        (lambda K, T: pair_loop(K, T).float(), "whole numbers"),
+        (lambda K, T: pair_loop(K, T).tolist(), "got list"),
+        (lambda K, T: K / 0, "stopped with ZeroDivisionError"),
+        (lambda K, T: ..., "no answer"),
     ],
 )
-def test_a_wrong_way_back_gets_its_diagnosis(function, diagnosis):
-    verdict = check.revert(function)
+def test_a_wrong_pattern_gets_its_diagnosis(function, diagnosis):
+    verdict = check.pair_positions(function)
     assert not verdict.right and diagnosis in verdict.text, verdict
 
 
-@pytest.mark.parametrize("answer", [140, 140.0, 7 * 1000 / 50, Fraction(140), torch.tensor(140)])
-def test_the_latency_is_accepted_as_any_kind_of_number(answer):
-    assert repr(check.latency(answer)) == "Right: frame 0 is whole after columns 0 … 6: 7 × 20 ms = 140 ms."
+def push(column, delays, memory, start=0, late_of=lambda late: late):
+    """A right streamer, and the wrong ones that read other columns."""
+    memory.append(column)
+    t = len(memory) - 1 - max(delays) + start
+    if t < 0:
+        return None
+    return torch.stack([memory[max(0, min(t + late_of(late), len(memory) - 1))][k] for k, late in enumerate(delays)])
+
+
+def push_with_short_memory(column, delays, memory):
+    memory.append(column)
+    if len(memory) <= max(delays):
+        return None
+    frame = [int(memory[late][k]) for k, late in enumerate(delays)]
+    memory.pop(0)
+    return frame
+
+
+@pytest.mark.parametrize("function", [push, push_with_short_memory])
+def test_a_streamer_is_accepted_with_long_and_with_short_memory(function):
+    assert check.streamer(function).right, check.streamer(function)
 
 
 @pytest.mark.parametrize(
-    ("answer", "diagnosis"),
+    ("function", "diagnosis"),
     [
-        (120, "Column 0 counts"),
-        (160, "too many"),
-        (20, "without delays"),
-        (80, "counts codebooks"),
-        (240, "same time"),
-        (0.14, "in seconds"),
-        (7, "number of columns"),
-        (1000, "too large"),
-        ("140 ms", "not a number"),
-        (..., "no answer"),
+        (lambda c, d, m: push(c, d, m, start=1), "return None"),
+        (lambda c, d, m: push(c, d, m, start=-1), "nothing comes out"),
+        (lambda c, d, m: push(c, d, m, late_of=lambda late: 0), "special token"),
+        (lambda c, d, m: push(c, d, m, late_of=lambda late: max(d)), "come from frames [3, 2, 1, 0]"),
+        (lambda c, d, m: c, "return None"),
+        (lambda c, d, m: None, "nothing comes out"),
+        (lambda c, d, m: push(c, d, m) and push(c, d, m)[:2], "stopped with"),
+        (lambda c, d, m: None if push(c, d, m) is None else torch.zeros(2), "a frame has 4 codes"),
+        (lambda c, d, m: m[5], "stopped with IndexError"),
+        (lambda c, d, m: ..., "no answer"),
     ],
 )
-def test_a_wrong_latency_gets_its_diagnosis(answer, diagnosis):
-    verdict = check.latency(answer)
+def test_a_wrong_streamer_gets_its_diagnosis(function, diagnosis):
+    verdict = check.streamer(function)
     assert not verdict.right and diagnosis in verdict.text, verdict

@@ -1,11 +1,14 @@
 """The checks of notebook 01 accept what is right however it is computed, and say what typical wrong answers mistake."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
+from minigen.audio import AudioError
 from minigen.course.check import sound as check
 
 
@@ -102,39 +105,109 @@ def gap(wav, n_fft, low, high, rate):
     return float(min(db[first], db[last]) - db[first : last + 1].min())
 
 
-def rms(wav):
-    return wav.square().mean().sqrt()
+def log_mel(wav, filters, n_fft, hop, pad="reflect", window=torch.hann_window, power=2.0, floor=1e-5):
+    """A right log-mel spectrogram, and the wrong ones that differ in a word."""
+    padded = F.pad(wav[None], (n_fft // 2, n_fft // 2), mode=pad)[0]
+    bins = torch.fft.rfft(window(n_fft) * padded.unfold(-1, n_fft, hop)).abs() ** power
+    return (bins @ filters.T).T.clamp(min=floor).log10()
 
 
-def loop(first, second, db):
-    a = math.sqrt(sum(x * x for x in first.flatten().tolist()) / first.numel())
-    b = math.sqrt(sum(x * x for x in second.flatten().tolist()) / second.numel())
-    return a / b / 10 ** (db / 20)
+def by_stft(wav, filters, n_fft, hop):
+    stft = torch.stft(wav, n_fft, hop, window=torch.hann_window(n_fft), return_complex=True)
+    return torch.einsum("bk,kt->bt", filters, stft.real**2 + stft.imag**2).clamp(min=1e-5).log10()
 
 
-@pytest.mark.parametrize("function", [loop, lambda f, s, db: rms(f) / rms(s) * 10 ** (-db / 20)])
-def test_the_gain_is_accepted_as_a_loop_and_as_tensors(function):
-    assert check.gain(function).right
+def without_ends(wav, filters, n_fft, hop):
+    return (torch.fft.rfft(wav.unfold(-1, n_fft, hop)).abs().square() @ filters.T).T.clamp(min=1e-5).log10()
+
+
+@pytest.mark.parametrize("function", [log_mel, by_stft])
+def test_a_log_mel_spectrogram_is_accepted_by_frames_and_from_the_library(function):
+    assert check.log_mel(function).right, check.log_mel(function)
 
 
 @pytest.mark.parametrize(
     ("function", "diagnosis"),
     [
-        (lambda f, s, db: rms(f) / rms(s) * 10 ** (db / 20), "sign"),
-        (lambda f, s, db: rms(f) / rms(s) * 10 ** (-db / 10), "takes 20"),
-        (lambda f, s, db: 10 ** (-db / 20), "equally loud"),
-        (lambda f, s, db: rms(s) / rms(f) * 10 ** (-db / 20), "wrong way round"),
-        (lambda f, s, db: f.square().mean() / s.square().mean() * 10 ** (-db / 10), "ratio of powers"),
-        (lambda f, s, db: f.abs().max() / s.abs().max() * 10 ** (-db / 20), "largest samples"),
-        (lambda f, s, db: f.norm() / s.norm() * 10 ** (-db / 20), "sums of squares"),
-        (lambda f, s, db: rms(f) / rms(s), "forgets db"),
-        (lambda f, s, db: 1.0, "Start with 0 dB"),
-        (lambda f, s, db: f, "not one number"),
-        (lambda f, s, db: f + s, "stopped with RuntimeError"),
-        (lambda f, s, db: ..., "no answer"),
+        (lambda *a: log_mel(*a, window=torch.ones), "ends with a click"),
+        (lambda *a: log_mel(*a, power=1.0), "sums magnitudes"),
+        (lambda *a: log_mel(*a, pad="constant"), "zeros were put"),
+        (lambda *a: log_mel(*a, floor=0.0), "clamp the power"),
+        (lambda *a: log_mel(*a, floor=1e-10), "lower than 1e-5"),
+        (lambda *a: math.log(10) * log_mel(*a), "natural logarithm"),
+        (lambda *a: 10 * log_mel(*a), "decibel"),
+        (lambda *a: 10 ** log_mel(*a), "Its logarithm"),
+        (lambda *a: log_mel(*a).T, "on its side"),
+        (without_ends, "Mirror half a frame"),
+        (lambda w, f, n, h: log_mel(w, torch.eye(n // 2 + 1), n, h), "not bands"),
+        (lambda *a: log_mel(*a)[:, :7], "[20, 51], here [20, 7]"),
+        (lambda *a: log_mel(*a) + 1, "differ from log_mel by 1.00"),
+        (lambda *a: None, "not a tensor"),
+        (lambda *a: a[9], "stopped with IndexError"),
+        (lambda *a: ..., "no answer"),
     ],
 )
-def test_a_wrong_gain_gets_its_diagnosis(function, diagnosis):
-    verdict = check.gain(function)
-    assert not verdict.right
-    assert diagnosis in verdict.text
+def test_a_wrong_spectrogram_gets_its_diagnosis(function, diagnosis):
+    verdict = check.log_mel(function)
+    assert not verdict.right and diagnosis in verdict.text, verdict
+
+
+def read(rows, load, keep=True, catch=AudioError, strip=True, once=False):
+    """A right reader, and the wrong ones that differ in a word."""
+    loaded, good, skipped = {}, [], Counter()
+    for name, caption in rows:
+        if not (caption.strip() if strip else caption):
+            skipped["no caption"] += 1
+            continue
+        if once and name in loaded:
+            continue
+        if not keep or name not in loaded:
+            try:
+                loaded[name] = load(name)
+            except catch as error:
+                loaded[name] = getattr(error, "reason", "error")
+        if isinstance(loaded[name], str):
+            skipped[loaded[name]] += 1
+        else:
+            good.append((name, caption, loaded[name]))
+    return good, skipped
+
+
+def read_in_two_passes(rows, load):
+    sounds, reasons = {}, {}
+    for name in {name for name, caption in rows if caption.strip()}:
+        try:
+            sounds[name] = load(name)
+        except AudioError as error:
+            reasons[name] = error.reason
+    bad = ["no caption" if not caption.strip() else reasons.get(name) for name, caption in rows]
+    good = [[*row, sounds[row[0]]] for row, reason in zip(rows, bad, strict=True) if reason is None]
+    return good, {reason: bad.count(reason) for reason in bad if reason}
+
+
+@pytest.mark.parametrize("function", [read, read_in_two_passes])
+def test_a_reader_is_accepted_in_one_pass_and_in_two(function):
+    assert check.reader(function).right, check.reader(function)
+
+
+@pytest.mark.parametrize(
+    ("function", "diagnosis"),
+    [
+        (lambda rows, load: ([(*row, load(row[0])) for row in rows], {}), "first bad file stops it"),
+        (lambda rows, load: read(rows, load, keep=False), "a, lost was loaded more than once"),
+        (lambda rows, load: read(rows, load, catch=Exception), "no AudioError was swallowed"),
+        (lambda rows, load: read(rows, load, strip=False), "the good rows are"),
+        (lambda rows, load: read(rows, load, once=True), "2 of 4 good rows"),
+        (lambda rows, load: (read(rows, load)[0], {}), "the counts are"),
+        (lambda rows, load: (read(rows, load)[0], 6), "dict of reasons, got int"),
+        (lambda rows, load: (read(rows, load)[0][::-1], {}), "the good rows are"),
+        (lambda rows, load: ([(*row[:2], None) for row in read(rows, load)[0]], {}), "waveform of another one"),
+        (lambda rows, load: ([row[:2] for row in read(rows, load)[0]], {}), "(id, caption, waveform)"),
+        (lambda rows, load: read(rows, load)[0], "two things"),
+        (lambda rows, load: rows[99], "stopped with IndexError"),
+        (lambda rows, load: ..., "no answer"),
+    ],
+)
+def test_a_wrong_reader_gets_its_diagnosis(function, diagnosis):
+    verdict = check.reader(function)
+    assert not verdict.right and diagnosis in verdict.text, verdict
