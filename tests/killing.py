@@ -18,6 +18,7 @@ from pathlib import Path
 
 import accelerate  # noqa: F401  loaded here once, not in every fork
 import numpy as np
+import peft  # noqa: F401  loaded here once, too
 import soundfile
 import torch
 from standins import HashCodec
@@ -35,6 +36,8 @@ from minigen.recipes.codec import train as codec
 from minigen.recipes.judge import train as judge
 from minigen.recipes.judge.data import Examples
 from minigen.train import TrainConfig, train
+from minigen.tuning.lora import add_lora, without_adapter
+from minigen.tuning.preference import PreferenceObjective
 
 CLOCKS = ("minutes", "frames_per_second")  # the columns of the log that no two runs share
 
@@ -57,6 +60,16 @@ def train_discrete_tiny(folder: Path, kills: int) -> None:
                          ema_every=3)  # fmt: skip
     train(model, Words(), tokens(frames=60), tokens(16, 60, seed=1), folder, config, progress=False,
           objective=DiscreteObjective(model.config, Words(), config))  # fmt: skip
+
+
+def train_preferences_tiny(folder: Path, kills: int) -> None:
+    """A training of an adapter on preferences, with dropout, the best weights kept; saved after every step."""
+    torch.manual_seed(0)
+    lm = add_lora(AudioLM(type(SIZES)(**{**vars(SIZES), "dropout": 0.1})), 2)
+    config = TrainConfig(steps=3 * kills, batch_size=8, warmup=5, valid_every=7, save_minutes=0, ema_every=3,
+                         keep_best=True, checkpointing=True)  # fmt: skip
+    objective = PreferenceObjective(lm.config, Words(), without_adapter(lm))
+    train(lm, Words(), tokens(), tokens(16, seed=1), folder, config, progress=False, objective=objective)
 
 
 def tokenize_tiny(folder: Path, kills: int) -> None:
@@ -232,7 +245,8 @@ if __name__ == "__main__":
     top, kills = Path(sys.argv[1]), int(sys.argv[2])
     write_sounds(top / "sounds", 2 * kills)
     jobs = {"train": train_tiny, "tokenize": tokenize_tiny, "corpus": build_tiny, "codec": train_codec_tiny,
-            "tagger": train_tagger_tiny, "train-discrete": train_discrete_tiny}  # fmt: skip
+            "tagger": train_tagger_tiny, "train-discrete": train_discrete_tiny,
+            "train-preferences": train_preferences_tiny}  # fmt: skip
     chance = [np.random.default_rng([int(sys.argv[3]), number]) for number in range(len(jobs))]
     print(
         json.dumps(

@@ -1,10 +1,11 @@
 """Work for one process or several: `accelerate launch ... sharing.py FOLDER CLIPS`.
 
 In FOLDER: trainings in float64, `exact` with the regulariser, `masked` and `discrete` of these generators, `style` of a
-language model with a style; `tokens` and `model`, made by the command line.
+language model with a style, `lora` and `prefer` of an adapter; `tokens` and `model`, made by the command line.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,9 @@ from minigen.generators.denoiser import Denoiser
 from minigen.generators.discrete_diffusion import DiscreteObjective
 from minigen.generators.masked import MaskedObjective
 from minigen.lm import AudioLM
-from minigen.train import TrainConfig, train
+from minigen.train import CrossEntropyObjective, TrainConfig, train
+from minigen.tuning.lora import add_lora, without_adapter
+from minigen.tuning.preference import PreferenceObjective
 
 EXACT = TrainConfig(steps=12, batch_size=8, warmup=3, valid_every=4, save_minutes=0, similarity=1.0, text_dropout=0.5,
                     ema_every=2)  # fmt: skip
@@ -46,6 +49,13 @@ def work(folder: Path, clips: Path) -> None:
     objective = StyleObjective(styled, Words64(), EXACT)
     train(styled, Words64(), tokens(frames=60), tokens(16, 60, seed=1), folder / "style", EXACT, progress=False,
           objective=objective)  # fmt: skip
+    for name in ("lora", "prefer"):
+        adapted, config = add_lora(AudioLM(SIZES).double(), 2), replace(EXACT, accumulate=2, checkpointing=True)
+        objective = CrossEntropyObjective(SIZES, Words64(), config)
+        if name == "prefer":  # each row of the tokens counts as a pair of clips of half its length
+            objective = PreferenceObjective(SIZES, Words64(), without_adapter(adapted))
+        train(adapted, Words64(), tokens(), tokens(16, seed=1), folder / name, config, progress=False,
+              objective=objective)  # fmt: skip
     for line in (
         f"tokenize {clips} --out {folder}/tokens --seconds 1 --mix 1",
         f"train {folder}/tokens --valid {folder}/tokens --out {folder}/model --steps 2 --batch-size 4 --width 32 "

@@ -69,6 +69,17 @@ def test_two_processes_with_half_the_batch_each_end_with_the_weights_of_one(shar
     assert moved > 1e-3  # it was trained at all
 
 
+@pytest.mark.parametrize("training", ["lora", "prefer"])
+def test_two_processes_train_the_adapter_of_one(shared, training):
+    """Cross-entropy with the regulariser, and preferences; batches in parts, layers computed twice."""
+    one, two = (load_checkpoint(folder / training / CHECKPOINT) for folder in shared[:2])
+    ours, theirs = numbers(one), numbers(two)
+    assert ours.keys() == theirs.keys() and all(".lora_" in name for name in one["lm"])
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-10
+    assert max(value.abs().max() for name, value in one["lm"].items() if ".lora_B." in name) > 1e-3  # it was trained
+    check_history(one["history"], two["history"], ("loss", "similarity", "valid", "valid_no_text"))
+
+
 def test_two_processes_log_the_losses_of_one_the_regulariser_among_them(shared):
     one, two = (load_checkpoint(folder / "exact" / CHECKPOINT)["history"] for folder in shared[:2])
     assert [row["step"] for row in one] == [row["step"] for row in two] == [0, 4, 8, 12]

@@ -55,7 +55,15 @@ def killed_jobs(tmp_path_factory) -> dict:
 
 @pytest.mark.parametrize(
     ("job", "least"),
-    [("train", 100), ("train-discrete", 100), ("tokenize", 4), ("corpus", 20), ("codec", 2), ("tagger", 2)],
+    [
+        ("train", 100),
+        ("train-discrete", 100),
+        ("train-preferences", 100),
+        ("tokenize", 4),
+        ("corpus", 20),
+        ("codec", 2),
+        ("tagger", 2),
+    ],
 )
 def test_a_job_killed_again_and_again_ends_bit_for_bit_as_one_left_in_peace(job, least, killed_jobs):
     """Model, average, optimiser, schedule, history and log; codes, rows and state; sounds and tables: all of it.
