@@ -107,8 +107,9 @@ training validated every {settings["valid_every"]} steps; the default of `minige
 
 {curve}
 
-**Figures** from the study, on {config.captions} captions of the test split; half of them have pairs of events that
-never occur together in training. In percent, with 95 % intervals over captions. Comparisons: `data/study/table.md`.
+**Figures** from the first study, through the codec's first decoder, on {config.captions} captions of the test split;
+half of them have pairs of events that never occur together in training. In percent, with 95 % intervals over captions.
+Comparisons: `data/study/table.md`.
 
 {measured(results, sounds)}
 
