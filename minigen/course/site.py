@@ -54,6 +54,13 @@ main { overflow-x: auto } nav a, main a { color: #0060a0 } nav .here { color: #6
 table { border-collapse: collapse } .page td, .page th { border-bottom: 1px solid #ddd; padding: .35rem .8rem .35rem 0;
   text-align: left; vertical-align: top } .page pre { background: #f5f5f5; padding: .7rem; overflow-x: auto }
 .jp-InputPrompt, .jp-OutputPrompt { display: none } .jp-Cell { padding: 2px 0 }
+@page { size: A4; margin: 11mm }
+@media print {
+  nav { display: none } body { max-width: none; padding: 0 } main { overflow: visible }
+  .page { font-size: 8pt; line-height: 1.2 } .page h1 { font-size: 13pt } .page h2 { font-size: 10pt }
+  .page h1, .page h2, .page p, .page ol, .page pre { margin: .25rem 0 } .page pre { font-size: 6.8pt; padding: .2rem }
+  .page td, .page th { padding: .05rem .5rem .05rem 0 }
+}
 """
 
 

@@ -3,7 +3,7 @@
     waveform, spectrogram, spectrograms, window_lengths, event_lanes     sounds
     codes_heatmap, codebook_map, probability_bars                        codes
     loss_curves, similarity_matrices                                     training
-    guidance_sweep, intervals                                            measurements
+    guidance_sweep, intervals, point_clouds                              measurements
     lines, matrices                                                      any quantity over another, any table of numbers
 
 `Figure` is used without pyplot: no window or backend is needed, and figures are freed with their last reference.
@@ -139,19 +139,34 @@ def guidance_sweep(sweep: Mapping[str, Mapping[float, object]], title: str = "")
 def similarity_matrices(text: Tensor, audio: Tensor, captions: Sequence[str] | None = None) -> "Figure":
     """The two matrices that the regulariser compares, [B, B] each, and their squared difference off the diagonal.
 
+    Each matrix of cosines is shown less its mean and in units of its spread (`standardised`); both are in the title.
     The loss is the mean of the third matrix over its off-diagonal pairs. captions: labels of the rows.
     """
     text, audio = (torch.as_tensor(matrix).detach().cpu().float() for matrix in (text, audio))
     squared = (text - audio).square().fill_diagonal_(0)
     figure, axes = _figure(10 if captions is None else 12, 3.2, columns=3)
-    for axis, matrix, name in zip(axes, (text, audio, squared), ("text", "audio", "(text − audio)²"), strict=True):
-        limits = {"vmin": -1, "vmax": 1, "cmap": "RdBu_r"} if matrix is not squared else {"vmin": 0, "cmap": "magma"}
-        image = axis.imshow(matrix.numpy(), **limits)
-        axis.set(title=name, xlabel="clip", ylabel="clip")
-        figure.colorbar(image, ax=axis, label="cosine" if matrix is not squared else "squared difference")
+    for axis, (name, matrix) in zip(axes, {"text": text, "audio": audio}.items(), strict=False):
+        shown, mean, spread = standardised(matrix)
+        image = axis.imshow(shown.numpy(), vmin=-3, vmax=3, cmap="RdBu_r")
+        axis.set(title=f"{name}: {mean:.2f} ± {spread:.2f}", xlabel="clip", ylabel="clip")
+        figure.colorbar(image, ax=axis, label="(cosine − mean) / spread")
+    image = axes[2].imshow(squared.numpy(), vmin=0, cmap="magma")
+    axes[2].set(title="(text − audio)²", xlabel="clip", ylabel="clip")
+    figure.colorbar(image, ax=axes[2], label="squared difference")
+    _whole_ticks(axes)
     if captions is not None:
         axes[0].set_yticks(range(len(captions)), captions)
     return figure
+
+
+def standardised(matrix: Tensor) -> tuple[Tensor, float, float]:
+    """Pattern of a matrix [B, B]: its entries off the diagonal less their mean, over their standard deviation.
+
+    The diagonal becomes nan. Returns the pattern, the mean and the standard deviation.
+    """
+    own = torch.eye(len(matrix), dtype=torch.bool)
+    mean, spread = matrix[~own].mean(), matrix[~own].std(correction=0)
+    return ((matrix - mean) / spread.clamp(min=1e-6)).masked_fill(own, math.nan), float(mean), float(spread)
 
 
 def codes_heatmap(codes: Tensor, frame_rate: float = 50.0, codebook_size: int = 1024, title: str = "") -> "Figure":
@@ -270,14 +285,21 @@ def codebook_map(points: Tensor, maps: Mapping[str, Tensor]) -> "Figure":
 
 
 def matrices(
-    maps: Mapping[str, Tensor], xlabel: str, ylabel: str, label: str, cmap: str = "viridis", aspect: str = "equal"
+    maps: Mapping[str, Tensor],
+    xlabel: str,
+    ylabel: str,
+    label: str,
+    cmap: str = "viridis",
+    aspect: str = "equal",
+    limits: tuple[float, float] | None = None,
 ) -> "Figure":
     """Tables of numbers as images side by side, with one colour scale; the first row is on top.
 
-    maps: title -> [rows, columns]; xlabel, ylabel: names of columns and rows; label: what the numbers are.
+    maps: title -> [rows, columns]; xlabel, ylabel: names of columns and rows; label: what the numbers are. limits: ends
+    of the colour scale, the smallest and the largest number by default.
     """
     tables = [torch.as_tensor(table).detach().cpu().float().numpy() for table in maps.values()]
-    low, high = min(table.min() for table in tables), max(table.max() for table in tables)
+    low, high = limits or (min(table.min() for table in tables), max(table.max() for table in tables))
     figure, axes = _figure(1.2 + 3.2 * len(tables), 3.2, columns=len(tables))
     axes = np.atleast_1d(axes)
     for axis, title, table in zip(axes, maps, tables, strict=True):
@@ -286,6 +308,23 @@ def matrices(
         for ticks in (axis.xaxis, axis.yaxis):
             ticks.get_major_locator().set_params(integer=True)  # rows and columns have whole numbers
     figure.colorbar(image, ax=axes.tolist(), label=label)
+    return figure
+
+
+def point_clouds(clouds: Mapping[str, np.ndarray], xlabel: str, ylabel: str) -> "Figure":
+    """Sets of points [n, 2] with the Gaussian fitted to each: its mean, and the ellipse of two standard deviations."""
+    figure, axes = _figure(6.5, 4)
+    circle = np.stack([np.cos(np.linspace(0, 2 * np.pi, 100)), np.sin(np.linspace(0, 2 * np.pi, 100))])  # [2, 100]
+    for i, (name, points) in enumerate(clouds.items()):
+        points = np.asarray(points, dtype=np.float64)
+        values, vectors = np.linalg.eigh(np.cov(points.T))
+        ellipse = points.mean(axis=0)[:, None] + vectors @ (2 * np.sqrt(values.clip(0))[:, None] * circle)
+        axes.plot(*points.T, MARKERS[i % 4], color=COLOURS[i % 6], markersize=3, alpha=0.5, linewidth=0)
+        axes.plot(*ellipse, color=COLOURS[i % 6], linestyle=LINES[i % 4], label=name)
+        axes.plot(*points.mean(axis=0), "+", color=COLOURS[i % 6], markersize=10, markeredgewidth=2)
+    axes.set(xlabel=xlabel, ylabel=ylabel, aspect="equal")
+    axes.grid(alpha=0.25)
+    figure.legend(frameon=False, loc="outside right center")
     return figure
 
 
@@ -346,6 +385,15 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, sharex
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, sharex=sharex)
+
+
+def _whole_ticks(axes) -> None:
+    """Ticks at whole numbers only, on both axes: rows and columns are counted."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in axes:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _style(i: int) -> dict[str, str]:

@@ -31,6 +31,7 @@ FIGURES = {
     "guidance_sweep": lambda: plots.guidance_sweep(SWEEP),
     "similarity_matrices": lambda: plots.similarity_matrices(torch.eye(3), torch.ones(3, 3)),
     "codes_heatmap": lambda: plots.codes_heatmap(torch.randint(1024, (4, 50))),
+    "point_clouds": lambda: plots.point_clouds({"real": np.eye(4, 2), "made": np.ones((3, 2))}, "one", "two"),
     "matrices": lambda: plots.matrices({"a": torch.eye(3), "b": 2 * torch.ones(3, 2)}, "word", "step", "weight"),
     "lines": lambda: plots.lines({"a": (range(30), range(30))}, "time (s)", "level (dB)", {"b": ([1], [2])}),
     "spectrograms": lambda: plots.spectrograms({"one": tone(), "two": tone(500.0), "three": tone(2000.0)}),
@@ -184,3 +185,16 @@ def test_intervals_are_drawn_where_they_lie_and_what_is_unknown_is_left_out():
     assert [text.get_text() for text in axes.get_yticklabels()] == ["one", "two"] and axes.get_xlabel() == "share"
     assert [line.get_xdata().tolist() for line in axes.lines[:3:2]] == [[0.4, 0.7], [0.1, 0.3]]
     assert axes.lines[-1].get_xdata() == [0.5, 0.5] and axes.get_ylim()[0] > axes.get_ylim()[1]
+
+
+def test_the_ellipse_of_a_cloud_lies_two_deviations_from_its_mean():
+    points = np.random.default_rng(0).normal((3, -1), (2, 0.5), size=(20000, 2))
+    axes = plots.point_clouds({"real": points}, "x", "y").axes[0]
+    ellipse, mean = (np.array(line.get_xydata()) for line in axes.lines[1:3])
+    assert mean[0] == pytest.approx((3, -1), abs=0.05)
+    assert np.ptp(ellipse, axis=0) == pytest.approx((8, 2), rel=0.03)
+
+
+def test_matrices_can_be_given_their_colour_scale():
+    image = plots.matrices({"a": torch.eye(3)}, "x", "y", "z", limits=(-1, 1)).axes[0].images[0]
+    assert image.get_clim() == (-1, 1)

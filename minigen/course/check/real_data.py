@@ -1,8 +1,11 @@
-"""Checks of notebook 10: the file of a row, the pairs that processes see alone, the rows that fit into memory."""
+"""Checks of notebook 10: the file of a row, the rows that a process compares, the rows that fit into memory."""
 
 from collections.abc import Callable, Iterator
 
-from minigen.course.check.verdict import Verdict, as_float, call, numbers, same
+import torch
+from torch import Tensor
+
+from minigen.course.check.verdict import UNANSWERED, Verdict, as_float, call, numbers, same, stopped
 
 # youtube_id, start_time, names of the files there, and the one that holds the row's clip (None: there is none)
 ROWS = (
@@ -14,7 +17,6 @@ ROWS = (
     ("lesson00001", "30", {"lesson00001_300.wav"}, None),
     ("-_a30", "5", {"-_a30_5.wav"}, "-_a30_5.wav"),
 )
-SHARED = ((8, 2), (256, 8), (16, 1), (64, 32))  # clips, processes
 MEMORY = ((24e9, 55e6, 1.4e9), (8e9, 8.5e6, 0.37e9), (80e9, 420e6, 0.5e9), (1e9, 420e6, 3.6e9))  # free, weights, a row
 
 
@@ -42,30 +44,41 @@ def _clip_hint(given, right, names) -> str:
     return "Try <youtube_id>_<start_time>, <youtube_id>, and both after a Y, each with .wav."
 
 
-def pairs(function: Callable) -> Verdict:
-    """Ordered pairs that are compared where each of P processes sees only its own B / P clips: B (B / P − 1)."""
-    right = [clips * (clips // count - 1) for clips, count in SHARED]
-    given, failed = numbers("pairs", function, SHARED)
-    if failed:
-        return failed
-    if same(given, right):
-        return Verdict(
-            True, "B (B / P − 1) of B (B − 1): with 8 processes and 256 clips only one pair in eight is left."
-        )
-    mistakes = (
-        (lambda b, p: b * (b - 1), "are the pairs of the whole batch, which only gathering gives."),
-        (lambda b, p: b // p * (b // p - 1), "are the pairs of one process. There are P of them."),
-        (lambda b, p: b * b // p, "count each clip with itself; its similarity to itself is 1 and says nothing."),
-        (
-            lambda b, p: b * (b // p - 1) / 2,
-            "count each pair once. The loss is a mean over i ≠ j, so (i, j) and (j, i).",
-        ),
-        (lambda b, p: b * (b - 1) / p, "divide all pairs by P. But most pairs lie in two processes: they are lost."),
-        (lambda b, p: b * (b - p), "need dividing: a process holds B / P clips, each of which has B / P − 1 others."),
-    )
-    return _diagnose(
-        "pairs", given, right, SHARED, mistakes, "P processes, B / P clips in each: how many pairs in one?"
-    )
+def gathered(function: Callable[[Tensor, slice], Tensor]) -> Verdict:
+    """function(rows [B, D], own) must give all rows, of which only rows[own] carry a gradient.
+
+    Its gradients, added over the processes, must be the gradient of one process that has the whole batch.
+    """
+    rows = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    total, pulls = torch.zeros_like(rows), torch.arange(18, dtype=torch.float64).view(6, 3) + 1
+    for own in (slice(0, 2), slice(2, 4), slice(4, 6)):
+        live = rows.clone().requires_grad_()
+        try:
+            answer = function(live, own)
+            if answer is ...:
+                return UNANSWERED
+            if not isinstance(answer, Tensor) or answer.shape != rows.shape:
+                return Verdict(False, f"{_shape(answer)} for rows of [6, 3]. Give all rows, [B, D].")
+            if not torch.equal(answer.detach(), rows):
+                return Verdict(False, f"for own = rows {own.start} to {own.stop - 1}, other values or another "
+                                      "order than the rows that were given. Pairs would be wrong.")  # fmt: skip
+            if not answer.requires_grad:
+                return Verdict(False, "no row carries a gradient: the loss would train nothing, without an error.")
+            (answer * pulls).sum().backward()
+        except Exception as error:  # a reader's function may raise anything
+            return stopped("gathered", error)
+        total += live.grad
+    if torch.equal(total, pulls):
+        return Verdict(True, "added over the processes, the gradients are those of the whole batch.")
+    if torch.equal(total, 3 * pulls):
+        return Verdict(False, "every row carries a gradient in all 3 processes: added up, 3 times too much.")
+    if torch.equal(total, 2 * pulls):
+        return Verdict(False, "the gradient goes to the others' rows. Detach those, and keep it on your own.")
+    return Verdict(False, "the gradients do not add up to that of the whole batch. Only rows[own] carry one.")
+
+
+def _shape(answer: object) -> str:
+    return f"the shape is {list(answer.shape)}" if isinstance(answer, Tensor) else f"{type(answer).__name__}"
 
 
 def rows_that_fit(function: Callable) -> Verdict:

@@ -4,7 +4,7 @@
     . # . .   . # . .   . . . .                two captions, their two sounds
     . . . .   . . . .   . . . .                cosine of the texts, of the sounds, and the squared difference
 
-`before_after` is the static picture beside it.
+`before_after` is the static picture beside it. `directions` draws a few vectors of two channels as arrows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,41 @@ from typing import TYPE_CHECKING
 import ipywidgets
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from minigen.display.players import audio_tag
-from minigen.display.plots import similarity_matrices
+from minigen.display.plots import COLOURS, similarity_matrices, standardised
 from minigen.regularizer import pool, similarity_matrix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def directions(panels: Mapping[str, Tensor]) -> "Figure":
+    """Rows of [B, 2] as arrows of length 1, a panel for each set. The cosine of two rows is that of the angle between.
+
+    panels: title -> rows. Row i has the same colour and number in every panel.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.7 * len(panels), 2.9), layout="constrained")
+    for axis, (title, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        axis.plot(*torch.stack([torch.linspace(0, 6.2832, 100).cos(), torch.linspace(0, 6.2832, 100).sin()]).numpy(),
+                  color="#ccc", linewidth=1)  # fmt: skip
+        for i, (x, y) in enumerate(normalize(rows.detach().float(), dim=-1).tolist()):
+            axis.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": COLOURS[i % 6], "linewidth": 2})
+            axis.text(1.18 * x, 1.18 * y, str(i), color=COLOURS[i % 6], ha="center", va="center")
+        axis.set(title=title, xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+        axis.set(xlabel="channel 0", ylabel="channel 1")
+    return figure
+
+
 def before_after(text: Tensor, audio: Mapping[str, Tensor]) -> "Figure":
     """Similarity matrices [B, B]: the text's, each model's by name, and below each its squared difference to the text.
 
-    The number over a difference is its mean over the pairs of two clips, the regulariser's loss.
+    Each matrix of cosines is shown less its mean and in units of its spread, which stand in the title (mean ± spread
+    off the diagonal), so that the pattern can be seen at any level. The number over a difference is its mean over the
+    pairs of two clips, the regulariser's loss.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -37,8 +59,9 @@ def before_after(text: Tensor, audio: Mapping[str, Tensor]) -> "Figure":
     squared = {name: (text - matrix).square().fill_diagonal_(0) for name, matrix in audio.items()}
     most = max(float(matrix.max()) for matrix in squared.values())
     for axis, (name, matrix) in zip(axes[0], {"text": text, **audio}.items(), strict=True):
-        cosines = axis.imshow(matrix.numpy(), vmin=-1, vmax=1, cmap="RdBu_r")
-        axis.set(title=name, xlabel="clip", ylabel="clip")
+        shown, mean, spread = standardised(matrix)
+        cosines = axis.imshow(shown.numpy(), vmin=-3, vmax=3, cmap="RdBu_r")
+        axis.set(title=f"{name}: {mean:.2f} ± {spread:.2f}", xlabel="clip", ylabel="clip")
     for axis, matrix in zip(axes[1, 1:], squared.values(), strict=True):
         differences = axis.imshow(matrix.numpy(), vmin=0, vmax=most, cmap="magma")
         loss = float(matrix.sum()) / (len(matrix) * (len(matrix) - 1))
@@ -47,7 +70,7 @@ def before_after(text: Tensor, audio: Mapping[str, Tensor]) -> "Figure":
     for axis in axes.flat:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.colorbar(cosines, ax=axes[0].tolist(), label="cosine")
+    figure.colorbar(cosines, ax=axes[0].tolist(), label="(cosine − mean) / spread")
     figure.colorbar(differences, ax=axes[1].tolist(), label="squared difference")
     return figure
 

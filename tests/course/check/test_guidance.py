@@ -5,63 +5,11 @@ import pytest
 import torch
 
 from minigen.course.check import guidance as check
-from minigen.generate import keep_top_p
+from minigen.generate import generate_codes, keep_top_k, keep_top_p, sample
 from minigen.guidance import guide
+from minigen.patterns import DelayPattern
 
 UNCOND, COND = (0.5, 0.3, 0.2), (0.7, 0.2, 0.1)
-
-
-def by_loop(probs, p):
-    kept, total = [], 0.0
-    for code in probs.argsort(descending=True, stable=True).tolist():
-        if total < p:
-            kept.append(code)
-        total += probs[code].item()
-    return kept
-
-
-def sorted_sums(probs, p, keep):
-    """Codes by probability, and which of them `keep` wants, given the sum before each and with it."""
-    ordered, order = probs.sort(descending=True, stable=True)
-    sums = ordered.cumsum(0)
-    return order[keep(sums - ordered, sums)]
-
-
-@pytest.mark.parametrize(
-    "function",
-    [
-        by_loop,
-        lambda probs, p: keep_top_p(probs, p) > 0,
-        lambda probs, p: (keep_top_p(probs, p) > 0).tolist(),
-        lambda probs, p: set(by_loop(probs, p)),
-        lambda probs, p: np.array(by_loop(probs, p)),
-        lambda probs, p: sorted_sums(probs, p, lambda before, _: before < p),
-    ],
-)
-def test_the_nucleus_is_accepted_as_numbers_or_as_a_mask(function):
-    assert check.nucleus(function).right
-
-
-@pytest.mark.parametrize(
-    ("function", "diagnosis"),
-    [
-        (lambda probs, p: sorted_sums(probs, p, lambda _, sums: sums <= p), "with which the sum reaches p is missing"),
-        (lambda probs, p: sorted_sums(probs, p, lambda _, sums: sums > 2).tolist(), "keeps codes []"),
-        (lambda probs, p: probs.argsort(descending=True, stable=True)[: len(by_loop(probs, p)) + 1], "one code too"),
-        (lambda probs, p: (probs.cumsum(0) - probs) < p, "Sort them"),
-        (lambda probs, p: range(len(by_loop(probs, p))), "places in the sorted order"),
-        (lambda probs, p: probs >= p, "single probabilities"),
-        (lambda probs, p: keep_top_p(probs, p) == 0, "struck out"),
-        (lambda probs, p: keep_top_p(probs, p), "are no codes"),
-        (lambda probs, p: None, "stopped with TypeError"),
-        (lambda probs, p: probs[p], "stopped with"),
-        (lambda probs, p: ..., "no answer"),
-    ],
-)
-def test_a_wrong_nucleus_gets_its_diagnosis(function, diagnosis):
-    verdict = check.nucleus(function)
-    assert not verdict.right
-    assert diagnosis in verdict.text
 
 
 def test_the_guided_probability_is_that_of_the_library():
@@ -94,40 +42,160 @@ def test_a_wrong_guided_probability_gets_its_diagnosis(answer, diagnosis):
     assert diagnosis in verdict.text
 
 
-@pytest.mark.parametrize("answer", [2, 2.0, torch.tensor(2.0)])
-def test_their_scale_is_ours_less_one(answer):
-    assert check.their_scale(answer).right
+def by_loop(probs, p):
+    kept = torch.zeros_like(probs)
+    for row, out in zip(probs, kept, strict=True):
+        total = 0.0
+        for code in row.argsort(descending=True, stable=True).tolist():
+            if total < p:
+                out[code] = row[code]
+            total += row[code].item()
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def ranked(keep, probs, p):
+    """What `keep` wants of the sorted rows, given their probabilities and sums; back at its place, with the sum 1."""
+    ordered, order = probs.sort(dim=-1, descending=True, stable=True)
+    kept = torch.zeros_like(probs).scatter(-1, order, ordered * keep(ordered, ordered.cumsum(-1), p))
+    return kept / kept.sum(-1, keepdim=True)
 
 
 @pytest.mark.parametrize(
-    ("answer", "diagnosis"),
-    [(3, "our scale"), (4, "other way"), (-2, "sign"), (7, "too large"), ("w", "not a number"), (..., "no answer")],
+    "function",
+    [by_loop, keep_top_p, lambda probs, p: ranked(lambda one, sums, p: sums - one < p, probs, p).numpy()],
 )
-def test_a_wrong_scale_gets_its_diagnosis(answer, diagnosis):
-    verdict = check.their_scale(answer)
+def test_top_p_is_accepted_however_it_is_computed(function):
+    assert check.top_p(function).right
+
+
+@pytest.mark.parametrize(
+    ("function", "diagnosis"),
+    [
+        (lambda probs, p: ranked(lambda one, sums, p: sums <= p, probs, p), "reaches p is missing"),
+        (lambda probs, p: ranked(lambda one, sums, p: sums - one <= p, probs, p), "one code too many"),
+        (lambda probs, p: probs * (keep_top_p(probs, p) > 0), "do not sum to 1"),
+        (lambda probs, p: keep_top_p(probs, p).sort(-1, descending=True).values, "sorted order"),
+        (lambda probs, p: probs * ((probs.cumsum(-1) - probs) < p), "Sort each row"),
+        (lambda probs, p: probs * (probs >= p), "single probabilities"),
+        (lambda probs, p: probs * (keep_top_p(probs, p) == 0), "struck out"),
+        (lambda probs, p: probs, "top-p keeps"),
+        (lambda probs, p: probs[0], "the shape is [4]"),
+        (lambda probs, p: probs.nothing, "stopped with AttributeError"),
+        (lambda probs, p: ..., "no answer"),
+    ],
+)
+def test_a_wrong_top_p_gets_its_diagnosis(function, diagnosis):
+    verdict = check.top_p(function)
     assert not verdict.right
     assert diagnosis in verdict.text
 
 
-@pytest.mark.parametrize("answer", [3248, 8 * 2 * 203, np.int64(3248)])
-def test_the_columns_of_guided_clips_are_counted(answer):
-    assert check.cells(answer, 8, 200, (0, 1, 2, 3)).right
+def with_bugs(guidance=False, temperature=False, rows=False):
+    """The notebook's sampler with the named mistakes."""
+
+    def function(cond, uncond, w, heat, k, generator):
+        if guidance:
+            probs = guide(cond.softmax(-1), uncond.softmax(-1), w).clamp(min=0)
+            probs = probs / heat if temperature else probs ** (1 / heat)
+        else:
+            probs = (guide(cond, uncond, w) / (1 if temperature else heat)).softmax(-1)
+        kept = probs >= probs.topk(k).values.min() if rows else probs >= probs.topk(k).values[:, -1:]
+        return torch.multinomial(probs * kept, 1, generator=generator)[:, 0]
+
+    return function
 
 
 @pytest.mark.parametrize(
-    ("answer", "diagnosis"),
+    "function",
     [
-        (8 * 203, "one row a caption"),
-        (16 * 200, "counts frames"),
-        (8 * 200, "frames instead of columns"),
-        (2 * 203, "one caption takes"),
-        (16 * 203 * 4, "counts codes"),
-        (24 * 203, "three rows"),
-        (12, "too small"),
-        (..., "no answer"),
+        with_bugs(),
+        lambda cond, uncond, w, heat, k, generator: sample(guide(cond, uncond, w), heat, k, generator=generator),
+        lambda cond, uncond, w, heat, k, generator: torch.multinomial(
+            keep_top_k((guide(cond.log_softmax(-1), uncond.log_softmax(-1), w) / heat).softmax(-1), k), 1,
+            generator=generator).flatten(),
+    ],
+)  # fmt: skip
+def test_the_repaired_sampler_is_accepted(function):
+    assert check.sampler(function).right
+
+
+@pytest.mark.parametrize(
+    ("function", "diagnosis"),
+    [
+        (with_bugs(True, True, True), "no answer so far: 3 of 3 left"),
+        (with_bugs(guidance=True), "1 of 3 left: guidance acts on probabilities"),
+        (with_bugs(temperature=True, rows=True), "2 of 3 left: the temperature divides"),
+        (with_bugs(rows=True), "1 of 3 left: one threshold"),
+        (lambda cond, *others: cond.argmax(-1), "other codes"),
+        (lambda cond, *others: cond, "the shape is [600, 8]"),
+        (lambda cond, *others: cond.nothing, "AttributeError"),
+        (lambda *others: ..., "no answer"),
     ],
 )
-def test_a_wrong_count_of_columns_gets_its_diagnosis(answer, diagnosis):
-    verdict = check.cells(answer, 8, 200, (0, 1, 2, 3))
+def test_the_mistakes_that_are_left_in_the_sampler_are_named(function, diagnosis):
+    verdict = check.sampler(function)
+    assert not verdict.right
+    assert diagnosis in verdict.text
+
+
+def loop(scale_of=lambda scale_at, s: scale_at(s), revert=True):
+    """A loop that guides column s by scale_of(scale_at, s)."""
+
+    @torch.no_grad()
+    def function(lm, memory, mask, frames, scale_at, seed):
+        pattern, generator = DelayPattern(lm.config.delays), torch.Generator().manual_seed(seed)
+        known = pattern.apply(torch.full((len(memory), 2, frames), -1), fill=12)
+        sequence = torch.full((len(memory), 2, 1), 12)
+        for s in range(known.shape[-1]):
+            cond, uncond = lm(sequence, memory, mask)[:, :, -1], lm(sequence)[:, :, -1]
+            column = sample(uncond + scale_of(scale_at, s) * (cond - uncond), generator=generator)
+            column = torch.where(known[..., s] < 0, column, known[..., s])
+            sequence = torch.cat([sequence, column[..., None]], -1)
+        return pattern.revert(sequence[..., 1:]) if revert else sequence
+
+    return function
+
+
+def two_rows(lm, memory, mask, frames, scale_at, seed):
+    """Both branches as one batch; rows whose words are all masked read nothing."""
+    masks = torch.cat([mask, torch.zeros_like(mask)])
+    both = lambda sequence: lm(sequence.repeat(2, 1, 1), memory.repeat(2, 1, 1), masks)[:, :, -1].chunk(2)  # noqa: E731
+    pattern, generator = DelayPattern(lm.config.delays), torch.Generator().manual_seed(seed)
+    known = pattern.apply(torch.full((2, 2, frames), -1), fill=12)
+    sequence = torch.full((2, 2, 1), 12)
+    for s, column in enumerate(known.unbind(-1)):
+        drawn = sample(guide(*both(sequence), scale_at(s)), generator=generator)
+        sequence = torch.cat([sequence, torch.where(column < 0, drawn, column)[..., None]], -1)
+    return pattern.revert(sequence[..., 1:])
+
+
+@pytest.mark.parametrize("function", [loop(), two_rows])
+def test_a_schedule_is_accepted_however_it_is_computed(function):
+    assert check.scheduled(function).right
+
+
+def test_a_constant_schedule_is_the_library():
+    lm, memory, mask = check._toy()
+    library = generate_codes(lm, memory, mask, frames=10, guidance=3.0, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(loop()(lm, memory, mask, 10, lambda s: 3.0, 3), library)
+
+
+@pytest.mark.parametrize(
+    ("function", "diagnosis"),
+    [
+        (loop(lambda scale_at, s: scale_at(0)), "asked once"),
+        (loop(lambda scale_at, s: scale_at(s + 1)), "next column"),
+        (loop(lambda scale_at, s: 1.0), "no guidance"),
+        (loop(lambda scale_at, s: 0.0), "the text is not used"),
+        (loop(lambda scale_at, s: 1 + scale_at(s)), "Start from uncond"),
+        (loop(lambda scale_at, s: 1 - scale_at(s)), "exchanged"),
+        (loop(lambda scale_at, s: 2.5), "other codes"),
+        (loop(revert=False), "the shape is [2, 2, 12]"),
+        (lambda lm, *others: lm.nothing, "AttributeError"),
+        (lambda *others: ..., "no answer"),
+    ],
+)
+def test_a_wrong_schedule_gets_its_diagnosis(function, diagnosis):
+    verdict = check.scheduled(function)
     assert not verdict.right
     assert diagnosis in verdict.text

@@ -42,37 +42,45 @@ def test_a_clip_that_is_not_found_gets_its_diagnosis(function, diagnosis):
     assert diagnosis in verdict.text
 
 
-def counted(clips, processes):
-    return sum(i != j for i in range(clips) for j in range(clips) if i % processes == j % processes)
+def test_the_gathered_rows_are_accepted_however_they_are_made():
+    for function in (by_cat, by_mask, in_place):
+        assert check.gathered(function).right
 
 
-@pytest.mark.parametrize("function", [
-    lambda clips, count: clips * (clips // count - 1),
-    lambda clips, count: count * (clips / count) * (clips / count - 1),
-    lambda clips, count: torch.tensor(count * math.perm(clips // count, 2)),
-    counted,
-])  # fmt: skip
-def test_pairs_are_accepted_however_they_are_counted(function):
-    assert check.pairs(function).right
+def by_cat(rows, own):
+    seen = rows.detach()
+    return torch.cat([seen[: own.start], rows[own], seen[own.stop :]])
+
+
+def by_mask(rows, own):
+    mine = torch.zeros(len(rows), 1, dtype=torch.bool)
+    mine[own] = True
+    return torch.where(mine, rows, rows.detach())
+
+
+def in_place(rows, own):
+    seen = rows.detach().clone()
+    seen[own] = rows[own]
+    return seen
 
 
 @pytest.mark.parametrize(
     ("function", "diagnosis"),
     [
-        (lambda b, p: b * (b - 1), "the 56 are the pairs of the whole batch"),
-        (lambda b, p: b // p * (b // p - 1), "the 12 are the pairs of one process"),
-        (lambda b, p: b * b // p, "each clip with itself"),
-        (lambda b, p: math.comb(b // p, 2) * p, "count each pair once"),
-        (lambda b, p: b * (b - 1) / p, "divide all pairs by P"),
-        (lambda b, p: b * (b - p), "need dividing"),
-        (lambda b, p: b + p, "pairs(8, 2) gives 10, not 24"),
-        (lambda b, p: None, "not a number"),
-        (lambda b: b, "stopped with TypeError"),
-        (lambda b, p: ..., "no answer"),
+        (lambda rows, own: rows.detach(), "no row carries a gradient"),
+        (lambda rows, own: rows, "3 times too much"),
+        (lambda rows, own: by_cat(rows.detach(), own) + rows - by_cat(rows, own), "the others' rows"),
+        (
+            lambda rows, own: torch.cat([rows[own], rows.detach()[own.stop :], rows.detach()[: own.start]]),
+            "order than the rows",
+        ),
+        (lambda rows, own: rows[own], "the shape is [2, 3]"),
+        (lambda rows, own: rows.nothing, "AttributeError"),
+        (lambda rows, own: ..., "no answer"),
     ],
 )
-def test_a_wrong_count_of_pairs_gets_its_diagnosis(function, diagnosis):
-    verdict = check.pairs(function)
+def test_wrong_gathered_rows_get_their_diagnosis(function, diagnosis):
+    verdict = check.gathered(function)
     assert not verdict.right
     assert diagnosis in verdict.text
 

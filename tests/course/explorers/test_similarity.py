@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from minigen.course.explorers.similarity import SimilarityExplorer, before_after
+from minigen.course.explorers.similarity import SimilarityExplorer, before_after, directions
 from minigen.regularizer import pool, similarity_loss, similarity_matrix
 
 CAPTIONS = ["a dog barks", "rain", "a <b>bell</b>", "wind"]
@@ -89,7 +89,27 @@ def test_the_static_picture_holds_the_loss_of_every_model(parts):
     text = similarity_matrix(pool(states, mask))
     figure = before_after(text, {name: similarity_matrix(pool(x)) for name, x in hidden.items()})
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles[:3] == ["text", "before", "after"]
+    assert [title.split(":")[0] for title in titles[:3]] == ["text", "before", "after"]
     for title, x in zip(titles[4:6], hidden.values(), strict=True):
         assert title.endswith(f"mean {similarity_loss(states, x, mask).item():.3f}")
     assert all(axes.get_xlabel() == "clip" for axes in figure.axes[:3])
+
+
+def test_the_level_is_in_the_title_and_the_colours_show_the_pattern(parts):
+    states, mask, hidden = parts
+    text = similarity_matrix(pool(states, mask))
+    audio = similarity_matrix(pool(hidden["before"]))
+    off = ~torch.eye(4, dtype=torch.bool)
+    figure = before_after(text, {"model": audio, "higher": 0.5 * audio + 0.5})
+    shown = [torch.as_tensor(axes.images[0].get_array().filled(0)) for axes in figure.axes[:3]]
+    mean, spread = audio[off].mean(), audio[off].std(correction=0)
+    assert torch.allclose(shown[1][off], (audio[off] - mean) / spread, atol=1e-5)
+    assert torch.allclose(shown[1], shown[2], atol=1e-4), "another level and scale change no colour"
+    assert figure.axes[2].get_title() == f"higher: {0.5 * mean + 0.5:.2f} ± {0.5 * spread:.2f}"
+
+
+def test_directions_are_arrows_of_length_one_with_the_clips_number():
+    axes = directions({"text": torch.tensor([[3.0, 0.0], [0.0, 2.0]]), "audio": torch.ones(2, 2)}).axes
+    assert [one.get_title() for one in axes] == ["text", "audio"]
+    numbers = [text for text in axes[0].texts if text.get_text() in "01" and text.get_text()]
+    assert [text.get_position() for text in numbers] == [pytest.approx((1.18, 0)), pytest.approx((0, 1.18))]
