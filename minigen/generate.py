@@ -229,6 +229,12 @@ class TextToAudio(HubModel):
                     f"{name}: {found}, but the {generator.name} generator was made for {wanted}. Use the codec and the "
                     "text encoder that it was trained with."
                 )
+        latent = getattr(generator.config, "latent", None)  # of a generator of latents
+        if latent is not None and getattr(getattr(codec, "config", None), "latent", None) != latent:
+            raise MinigenError(
+                f"the {generator.name} generator makes latents {latent} wide, and this codec has no such ones. Use the "
+                "codec that it was trained with."
+            )
 
     @property
     def lm(self) -> AudioLM:

@@ -66,7 +66,7 @@ def blur(x: Tensor, width: Tensor) -> Tensor:
     reach = int(3 * BLUR)
     places = torch.arange(-reach, reach + 1, device=x.device)
     kernel = torch.exp(-0.5 * (places / width.clamp(min=1e-3)[:, None]) ** 2)  # [B, 2 reach + 1]
-    kernel = kernel / kernel.sum(1, keepdim=True)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).to(x)
     padded = F.pad(x.mT, (reach, reach), mode="replicate")  # [B, C, T + 2 reach]
     return torch.einsum("bctk,bk->btc", padded.unfold(2, 2 * reach + 1, 1), kernel)
 

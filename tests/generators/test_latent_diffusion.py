@@ -315,6 +315,9 @@ def test_the_pipeline_makes_sound_of_latents():
     assert torch.equal(wav, codec.synthesize(latents).detach().clamp(-1, 1))
     with pytest.raises(MinigenError, match="the latent generator has no option 'top_k'"):
         tta.generate("rain", seconds=0.2, top_k=5)
+    wider = LatentDenoiser(LatentConfig(**{**vars(config), "latent": 9}))
+    with pytest.raises(MinigenError, match="makes latents 9 wide, and this codec has no such ones"):
+        TextToAudio(codec, encoder, LatentDiffusionGenerator(wider))
 
 
 def test_layers_that_fit_come_from_another_model():
