@@ -31,6 +31,7 @@ from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint
 from minigen.evaluation.tagger import Tagger, TaggerConfig
 from minigen.generators.denoiser import Denoiser
 from minigen.generators.discrete_diffusion import DiscreteObjective
+from minigen.generators.masked import MaskedObjective
 from minigen.lm import AudioLM
 from minigen.recipes.codec import train as codec
 from minigen.recipes.judge import train as judge
@@ -51,15 +52,27 @@ def train_tiny(folder: Path, kills: int) -> None:
     train(lm, Words(), tokens(), tokens(16, seed=1), folder, config, progress=False)
 
 
+def train_masked_tiny(folder: Path, kills: int) -> None:
+    """A training of a masked model with dropout, crops and its own masks; saved after every step."""
+    _train_denoiser(folder, kills, tiny_denoiser(), MaskedObjective)
+
+
 def train_discrete_tiny(folder: Path, kills: int) -> None:
     """A training of discrete diffusion with dropout, crops and its own noise; saved after every step."""
+    _train_denoiser(folder, kills, tiny_denoiser().for_diffusion("mask_uniform"), DiscreteObjective)
+
+
+def tiny_denoiser() -> Denoiser:
+    """A denoiser with dropout, from the seed 0."""
     torch.manual_seed(0)
-    model = Denoiser.from_language_model(AudioLM(type(SIZES)(**{**vars(SIZES), "dropout": 0.1})))
-    model = model.for_diffusion("mask_uniform")
+    return Denoiser.from_language_model(AudioLM(type(SIZES)(**{**vars(SIZES), "dropout": 0.1})))
+
+
+def _train_denoiser(folder: Path, kills: int, model: Denoiser, objective: type) -> None:
     config = TrainConfig(steps=3 * kills, batch_size=8, warmup=5, valid_every=7, save_minutes=0, text_dropout=0.4,
                          ema_every=3)  # fmt: skip
     train(model, Words(), tokens(frames=60), tokens(16, 60, seed=1), folder, config, progress=False,
-          objective=DiscreteObjective(model.config, Words(), config))  # fmt: skip
+          objective=objective(model.config, Words(), config))  # fmt: skip
 
 
 def train_preferences_tiny(folder: Path, kills: int) -> None:
@@ -244,9 +257,11 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     top, kills = Path(sys.argv[1]), int(sys.argv[2])
     write_sounds(top / "sounds", 2 * kills)
-    jobs = {"train": train_tiny, "tokenize": tokenize_tiny, "corpus": build_tiny, "codec": train_codec_tiny,
-            "tagger": train_tagger_tiny, "train-discrete": train_discrete_tiny,
-            "train-preferences": train_preferences_tiny}  # fmt: skip
+    jobs = {
+        "train": train_tiny, "tokenize": tokenize_tiny, "corpus": build_tiny, "codec": train_codec_tiny,
+        "tagger": train_tagger_tiny, "train-discrete": train_discrete_tiny, "train-preferences": train_preferences_tiny,
+        "train-masked": train_masked_tiny,
+    }  # fmt: skip
     chance = [np.random.default_rng([int(sys.argv[3]), number]) for number in range(len(jobs))]
     print(
         json.dumps(
