@@ -21,6 +21,7 @@ import numpy as np
 import peft  # noqa: F401  loaded here once, too
 import soundfile
 import torch
+from latents import denoiser, latent_set
 from standins import HashCodec
 from test_train import SIZES, Words, tokens
 
@@ -31,6 +32,7 @@ from minigen.engine.checkpoint import CHECKPOINT, load_checkpoint
 from minigen.evaluation.tagger import Tagger, TaggerConfig
 from minigen.generators.denoiser import Denoiser
 from minigen.generators.discrete_diffusion import DiscreteObjective
+from minigen.generators.latent_diffusion import LatentObjective
 from minigen.generators.masked import MaskedObjective
 from minigen.lm import AudioLM
 from minigen.recipes.codec import train as codec
@@ -83,6 +85,15 @@ def train_preferences_tiny(folder: Path, kills: int) -> None:
                          keep_best=True, checkpointing=True)  # fmt: skip
     objective = PreferenceObjective(lm.config, Words(), without_adapter(lm))
     train(lm, Words(), tokens(), tokens(16, seed=1), folder, config, progress=False, objective=objective)
+
+
+def train_latent_tiny(folder: Path, kills: int) -> None:
+    """A training of latent diffusion with dropout, crops and its own noise; saved after every step."""
+    model = denoiser(num_codebooks=2, codebook_size=16, dropout=0.1)
+    config = TrainConfig(steps=3 * kills, batch_size=8, warmup=5, valid_every=7, save_minutes=0, text_dropout=0.4,
+                         ema_every=3)  # fmt: skip
+    train(model, Words(), latent_set(), latent_set(16, 1), folder, config, progress=False,
+          objective=LatentObjective(model, Words(), config))  # fmt: skip
 
 
 def tokenize_tiny(folder: Path, kills: int) -> None:
@@ -261,6 +272,7 @@ if __name__ == "__main__":
         "train": train_tiny, "tokenize": tokenize_tiny, "corpus": build_tiny, "codec": train_codec_tiny,
         "tagger": train_tagger_tiny, "train-discrete": train_discrete_tiny, "train-preferences": train_preferences_tiny,
         "train-masked": train_masked_tiny,
+        "train-latent": train_latent_tiny,
     }  # fmt: skip
     chance = [np.random.default_rng([int(sys.argv[3]), number]) for number in range(len(jobs))]
     print(

@@ -1,7 +1,10 @@
 """Small models and clips for the tests of latent diffusion and of the cascade."""
 
+import numpy as np
 import torch
+from test_train import tokens
 
+from minigen.corpus import LatentSet
 from minigen.generators.latent_diffusion import LatentConfig, LatentDenoiser
 
 B, T, C, D = 3, 6, 4, 5
@@ -36,3 +39,9 @@ class Same(torch.nn.Module):
 
     def forward(self, captions):
         return noise(7, 1, 2, 8).expand(len(captions), 2, 8), torch.ones(len(captions), 2, dtype=torch.bool)
+
+
+def latent_set(clips: int = 48, seed: int = 0) -> LatentSet:
+    """The clips of `test_train.tokens`, 60 frames long, with random latents."""
+    drawn = np.random.default_rng([seed, 1]).standard_normal((clips, 60, D)).astype(np.float16)
+    return LatentSet(**vars(tokens(clips, 60, seed)), latents=drawn)

@@ -1,7 +1,8 @@
 """Work for one process or several: `accelerate launch ... sharing.py FOLDER CLIPS`.
 
-In FOLDER: trainings in float64, `exact` with the regulariser, `masked` and `discrete` of these generators, `style` of a
-language model with a style, `lora` and `prefer` of an adapter; `tokens` and `model`, made by the command line.
+In FOLDER: trainings in float64, `exact` with the regulariser, `masked`, `discrete`, `latent` and `cascade` of these
+generators, `style` of a language model with a style, `lora` and `prefer` of an adapter; `tokens` and `model`, made by
+the command line.
 """
 
 import sys
@@ -9,13 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from latents import denoiser, latent_set
 from test_train import SIZES, Words, tokens
 
 from minigen import train as training
 from minigen.app import cli
 from minigen.conditioning.styled_lm import StyledLM, StyleObjective
+from minigen.generators.cascade import CascadeObjective
 from minigen.generators.denoiser import Denoiser
 from minigen.generators.discrete_diffusion import DiscreteObjective
+from minigen.generators.latent_diffusion import LatentObjective
 from minigen.generators.masked import MaskedObjective
 from minigen.lm import AudioLM
 from minigen.train import CrossEntropyObjective, TrainConfig, train
@@ -45,6 +49,11 @@ def work(folder: Path, clips: Path) -> None:
         objective = kind(model.config, Words64(), EXACT)
         train(model, Words64(), tokens(frames=60), tokens(16, 60, seed=1), folder / objective.generator, EXACT,
               progress=False, objective=objective)  # fmt: skip
+    for kind, changes in ((LatentObjective, {}), (CascadeObjective, {"conditioned": True})):
+        model = denoiser(num_codebooks=2, codebook_size=16, **changes).double()
+        objective = kind(model, Words64(), EXACT)
+        train(model, Words64(), latent_set(), latent_set(16, 1), folder / objective.generator, EXACT, progress=False,
+              objective=objective)  # fmt: skip
     styled = StyledLM.from_language_model(AudioLM(SIZES), tokens(frames=60).batch(range(16))[0]).double()
     objective = StyleObjective(styled, Words64(), EXACT)
     train(styled, Words64(), tokens(frames=60), tokens(16, 60, seed=1), folder / "style", EXACT, progress=False,

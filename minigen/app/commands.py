@@ -17,7 +17,7 @@ from pathlib import Path
 
 from minigen.app.conditions import add_words, check_conditions, style_options
 from minigen.app.preflight import STARTED, check_prompt, check_writable
-from minigen.app.trainable import TRAINABLE
+from minigen.app.trainable import LATENT, TRAINABLE
 from minigen.engine.errors import MinigenError
 from minigen.engine.settings import TrainConfig, options_of
 
@@ -107,7 +107,7 @@ def train(options: Namespace) -> None:
 
     check_writable(options.out)
     config = TrainConfig(**{field.name: getattr(options, field.name) for field in options_of(TrainConfig)})
-    learn, valid = _learn_and_valid(options.tokens, options.valid, options.codec)
+    learn, valid = _learn_and_valid(options.tokens, options.valid, options.codec, options.generator in LATENT)
     encoder, names = _encoder_and_names(options)
     sizes = _model_config(options, learn, encoder)
     if not options.start:
@@ -171,15 +171,18 @@ def _say_training(model, encoder, tokens, config, options: Namespace, objective)
     _announce(training_requirements(model, tokens, config, options.out, seconds))
 
 
-def _learn_and_valid(tokens: str | None, valid: str | None, codec: str):
-    """Tokens to learn from and tokens to measure on; by default those of the built-in corpus."""
-    from minigen.corpus import TokenSet
+def _learn_and_valid(tokens: str | None, valid: str | None, codec: str, latents: bool):
+    """Tokens to learn from and tokens to measure on, by default those of the built-in corpus; with latents if asked."""
+    from minigen.corpus import LatentSet, TokenSet
 
+    kind, end = (LatentSet, "-latents") if latents else (TokenSet, "")
     if tokens is None:
-        learn = make_tokens(None, "train", TOKENS / "train", codec, mix=0.5)
-        return learn, TokenSet.open(valid) if valid else make_tokens(None, "validation", TOKENS / "validation", codec)
-    learn = TokenSet.open(tokens)
-    return (learn, TokenSet.open(valid)) if valid else hold_back(learn)
+        learn = make_tokens(None, "train", TOKENS / f"train{end}", codec, mix=0.5, latents=latents)
+        if valid:
+            return learn, kind.open(valid)
+        return learn, make_tokens(None, "validation", TOKENS / f"validation{end}", codec, latents=latents)
+    learn = kind.open(tokens)
+    return (learn, kind.open(valid)) if valid else hold_back(learn)
 
 
 def hold_back(tokens):
@@ -207,7 +210,8 @@ def hold_back(tokens):
 def subset(tokens, rows: list[int]):
     """Some rows of a token set, in the given order."""
     lists = {name: [getattr(tokens, name)[row] for row in rows] for name in ("captions", "events", "sources")}
-    return replace(tokens, codes=tokens.codes[rows], **lists)
+    arrays = {name: getattr(tokens, name)[rows] for name in ("codes", "latents") if hasattr(tokens, name)}
+    return replace(tokens, **arrays, **lists)
 
 
 def _model_config(options: Namespace, tokens, encoder):

@@ -8,7 +8,7 @@ A generator is one function and its entry in `TRAINABLE`. The function takes
     start       name or folder of the model whose weights it begins with; None: random weights
     encoder     the frozen text encoder
     config      TrainConfig
-    tokens      TokenSet: the clips to learn from
+    tokens      clips to learn from: a `LatentSet` for the generators in LATENT, which learn from latents
 
 and returns the model and the objective. Random weights are those that a language model begins with, in every generator.
 """
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the command line reads the names before PyTorch is loaded
 
     from minigen.corpus import TokenSet
     from minigen.generators.denoiser import Denoiser
+    from minigen.generators.latent_diffusion import LatentDenoiser
     from minigen.lm import AudioLM, AudioLMConfig
     from minigen.text import TextEncoder
     from minigen.train import Objective, TrainConfig
@@ -78,7 +79,22 @@ def style(
     return model, StyleObjective(model, encoder, config)
 
 
-TRAINABLE = {"language_model": language_model, "masked": masked, "discrete": discrete, "style": style}
+def latent(
+    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig, tokens: TokenSet
+) -> tuple[nn.Module, Objective]:
+    """A denoiser of latents, begun from itself, or with the layers of a language model."""
+    from minigen.corpus import LatentSet
+    from minigen.generators.latent_diffusion import LatentObjective
+
+    assert isinstance(tokens, LatentSet)
+    model = _latent_denoiser(sizes, start)
+    model.measure(tokens.latents)
+    return model, LatentObjective(model, encoder, config)
+
+
+TRAINABLE = {"language_model": language_model, "masked": masked, "discrete": discrete, "style": style,
+             "latent": latent}  # fmt: skip
+LATENT = ("latent",)
 
 
 def _language_model(sizes: AudioLMConfig, start: str | None) -> AudioLM:
@@ -106,6 +122,29 @@ def _denoiser(sizes: AudioLMConfig, start: str | None, *generators: str) -> Deno
     if start is not None:
         _check_start(start, "language_model", *generators)
     return Denoiser.from_language_model(_language_model(sizes, start))
+
+
+def _latent_denoiser(sizes: AudioLMConfig, start: str | None) -> LatentDenoiser:
+    """A denoiser of latents: that of `start`; one with the layers of the language model `start`; or a random one."""
+    from minigen.generators.base import generator_name
+    from minigen.generators.latent_diffusion import LatentConfig, LatentDenoiser
+    from minigen.lm import find_generator_folder
+
+    if start is not None and generator_name(start) == "latent":
+        return LatentDenoiser.from_pretrained(find_generator_folder(start))
+    if start is not None:
+        _check_start(start, "language_model", "latent")
+    lm = _language_model(sizes, start)
+    given = lm.config
+    model = LatentDenoiser(
+        LatentConfig(
+            num_codebooks=given.num_codebooks, codebook_size=given.codebook_size, width=given.width, heads=given.heads,
+            layers=LatentConfig.layers if start else given.layers, ffn=given.ffn, memory_width=given.memory_width,
+        )
+    )  # fmt: skip
+    if start is not None:
+        model.copy_fitting(lm)
+    return model
 
 
 def _check_start(start: str, *allowed: str) -> None:

@@ -46,6 +46,7 @@ from minigen.generators.denoiser import Denoiser, DenoiserConfig
 from minigen.generators.iterate import iterate
 from minigen.generators.masked import crop
 from minigen.guidance import Condition
+from minigen.loss import at_least_float32
 from minigen.optim import TrainConfig
 from minigen.text import TextEncoder
 
@@ -299,7 +300,15 @@ class LatentDenoiser(Denoiser):
 
     @torch.no_grad()
     def measure(self, latents: np.ndarray) -> None:
-        """Set mean, scale and limit from latents [n, T, C'], C' at least C; about 2048 clips are read."""
+        """Set mean, scale and limit from latents [n, T, C'], C' at least C; about 2048 clips are read.
+
+        Raises:
+            MinigenError: fewer components than the model has.
+        """
+        if latents.shape[2] < self.config.components:
+            raise MinigenError(
+                f"the clips have {latents.shape[2]} components, the model {self.config.components}. Change its config."
+            )
         clips = latents[:: max(1, len(latents) // MEASURED)][:, :, : self.config.components]
         coarse = pool_frames(torch.from_numpy(np.asarray(clips, np.float32)), self.config.stride)
         flat = coarse.flatten(0, 1)  # [n T / stride, C]
@@ -489,7 +498,7 @@ class LatentObjective:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted mean square error of v: state and target [B, T, C], time [B]."""
         predicted = model(state, memory, memory_mask, time)  # [B, T, C]
-        error = (predicted.float() - target).square().mean((0, 1))  # [C]
+        error = (at_least_float32(predicted) - target).square().mean((0, 1))  # [C]
         loss = (self.weight.to(error) * error).mean()
         return loss, {"loss": loss}
 

@@ -690,6 +690,28 @@ def test_a_sound_that_no_word_can_be_learnt_from_is_refused(no_model, capsys):
     assert "no.safetensors" in refused(capsys, "generate", "<x>", "--words", "no.safetensors")
 
 
+def test_latent_diffusion_begins_with_the_layers_of_a_language_model_or_goes_on_from_itself(capsys, small_models):
+    train = small_models
+    capsys.readouterr()
+    says = refused(capsys, *train.split(), "--out", "no", "--generator", "latent")
+    assert "the tokens in tokens have no latents. Make them with `minigen tokenize --latents`" in says
+    assert cli.main("tokenize clips --out both --seconds 1 --mix 0 --latents".split()) == 0
+    assert "codes [4, 50] and latents [50, 64]" in capsys.readouterr().out
+    train = train.replace("tokens", "both") + " --generator latent"
+    assert cli.main(f"{train} --out first --from lm".split()) == 0
+    assert cli.main(f"{train} --out second --from first".split()) == 0
+    assert cli.main(f"{train} --out random --width 32 --layers 1".split()) == 0
+    check_trained("latent", ("first", "second", "random"))
+    before, first, second = (read_tensors(Path(name)) for name in ("lm", "first", "second"))
+    shared = [name for name in before if name.startswith(("layers.", "memory_projection."))]
+    assert shared and all(torch.equal(before[name], first[name]) for name in shared)
+    assert all(torch.equal(value, second[name]) for name, value in first.items() if not name.startswith("limit"))
+    hear = ["generate", "rain", "--seconds", "0.5", "--model", "second", "-o", "a.wav"]
+    assert cli.main([*hear, "--steps", "2"]) == 0
+    capsys.readouterr()
+    assert "steps is 1. Give 2 or more" in refused(capsys, *hear, "--steps", "1")
+
+
 def test_the_regulariser_is_refused_with_a_generator_that_has_none(capsys):
     says = refused(capsys, "train", "--generator", "masked", "--similarity", "0.1")
     assert "--similarity is for language models" in says

@@ -60,6 +60,7 @@ def killed_jobs(tmp_path_factory) -> dict:
         ("train-discrete", 100),
         ("train-preferences", 100),
         ("train-masked", 100),
+        ("train-latent", 100),
         ("tokenize", 4),
         ("corpus", 20),
         ("codec", 2),
