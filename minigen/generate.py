@@ -219,9 +219,7 @@ class TextToAudio(HubModel):
         if isinstance(generator, AudioLM):
             generator = LanguageModelGenerator(generator)
         self.codec, self.encoder, self.generator = codec, encoder, generator
-        latent = getattr(generator.config, "latent", None)  # of a generator of latents
         for name, found, wanted in (
-            ("width of the latents (codec)", latent and getattr(codec.config, "latent", "no latents"), latent),
             ("codebooks (codec)", codec.num_codebooks, generator.config.num_codebooks),
             ("entries in a codebook (codec)", codec.codebook_size, generator.config.codebook_size),
             ("width of the text states (encoder)", encoder.width, generator.config.memory_width),
