@@ -42,8 +42,12 @@ def tuned_config(options: Namespace, **others) -> TrainConfig:
     )  # fmt: skip
 
 
-def plan_steps(config: TrainConfig, options: Namespace, lm, encoder, tokens: TokenSet, objective) -> TrainConfig:
+def plan_steps(
+    config: TrainConfig, options: Namespace, lm, encoder, tokens: TokenSet, objective, held_beside: float = 0
+) -> TrainConfig:
     """Set the number of steps: that of --steps, or as many as fit into --minutes; ten measurements on the way.
+
+    held_beside: bytes that are in memory beside the training, such as a reference model.
 
     Raises:
         MinigenError: the training does not fit into the free memory or disk.
@@ -51,12 +55,14 @@ def plan_steps(config: TrainConfig, options: Namespace, lm, encoder, tokens: Tok
     from minigen.engine.resources import announce
     from minigen.train import seconds_per_step, training_requirements
 
-    training_requirements(lm, tokens, config, options.out).check()
+    need = training_requirements(lm, tokens, config, options.out)
+    need = replace(need, memory=need.memory + held_beside)
+    need.check()
     pace = seconds_per_step(lm, encoder, tokens, config, steps=6, objective=objective)
     steps = options.steps or max(1, int(60 * options.minutes / pace))
     if not options.steps:
         print(f"{steps} steps fit into {options.minutes:g} minutes (to go on after a break: --steps {steps})")
-    announce(training_requirements(lm, tokens, config, options.out, steps * pace))
+    announce(replace(need, seconds=steps * pace))
     return replace(config, steps=steps, warmup=min(config.warmup, 1 + steps // 10), valid_every=max(1, steps // 10))
 
 
