@@ -269,6 +269,8 @@ def _finetune(listed) -> None:
     option("recordings", help=folder)
     option("--seconds", type=SECONDS, default=4.0, help="length of a clip: longer files are cut, shorter ones filled")
     option("--text-dropout", type=SHARE, default=0.1, help="share of the steps without text")
+    known = "corpus that the model knows, for half of the training, to forget less of it (without a name: the built-in)"
+    option("--rehearse", nargs="?", const="", metavar="CORPUS", help=known)
     _add_tuning(option, "build/finetuned", 8, 1e-3)
 
 

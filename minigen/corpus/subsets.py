@@ -32,7 +32,7 @@ def open_splits(
     folder = out / f"corpus-{clips}-{seconds:g}s-seed{seed}" if data is None else data
     if data is None:
         build_corpus(folder, clips, seed, seconds, progress=progress)
-    return {name: _at_most(read_corpus(folder, name, seconds=seconds), clips, seed) for name in SPLITS}
+    return {name: at_most(read_corpus(folder, name, seconds=seconds), clips, seed) for name in SPLITS}
 
 
 def load_some(corpus: Corpus, count: int, seed: int = 0) -> tuple[list[Clip], list[Tensor]]:
@@ -56,7 +56,7 @@ def load_some(corpus: Corpus, count: int, seed: int = 0) -> tuple[list[Clip], li
     return clips, wavs
 
 
-def _at_most(corpus: Corpus, count: int, seed: int) -> Corpus:
+def at_most(corpus: Corpus, count: int, seed: int) -> Corpus:
     """The corpus cut down to `count` random clips, in their old order."""
     if len(corpus) <= count:
         return corpus

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from minigen.generate import TextToAudio
 from minigen.interop.random_models import save_musicgen
 from minigen.lm import AudioLM, AudioLMConfig
 from minigen.text import load_text_encoder
+from minigen.train import train
 
 SHORT = ["--seconds", "0.5", "--batch-size", "4"]
 
@@ -41,7 +43,7 @@ def record(count: int, name: str = "recordings", seconds: float = 0.5) -> str:
     rows = []
     for number in range(count):
         tone = np.sin(np.arange(round(16000 * seconds)) * rng.uniform(0.05, 0.3))
-        (cli.Path(name)).mkdir(exist_ok=True)
+        Path(name).mkdir(exist_ok=True)
         soundfile.write(f"{name}/{number}.wav", 0.4 * tone, 16000)
         rows.append((f"{number}.wav", f"a theremin plays tone {number % 2}"))
     with open(f"{name}/metadata.csv", "w") as file:
@@ -90,6 +92,20 @@ def test_recordings_become_an_adapter_and_a_page(capsys, folder):
         again = tta.generate(captions, 0.5, seed=0)
         assert (again[0] - sounds[f"1-{name}.wav"][0]).abs().max() < 1e-3, name
     run(capsys, "generate", captions[0], "--model", "base", "--adapter", "tuned", "--seconds", 0.5)
+
+
+def test_clips_that_the_model_knows_are_rehearsed_as_often_as_new_ones_are_learnt(capsys, folder, monkeypatch):
+    seen = []
+
+    def watched(lm, encoder, tokens, *rest, **others):
+        seen.extend(Path(source[0]) for source in tokens.sources)
+        return train(lm, encoder, tokens, *rest, **others)
+
+    monkeypatch.setattr("minigen.train.train", watched)
+    known = record(34, "known")
+    run(capsys, "finetune", record(8), "--from", "base", "--steps", 1, "--out", "tuned", "--rehearse", known, *SHORT)
+    new, old = ([file for file in seen if file.parent.name == name] for name in ("recordings", "known"))
+    assert 0.7 < len(new) / len(old) < 1.5 and len(set(old)) == len(old) > len(set(new))
 
 
 def test_all_weights_become_a_model_with_its_parts(capsys, folder):

@@ -4,7 +4,8 @@
                          │                              ▲ weights of the lowest held-out loss
                          └► captions ─► sounds before and after, with the same seeds ─► report.html
 
-The held-out clips take no part in the training. If their loss only rises, the start is kept and the page says so.
+The held-out clips take no part in the training. If their loss only rises, the start is kept and the page says so. With
+--rehearse, clips of a corpus that the model knows make up half of the training, so that it forgets less of it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from minigen.app.commands import hold_back
+from minigen.app.commands import default_corpus, hold_back, subset
 from minigen.app.preflight import check_writable
 from minigen.app.tuning.start import (
     best_row,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from minigen.generate import TextToAudio
 
 SHOWN = 6  # held-out clips on the page
+REHEARSED = 480  # clips of the corpus of --rehearse, at the most
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
@@ -57,7 +59,9 @@ def _tune(options: Namespace, base: TextToAudio, splits: dict[str, Corpus]) -> N
     from minigen.tuning.lora import add_lora
 
     tokens, held = _tokens(options, base.codec, splits)
-    clips = _held_out(splits, held)
+    clips, recordings = _held_out(splits, held), len(tokens)
+    if options.rehearse is not None:
+        tokens = rehearse(tokens, _known(options, base.codec))
     before = _sounds(base, clips.captions, options, "before")
     if not options.all_weights:
         add_lora(base.lm, options.lora, options.start, options.seed)
@@ -66,7 +70,7 @@ def _tune(options: Namespace, base: TextToAudio, splits: dict[str, Corpus]) -> N
     config = plan_steps(config, options, base.lm, base.encoder, tokens, objective)
     history = train_tuned(options, base, tokens, held, config, objective)
     after = _sounds(base, clips.captions, options, "after")
-    facts = _facts(options, base, len(tokens), len(held), history, clips, before, after)
+    facts = _facts(options, base, recordings, len(held), history, clips, before, after)
     page = _write(options, base.codec.sample_rate, facts, history, clips, before, after)
     for name, value in facts.items():
         print(f"{name}: {value}")
@@ -111,6 +115,23 @@ def _tokens(options: Namespace, codec, splits: dict[str, Corpus]) -> tuple[Token
         raise MinigenError(
             f"{len(sets[0])} clips of {options.recordings} are too few to hold any out. Record at least three."
         ) from error
+
+
+def _known(options: Namespace, codec) -> TokenSet:
+    """Codes of up to REHEARSED clips of the corpus of --rehearse, by default of the built-in one."""
+    from minigen.corpus import read_corpus
+    from minigen.corpus.subsets import at_most
+    from minigen.corpus.tokens import tokenize
+
+    corpus = read_corpus(options.rehearse or default_corpus(), "train", None, options.seconds, codec.sample_rate)
+    return tokenize(at_most(corpus, REHEARSED, options.seed), codec, options.out / "tokens" / "rehearsed")
+
+
+def rehearse(tokens: TokenSet, known: TokenSet) -> TokenSet:
+    """New and known clips as one set, the smaller one of both repeated until they are about equally many."""
+    most = max(len(tokens), len(known))
+    sets = [subset(each, [*range(len(each))] * max(1, round(most / len(each)))) for each in (tokens, known)]
+    return join_tokens(sets)
 
 
 def join_tokens(sets: list[TokenSet]) -> TokenSet:
