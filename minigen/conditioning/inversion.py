@@ -18,6 +18,11 @@ vectors near their beginning.
 Sampling with guidance w multiplies the effect of the memory by w, and with it the effect of the step from v_0 to v. The
 whole step overshoots then: clips become less like the recording than those of the plain caption. A w-th of it is kept.
 
+Measured with "mini" on ten real recordings, one of each class of ESC-10, begun as "a dog barks" and the like: the
+cosine of clips of "<x>" to the recording, by the judge, minus that of the better of two plain captions is -0.02 (95 %
+interval -0.07 to 0.02; six clips a caption). So a word is not shown to be closer than the caption that it began as.
+"<x> while rain falls" has rain in 78 % of the clips.
+
 Sources: textual inversion (Gal et al., arXiv 2208.01618); for music, MusicGen-Style (arXiv 2407.12563), section 3.
 
 Symbols: n vectors of a word, or clips · K, T, S see `minigen.train` · N tokens · D width of the text encoder.

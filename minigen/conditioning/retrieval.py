@@ -8,8 +8,8 @@
 A model writes what it has heard in training. A kind of sound that it has never heard can still be asked for, if a few
 recordings of it lie in a token set: the excerpt shows the model what the caption means. Nothing is trained.
 
-A clip's similarity to a query q is the mean of two: (cos(q, its sound) + cos(q, its caption)) / 2. The sound alone is
-not enough for a word that the judge does not know; the same word in a caption is.
+A caption is compared with the captions of the clips, a sound with their sounds. A caption could be compared with the
+sounds as well, in the judge's joint space, but there a word that the judge has never read lies near the wrong sounds.
 
 Source: retrieval-augmented text-to-audio generation (Yuan et al., arXiv 2309.08051), which feeds features of the
 retrieved clips to cross-attention; here the style conditioner (`minigen.conditioning.style`) makes them.
@@ -83,20 +83,24 @@ class ClipMemory:
         except (OSError, SafetensorError) as error:
             raise MinigenError(f"{path} holds no memory of clips ({one_line(error)}). Build it again.") from error
 
-    def nearest(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        """Rows of the k clips nearest to each query, int64 [B, k], the nearest first, and their similarities [B, k].
+    def nearest(self, queries: Tensor, k: int = 1, by: str = "texts") -> tuple[Tensor, Tensor]:
+        """Rows of the k clips nearest to each query, int64 [B, k], the nearest first, and their cosines [B, k].
 
-        queries: unit vectors [B, E] of captions or of sounds.
+        Args:
+            queries: unit vectors [B, E] of captions or of sounds.
+            k: number of clips.
+            by: "texts" compares with the captions of the clips, "sounds" with their sounds.
 
         Raises:
             MinigenError: k below 1 or above the number of clips, queries of another width.
         """
         if not 1 <= k <= len(self.sounds):
             raise MinigenError(f"k is {k} for a memory of {len(self.sounds)} clips. Give 1 to {len(self.sounds)}.")
+        if by not in ("texts", "sounds"):
+            raise MinigenError(f'by is {by!r}. Choose "texts" or "sounds".')
         if queries.ndim != 2 or queries.shape[1] != self.sounds.shape[1]:
             raise MinigenError(f"queries are {list(queries.shape)}. Give [B, {self.sounds.shape[1]}].")
-        similarities = (queries @ self.sounds.T + queries @ self.texts.T) / 2  # [B, n]
-        best = similarities.topk(k, dim=1)
+        best = (queries @ (self.texts if by == "texts" else self.sounds).T).topk(k, dim=1)
         return best.indices, best.values
 
 

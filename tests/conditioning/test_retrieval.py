@@ -24,13 +24,12 @@ def memory(clips: int = 9, width: int = 4) -> ClipMemory:
 
 
 @pytest.mark.parametrize("k", [1, 3, 9])
-def test_the_nearest_clips_are_those_of_a_plain_loop(k):
+@pytest.mark.parametrize("by", ["texts", "sounds"])
+def test_the_nearest_clips_are_those_of_a_plain_loop(k, by):
     kept, queries = memory(), normalize(torch.randn(5, 4), dim=1)
-    rows, similarities = kept.nearest(queries, k)
+    rows, similarities = kept.nearest(queries, k, by)
     for b, query in enumerate(queries):
-        scores = [
-            float((query @ sound + query @ text) / 2) for sound, text in zip(kept.sounds, kept.texts, strict=True)
-        ]
+        scores = [float(query @ vector) for vector in getattr(kept, by)]
         assert rows[b].tolist() == sorted(range(9), key=lambda i, scores=scores: -scores[i])[:k]
         assert similarities[b].tolist() == pytest.approx(sorted(scores, reverse=True)[:k], abs=1e-6)
 
@@ -72,6 +71,7 @@ def test_the_excerpt_is_the_loudest_part():
     [
         (lambda tokens: memory().nearest(torch.ones(1, 4), 0), "k is 0 for a memory of 9 clips"),
         (lambda tokens: memory().nearest(torch.ones(1, 4), 10), "k is 10"),
+        (lambda tokens: memory().nearest(torch.ones(1, 4), by="ear"), "by is 'ear'"),
         (lambda tokens: memory().nearest(torch.ones(1, 3)), r"queries are \[1, 3\]. Give \[B, 4\]"),
         (lambda tokens: retrieve_styles(["rain"], memory(), tokens, None, None), "a memory of 9 clips for 5"),
         (lambda tokens: ClipMemory.load("nowhere.safetensors"), "nowhere.safetensors holds no memory"),
