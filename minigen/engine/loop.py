@@ -102,7 +102,8 @@ class Loop:
     def __iter__(self) -> Iterator[float]:
         saved = time.monotonic()
         self._began = saved - self.seconds
-        alone = self._alone() if self.share < 1 else nullcontext()  # a finished training writes nothing
+        left = (self.checkpoint.parent / LOCK).exists()  # by a process that was killed after its last step
+        alone = self._alone() if self.share < 1 or left else nullcontext()  # a finished training writes nothing
         with alone, self._interrupts_wait(), tqdm(initial=self._done(), **self._bar_options) as self._bar:
             while (share := self.share) < 1:
                 yield share

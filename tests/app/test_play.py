@@ -25,6 +25,9 @@ class Tones:
         def tokens(caption):
             return [*caption, "</s>"]
 
+    class generator:
+        name = "language_model"
+
     def __init__(self):
         self.batches = []
 

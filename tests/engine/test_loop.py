@@ -11,6 +11,14 @@ from minigen.engine.errors import MinigenError
 from minigen.engine.loop import Loop
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C works as in a terminal, also where the tests run in the background of a shell, which ignores it there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Walk:
     """A training in small: each step adds a number that depends on the step alone."""
 
@@ -37,6 +45,13 @@ def test_ctrl_c_finishes_the_step_saves_it_and_the_next_run_ends_as_if_nothing_h
     again = Walk(tmp_path / "stopped")
     assert again.loop.step == 4 and again.run() == usual
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_lock_left_by_a_process_killed_after_its_last_step_is_cleared(tmp_path):
+    usual = Walk(tmp_path).run()
+    (tmp_path / loop_module.LOCK).touch()
+    assert Walk(tmp_path).run() == usual
+    assert not (tmp_path / loop_module.LOCK).exists()
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
