@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from minigen import generate
 from minigen.app import cli, commands, measuring, remaking
 from minigen.audio import save_audio
-from minigen.corpus import TokenSet
+from minigen.corpus import LatentSet, TokenSet
 from minigen.corpus.synthesis.builtin import build_corpus
 from minigen.corpus.tokens import tokenize
 from minigen.lm import find_generator_folder
@@ -45,7 +45,9 @@ def folder(tmp_path_factory):
         codec = standins.tiny_codec()
         from minigen.corpus import read_corpus
 
-        tokenize(read_corpus("clips", "train", None, 1.0, codec.sample_rate), codec, "codes", progress=False)
+        clips = read_corpus("clips", "train", None, 1.0, codec.sample_rate)
+        tokenize(clips, codec, "codes", progress=False)
+        tokenize(clips, codec, "codes-with-latents", progress=False, latents=True)
         for name, answer in replaced().items():
             patch.setattr(name, answer)
         for module in (commands, measuring, remaking):
@@ -56,6 +58,9 @@ def folder(tmp_path_factory):
 def replaced() -> dict:
     """The work behind the commands, by the name that a command imports it from, and what it answers instead."""
     tta = generate.TextToAudio(standins.tiny_codec(), standins.WordEncoder(), standins.tiny_lm(1))
+
+    def tokens(*_, latents=False, **__):
+        return LatentSet.open("codes-with-latents") if latents else TokenSet.open("codes")
 
     def load(name, *_, **__):
         find_generator_folder(name)
@@ -76,7 +81,7 @@ def replaced() -> dict:
 
     return {
         "minigen.corpus.synthesis.builtin.build_corpus": nothing,
-        "minigen.corpus.tokens.tokenize": lambda *_, **__: TokenSet.open("codes"),
+        "minigen.corpus.tokens.tokenize": tokens,
         "minigen.train.train": lambda *_, **__: [{"valid": 1.0, "valid_no_text": 1.0}],
         "minigen.train.seconds_per_step": lambda *_, **__: 0.5,
         "minigen.generate.TextToAudio.from_pretrained": load,

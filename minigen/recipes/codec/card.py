@@ -70,6 +70,7 @@ def through_opus(kbps: int) -> Callable[[Tensor], Tensor]:
     return run
 
 
+@torch.no_grad()
 def distances(process: Callable[[Tensor], Tensor], wavs: Wavs) -> tuple[float, float]:
     """Mean mel distance and mean roughness ratio of peak-normalised clips after a codec."""
     pairs = [(wav, process(wav)) for wav in map(to_peak, wavs)]
