@@ -36,7 +36,7 @@ class LiveConfig:
     learning_rate: float = 1.2e-2
     batch_size: int = 16
     warmup: int = 8
-    guidance: float = 5.0  # in sampling; above the usual 3, because a model follows its text weakly at first
+    guidance: float = 5.0  # in sampling; not told apart from the usual 3 (docs/demo.md)
 
 
 class Live(NamedTuple):
