@@ -398,6 +398,7 @@ def _evaluate(listed) -> None:
     option = _command(listed, measuring.evaluate, "measure a model beside its controls", example)
     option("--model", default="mini", help="name or folder of the model")
     option("--guidance", type=GUIDANCE, default=3.0, help="strength of guidance")
+    option("--steps", type=COUNT, help="number of steps, for the generators that have steps (default: the generator's)")
     _add_measuring(option)
 
 
@@ -408,6 +409,8 @@ def _compare(listed) -> None:
     option("models", nargs="*", default=compared, help="names or folders of the models")
     strengths = "strengths of guidance; every model is measured at each"
     option("--guidance", type=GUIDANCE, nargs="+", default=[1.0, 3.0], help=strengths)
+    counts = "numbers of steps; every model is measured at each (default: the number that each generator has)"
+    option("--steps", type=COUNT, nargs="+", help=counts)
     _add_measuring(option)
 
 

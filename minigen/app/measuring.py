@@ -6,6 +6,7 @@
 """
 
 from argparse import Namespace
+from itertools import product
 from pathlib import Path
 
 from minigen.app.commands import default_corpus
@@ -21,15 +22,15 @@ REFERENCE = 240  # largest number of real clips that FAD compares with
 
 def evaluate(options: Namespace) -> None:
     """`minigen evaluate`: measure one model beside its controls."""
-    _measure(options, [(options.model, options.guidance)])
+    _measure(options, [(options.model, options.guidance, options.steps)])
 
 
 def compare(options: Namespace) -> None:
-    """`minigen compare`: measure several models at several strengths of guidance, and their distance from the first."""
-    pairs = [(model, guidance) for model in options.models for guidance in options.guidance]
-    if len({title_of(*pair) for pair in pairs}) < len(pairs):
-        raise MinigenError(f"the same twice among {', '.join(title_of(*pair) for pair in pairs)}. Give each once.")
-    first, *others = _measure(options, pairs)
+    """`minigen compare`: measure models at guidances and numbers of steps, and their distance from the first."""
+    asked = list(product(options.models, options.guidance, options.steps or [None]))
+    if len({title_of(*each) for each in asked}) < len(asked):
+        raise MinigenError(f"the same twice among {', '.join(title_of(*each) for each in asked)}. Give each once.")
+    first, *others = _measure(options, asked)
 
     from minigen.evaluation.measure import difference
 
@@ -39,8 +40,11 @@ def compare(options: Namespace) -> None:
             print(f"{other.name} less {first.name}: {title} {mean:+.3f}, 95 % interval [{low:+.3f}, {high:+.3f}]")
 
 
-def _measure(options: Namespace, models: list[tuple[str, float]]) -> list:
-    """Measure (model, guidance) pairs on the same clips, print and save the table; returns the models' rows."""
+def _measure(options: Namespace, models: list[tuple[str, float, int | None]]) -> list:
+    """Measure (model, guidance, steps) on the same clips, print and save the table; returns the models' rows.
+
+    Steps are None where the generator's own number is taken.
+    """
     if options.csv:
         check_writable(options.csv, is_file=True)
     from minigen.evaluation.clap import load_judge, load_tagger
@@ -48,21 +52,24 @@ def _measure(options: Namespace, models: list[tuple[str, float]]) -> list:
     from minigen.evaluation.per_caption import make_evaluator
     from minigen.evaluation.study.table import of_captions
     from minigen.generate import TextToAudio
+    from minigen.generators.base import generator_name
     from minigen.lm import find_generator_folder
     from minigen.metrics import caution
 
-    for model, _ in models:
+    for model, _, steps in models:
         find_generator_folder(model)  # reports a wrong name before a corpus is made
+        if steps and (kind := generator_name(model)) in ("language_model", "style"):
+            raise MinigenError(f"{model} makes one column after the other ({kind}), not steps. Leave out --steps.")
     clips, real = _some_clips(options, options.split, options.clips)
     others, reference = _some_clips(options, "train" if options.split.startswith("val") else "validation", REFERENCE)
     judge, tagger = load_judge(options.judge), load_tagger(options.tagger)
     evaluator = make_evaluator(judge, tagger, clips, real, (others, list(reference.split(1))))
-    loaded = {model: TextToAudio.from_pretrained(model) for model, _ in models}
+    loaded = {model: TextToAudio.from_pretrained(model) for model, _, _ in models}
     captions = [clip.caption for clip in clips]
     sounds = control_sounds(real, loaded[models[0][0]].codec, options.seed)
-    for model, guidance in models:
-        name = title_of(model, guidance)
-        sounds[name] = generate_for(loaded[model], captions, options.seconds, guidance, options.seed, label=name)
+    for model, guidance, steps in models:
+        name, how = title_of(model, guidance, steps), {} if steps is None else {"steps": steps}
+        sounds[name] = generate_for(loaded[model], captions, options.seconds, guidance, options.seed, label=name, **how)
     measured = {name: evaluator.row(name, wavs) for name, wavs in sounds.items()}
     every = [row for row, _ in measured.values()]
     print(table(every))

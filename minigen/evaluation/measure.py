@@ -205,12 +205,12 @@ def followed_by(clip: Clip, kinds: tuple[str, ...]) -> tuple[str, str] | None:
 
 def generate_for(
     tta, captions: list[str], seconds: float = 4.0, guidance: float = 3.0, seed: int = 0, batch_size: int = 8,
-    progress: bool = True, label: str = "generating",
+    progress: bool = True, label: str = "generating", **how,
 ) -> Tensor:  # fmt: skip
     """Waveforms for captions, generated in batches: float32 [n, 1, seconds * 16000] at 16 kHz.
 
     Batch b is sampled with the seed `seed` + b. Two models therefore get the same random numbers for the same captions,
-    and can be compared clip by clip. tta: a `minigen.generate.TextToAudio`.
+    and can be compared clip by clip. tta: a `minigen.generate.TextToAudio`. how: further options of its `generate`.
     """
     from tqdm.auto import tqdm
 
@@ -218,7 +218,7 @@ def generate_for(
     with tqdm(total=len(captions), desc=label, unit="clip", disable=not progress) as bar:
         for batch, i in enumerate(range(0, len(captions), batch_size)):
             part = captions[i : i + batch_size]
-            wav = tta.generate(part, seconds=seconds, guidance=guidance, seed=seed + batch)
+            wav = tta.generate(part, seconds=seconds, guidance=guidance, seed=seed + batch, **how)
             parts.append(fit_length(resample(wav, tta.codec.sample_rate, SAMPLE_RATE), round(seconds * SAMPLE_RATE)))
             bar.update(len(part))
     return torch.cat(parts)

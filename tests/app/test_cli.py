@@ -21,6 +21,8 @@ from minigen.corpus import TokenSet
 from minigen.engine.errors import MinigenError
 from minigen.engine.weights import read_tensors
 from minigen.evaluation import clap, measure
+from minigen.generators.denoiser import Denoiser
+from minigen.generators.masked import MaskedGenerator
 from minigen.lm import AudioLM, AudioLMConfig
 
 COMMANDS = ["corpus", "tokenize", "train", "finetune", "prefer", "generate", "play", "learn-word", "inpaint",
@@ -160,6 +162,9 @@ def test_every_command_needs_no_argument_but_those_that_work_on_a_sound_or_a_cap
         (["compare", "nomodel", "--data", "nowhere"], "no"),
         (["compare", "mini", "mini"], "the same twice"),
         (["compare", "mini", "--guidance", "1", "1.0"], "the same twice"),
+        (["compare", "mini", "--steps", "4"], "Leave out --steps"),
+        (["compare", "mini", "--steps", "4", "4", "--guidance", "3"], "the same twice"),
+        (["evaluate", "--steps", "4"], "Leave out --steps"),
         (["train-codec", "--from", "nocodec"], "nocodec"),
         (["train-judge", "--real", "nowhere"], "nowhere"),
         (["listen", "--models", "nomodel", "mini"], "nomodel"),
@@ -455,6 +460,26 @@ def test_models_are_measured_between_their_controls_and_against_the_first(capsys
     assert "two, guidance 1 less one, guidance 1: CLAP +0.000, 95 % interval [+0.000, +0.000]" in out
     assert cli.main(f"evaluate --model one {measuring}".split()) == 0
     assert "one, guidance 3" in capsys.readouterr().out
+
+
+def test_a_model_with_steps_is_measured_at_each_number_of_steps(capsys, monkeypatch, tmp_path):
+    """A masked generator with random weights: the rows are named after the steps, and the steps reach the sampler."""
+    torch.manual_seed(0)
+    denoiser = Denoiser.from_language_model(standins.tiny_lm(1))
+    tta = generate.TextToAudio(standins.tiny_codec(), standins.WordEncoder(), MaskedGenerator(denoiser))
+    taken, make = [], measure.generate_for
+    monkeypatch.setattr(measure, "generate_for", lambda *args, **how: taken.append(how["steps"]) or make(*args, **how))
+    denoiser.save_pretrained(tmp_path / "masked")
+    (tmp_path / "masked/pipeline.json").write_text('{"codec": "mini", "text": "mini", "generator": "masked"}')
+    monkeypatch.setattr(generate.TextToAudio, "from_pretrained", lambda name, adapter=None: tta)
+    monkeypatch.setattr(clap, "load_judge", lambda name: standins.BandJudge())
+    monkeypatch.setattr(clap, "load_tagger", lambda name: standins.BandTagger())
+    assert cli.main(f"corpus --out {tmp_path}/clips --clips 40 --seconds 1".split()) == 0
+    measuring = f"--data {tmp_path}/clips --seconds 1 --clips 4 --guidance 3"
+    assert cli.main(f"compare {tmp_path}/masked --steps 1 3 {measuring}".split()) == 0
+    out = capsys.readouterr().out
+    assert f"{tmp_path}/masked, guidance 3, 3 steps less {tmp_path}/masked, guidance 3, 1 step: CLAP" in out
+    assert taken == [1, 3]
 
 
 def test_training_for_minutes_says_how_many_steps_that_is(capsys, monkeypatch):
