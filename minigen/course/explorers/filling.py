@@ -64,10 +64,10 @@ def filmstrip(states: Sequence[Tensor], steps: Sequence[int], mask: int, frame_r
     figure = Figure(figsize=(9, 0.5 + 0.85 * len(steps)), layout="constrained")
     panels = figure.subplots(len(steps), 1, sharex=True, squeeze=False)[:, 0]
     for axis, step in zip(panels, steps, strict=True):
-        _draw(axis, status(states, step, mask), frame_rate)
+        draw_status(axis, status(states, step, mask), COLOURS, frame_rate)
         axis.set_title(describe(states, step, mask), fontsize=8, loc="left")
     panels[-1].set_xlabel("time (s)")
-    _legend(figure)
+    add_legend(figure, COLOURS, NAMES)
     return figure
 
 
@@ -119,22 +119,23 @@ class FillingExplorer(ipywidgets.VBox):
         self.show()
 
 
-def _draw(axis, cells: Tensor, frame_rate: float) -> None:
-    """Draw the status [K, T] of the cells."""
+def draw_status(axis, cells: Tensor, colours: Sequence[str], frame_rate: float) -> None:
+    """Draw the status of cells, int64 [K, T], on a matplotlib axis: `colours[status]`, a row for each codebook."""
     from matplotlib.colors import ListedColormap
 
     streams, frames = cells.shape
     extent = (0, frames / frame_rate, streams - 0.5, -0.5)
-    axis.imshow(cells.numpy(), cmap=ListedColormap(COLOURS), vmin=0, vmax=2, aspect="auto", extent=extent,
-                interpolation="nearest")  # fmt: skip
+    axis.imshow(cells.numpy(), cmap=ListedColormap(colours), vmin=0, vmax=len(colours) - 1, aspect="auto",
+                extent=extent, interpolation="nearest")  # fmt: skip
     axis.set(ylabel="codebook", yticks=range(streams))
     axis.tick_params(labelsize=8)
 
 
-def _legend(figure) -> None:
+def add_legend(figure, colours: Sequence[str], names: Sequence[str]) -> None:
+    """Add a line below a matplotlib figure that names the colours of a status."""
     from matplotlib.patches import Patch
 
     boxes = [
-        Patch(facecolor=colour, edgecolor="#777777", label=name) for colour, name in zip(COLOURS, NAMES, strict=True)
+        Patch(facecolor=colour, edgecolor="#777777", label=name) for colour, name in zip(colours, names, strict=True)
     ]
-    figure.legend(handles=boxes, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(handles=boxes, loc="outside lower center", ncols=len(boxes), frameon=False, fontsize=8)
