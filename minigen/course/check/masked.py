@@ -1,7 +1,8 @@
-"""Checks of notebook 11: hiding a share of cells, the schedule, a step of the sampler, filling what is missing."""
+"""Checks of notebook 11: hiding a share of cells, the schedule, a step to repair, filling what is missing."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -218,6 +219,41 @@ def _called(function: Callable, state: Tensor, logits: Tensor, count: int, tau: 
     return value, failed or _bad_codes(value, state)
 
 
+# a step to repair
+
+STEP_BUGS = {
+    "mask": "hidden cells are looked for after all were filled, so none is found, and the confidence has no effect "
+    "(keep `hidden` from before)",
+    "likeliest": "the likeliest code is taken (draw from probs)",
+    "last": "the last step, count = 0, hides a cell (its mark is no code: hide none)",
+}
+
+
+def repair(function: Callable) -> Verdict:
+    """A step, as in `step`, with three mistakes. Names those that are left."""
+    verdict = step(function)
+    if verdict.right or verdict == UNANSWERED:
+        return verdict
+    for number in range(len(STEP_BUGS), 0, -1):
+        for bugs in combinations(STEP_BUGS, number):
+            if _steps_alike(function, bugs):
+                begun = "" if number < len(STEP_BUGS) else "no answer so far: "
+                return Verdict(False, f"{begun}{number} of 3 left: {'; '.join(STEP_BUGS[bug] for bug in bugs)}.")
+    return verdict
+
+
+def _steps_alike(function: Callable, bugs: Collection[str]) -> bool:
+    """Whether a step of the reader gives what the exercise's step with these mistakes gives, draw for draw."""
+    state = torch.full((200, len(CHOICES)), SIZE)
+    state[:, 1], state[:, 6] = 5, 31
+    for count in (3, 0):
+        value, failed = _called(function, state, _uniform(CHOICES, 200), count, 1.0)
+        right = _step(state, _uniform(CHOICES, 200), count, 1.0, torch.Generator().manual_seed(0), bugs)
+        if failed or not torch.equal(torch.as_tensor(value), right):
+            return False
+    return True
+
+
 # filling
 
 HOLE = (2, 3, 4, 6, 7, 9)  # missing cells of 12
@@ -332,14 +368,21 @@ def _last(function: Callable) -> tuple[Tensor, Verdict | None]:
     return (states[-1] == SIZE).float().mean(0), None
 
 
-def _step(state: Tensor, logits: Tensor, count: int, tau: float, generator: torch.Generator) -> Tensor:
-    """A right step."""
-    probs = logits.softmax(-1)  # [B, L, V]
-    drawn = torch.multinomial(probs.flatten(0, 1), 1, generator=generator).view_as(state)
+def _step(
+    state: Tensor, logits: Tensor, count: int, tau: float, generator: torch.Generator, bugs: Collection[str] = ()
+) -> Tensor:
+    """A right step, or one with the named mistakes of `STEP_BUGS`."""
+    probs, special = logits.softmax(-1), logits.shape[-1]  # [B, L, V]
+    if "likeliest" in bugs:
+        drawn = probs.argmax(-1)
+    else:
+        drawn = torch.multinomial(probs.flatten(0, 1), 1, generator=generator).view_as(state)  # [B, L]
+    new = torch.where(state == special, drawn, state)
+    hidden = (new if "mask" in bugs else state) == special
     sure = probs.gather(-1, drawn[..., None])[..., 0].log() + tau * gumbel(probs[..., 0], generator)  # [B, L]
-    sure = sure.masked_fill(state != logits.shape[-1], math.inf)
-    new = torch.where(state == logits.shape[-1], drawn, state)
-    return new.scatter(1, sure.argsort(1)[:, :count], logits.shape[-1])
+    sure = sure.masked_fill(~hidden, math.inf)
+    count = max(1, count) if "last" in bugs else count
+    return new.scatter(1, sure.argsort(1)[:, :count], special)
 
 
 # shared

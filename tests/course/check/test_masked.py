@@ -175,6 +175,53 @@ def test_a_wrong_step_gets_its_diagnosis(function, diagnosis):
     assert not verdict.right and diagnosis in verdict.text, verdict
 
 
+# a step to repair
+
+
+def with_bugs(*bugs):
+    """The notebook's step with the named mistakes."""
+
+    def function(state, logits, count, tau, generator):
+        special, probs = logits.shape[-1], logits.softmax(-1)
+        drawn = probs.argmax(-1)
+        if "likeliest" not in bugs:
+            drawn = torch.multinomial(probs.flatten(0, 1), 1, generator=generator).view(state.shape)
+        hidden = state == special
+        state = torch.where(hidden, drawn, state)
+        if "mask" in bugs:
+            hidden = state == special
+        sure = probs.gather(-1, drawn[..., None])[..., 0].log() + tau * gumbel(probs[..., 0], generator)
+        sure = sure.masked_fill(~hidden, math.inf)
+        least = sure.argsort(1)[:, : max(1, count)] if "last" in bugs else sure.argsort(1)[:, :count]
+        return state.scatter(1, least, special)
+
+    return function
+
+
+@pytest.mark.parametrize("function", [with_bugs(), step, step_by_loop])
+def test_the_repaired_step_is_accepted(function):
+    assert check.repair(function).right
+
+
+@pytest.mark.parametrize(
+    ("function", "diagnosis"),
+    [
+        (with_bugs("mask", "likeliest", "last"), "no answer so far: 3 of 3 left: hidden cells"),
+        (with_bugs("mask"), "1 of 3 left: hidden cells are looked for after"),
+        (with_bugs("mask", "last"), "2 of 3 left: hidden cells"),
+        (with_bugs("likeliest", "last"), "2 of 3 left: the likeliest"),
+        (with_bugs("likeliest"), "1 of 3 left: the likeliest"),
+        (with_bugs("last"), "1 of 3 left: the last step"),
+        (changed(order=-1), "the surest cells are hidden"),
+        (lambda s, x, c, tau, g: s @ x, "stopped with"),
+        (lambda s, x, c, tau, g: ..., "no answer"),
+    ],
+)
+def test_the_mistakes_that_are_left_in_the_step_are_named(function, diagnosis):
+    verdict = check.repair(function)
+    assert not verdict.right and diagnosis in verdict.text, verdict
+
+
 # filling
 
 
