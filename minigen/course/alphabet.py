@@ -13,6 +13,7 @@ ALPHABET = {  # letter -> (meaning, the words that every table of a notebook mus
     "V": ("entries of a codebook; V itself is the special token", "entries of a codebook"),
     "T": ("codec frames, 50 a second", "codec frames"),
     "S": ("columns of the sequence, T + 3", "columns of the sequence"),
+    "L": ("cells of a clip, K · T codes", "cells"),
     "D": ("width of a vector; alone, that of the language model", "width|numbers in a vector"),
     "D_text": ("width of the text encoder", "width of the text encoder"),
     "F": ("inner width of the feed-forward layers", "inner width"),

@@ -70,7 +70,9 @@ def counts(function: Callable[[int, int], object]) -> Verdict:
             return Verdict(False, f"counts{case} gives {_kind(value)}. Give a list of numbers.")
     right = [cosine_counts(*case) for case in SCHEDULES]
     if given == right:
-        return Verdict(True, "floor(L cos(π/2 · i/S)), at least one less than before, at least 1, and 0 at the end.")
+        return Verdict(
+            True, "floor(L cos(π/2 · i/steps)), at least one less than before, at least 1, and 0 at the end."
+        )
     for formula, text in COUNT_MISTAKES:
         if given == [formula(*case) for case in SCHEDULES]:
             return Verdict(False, text)
@@ -103,9 +105,9 @@ COUNT_MISTAKES: tuple[tuple[Callable[[int, int], Sequence[float]], str], ...] = 
     (lambda s, c: _schedule(s, c, strict=False), "a step may decide no cell. Each step hides at least one cell less."),
     (lambda s, c: _schedule(s, c, first=0), "i begins at 0. After the first step it is 1."),
     (lambda s, c: _schedule(s, c, whole=round), "the numbers are rounded. Take the floor."),
-    (lambda s, c: _schedule(s, c, share=lambda u: 1 - u), "the share falls linearly. Take cos(π/2 · i/S)."),
+    (lambda s, c: _schedule(s, c, share=lambda u: 1 - u), "the share falls linearly. Take cos(π/2 · i/steps)."),
     (lambda s, c: _schedule(s, c, share=lambda u: 1 - math.sin(math.pi / 2 * u)), "the share is 1 − sin. Take cos."),
-    (lambda s, c: _schedule(s, c, share=lambda u: math.cos(math.pi * u)), "cos(π i/S) has the wrong period: π/2."),
+    (lambda s, c: _schedule(s, c, share=lambda u: math.cos(math.pi * u)), "cos(π i/steps) has the wrong period: π/2."),
 )
 
 
@@ -333,7 +335,7 @@ def _wrong_orders(function: Callable) -> Verdict | None:
         if (found - _reference(levels)).abs().max() < 0.03:
             return Verdict(False, text)
     return Verdict(
-        False, "the order of the cells is another one. τ of step i = 0 … S − 1 is noise · (1 − i / (S − 1))."
+        False, "the order of the cells is another one. τ of step i = 0, 1, … is noise · (1 − i / (steps − 1))."
     )
 
 
