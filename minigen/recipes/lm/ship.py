@@ -40,7 +40,12 @@ DESCRIPTIONS = {
 
 
 def bring(name: str, training: Path, top: Path = ROOT) -> None:
-    """Copy the weights, settings and log of a finished training to data/lm/`name`.
+    """Copy the weights, settings and log of a finished training to data/lm/`name`; raises as `copy_training`."""
+    copy_training(training, top / "data/lm" / name)
+
+
+def copy_training(training: Path, target: Path) -> None:
+    """Copy the weights, settings and log of a finished training.
 
     Raises:
         MinigenError: a file is missing; nothing is copied then.
@@ -48,7 +53,6 @@ def bring(name: str, training: Path, top: Path = ROOT) -> None:
     missing = [file for file in FILES if not (training / file).is_file()]
     if missing:
         raise MinigenError(f"{training} lacks {', '.join(missing)}. Name the folder of a finished training.")
-    target = top / "data/lm" / name
     target.mkdir(parents=True, exist_ok=True)
     for file in FILES:
         shutil.copyfile(training / file, target / file)

@@ -1,0 +1,1 @@
+"""Recipe of the shipped generators beside the language models."""
