@@ -47,7 +47,7 @@ from minigen.engine.cuda_graphs import RecordedGradients
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import write_atomically
 from minigen.engine.loop import Loop
-from minigen.engine.resources import Requirements, amount, fast_bf16, training_memory
+from minigen.engine.resources import Requirements, amount, fast_bf16, memory_held, training_memory
 from minigen.lm import AudioLM, AudioLMConfig, shift_right
 from minigen.loss import at_least_float32, cross_entropy, heads_cross_entropy
 from minigen.optim import Ema, TrainConfig, learning_rate, make_optimizers, set_rate, trained_weights
@@ -492,6 +492,9 @@ def training_requirements(
 ) -> Requirements:
     """Memory of a training in all processes of this machine, and the disk for two checkpoints and the model.
 
+    The memory is that of the whole process at its peak: what it holds now (libraries, text encoder, the weights) and
+    what the training adds (`training_memory` less the weights).
+
     lm: a model whose config has layers, width and ffn. A language model reads max(delays) columns more than frames.
     """
     sizes: Any = lm.config
@@ -500,12 +503,15 @@ def training_requirements(
     rows, steps = config.batch_size // distributed.count(), tokens.codes.shape[-1]
     if isinstance(sizes, AudioLMConfig):
         steps += max(sizes.delays)
-    memory = training_memory(
+    added = training_memory(
         trained, sizes.layers, sizes.width, sizes.ffn, rows, steps, frozen, config.accumulate, config.checkpointing
     )
+    added -= sum(p.numel() * p.element_size() for p in lm.parameters() if p.device.type == "cpu")
+    held, processes = memory_held(), distributed.processes_here()
     disk = (2 * 16 + 4) * trained  # weights, moments and average, in the old checkpoint and the new; the model
     what = f"training ({amount(trained)} trained)" if frozen else "training"
-    return Requirements(what, trained + frozen, memory * distributed.processes_here(), disk, seconds, Path(folder))
+    memory = processes * (held + max(0, added))
+    return Requirements(what, trained + frozen, memory, disk, seconds, Path(folder), processes * held)
 
 
 def fingerprint(tokens: TokenSet) -> str:

@@ -62,7 +62,8 @@ def check_model(build: Callable, what: str, copies: int = 1) -> int:
 class Requirements:
     """Expected requirements of a job; 0 for what need not be mentioned.
 
-    what: name of the job. memory, disk: bytes. seconds: duration. folder: whose disk is used.
+    what: name of the job. memory, disk: bytes. seconds: duration. folder: whose disk is used. held: bytes of the memory
+    that are in use already: libraries, a text encoder, the weights.
     """
 
     what: str
@@ -71,11 +72,13 @@ class Requirements:
     disk: float = 0
     seconds: float = 0
     folder: Path = Path(".")
+    held: float = 0
 
     def __str__(self) -> str:
         parts = [f"{amount(self.parameters)} parameters"] if self.parameters else []
         if self.memory:
-            parts.append(f"about {amount(self.memory)}B of memory ({amount(memory_free())}B free)")
+            held = f"{amount(self.held)}B of it in use already, " if self.held else ""
+            parts.append(f"about {amount(self.memory)}B of memory ({held}{amount(memory_free())}B free)")
         if self.disk:
             parts.append(f"{amount(self.disk)}B of disk ({amount(disk_free(self.folder))}B free)")
         if self.seconds:
@@ -83,16 +86,15 @@ class Requirements:
         return f"{self.what}: {', '.join(parts)}"
 
     def check(self) -> None:
-        """Compare with the free memory and disk.
+        """Compare with the free memory and disk; what is held already need not be free.
 
         Raises:
             MinigenError: more memory or disk is needed than is free.
         """
-        if self.memory > memory_free():
-            have = f"{amount(memory_free())}B of memory are free"
-            raise MinigenError(
-                f"{self.what} needs {amount(self.memory)}B, and {have}. Choose a smaller model or batch, or free some."
-            )
+        more = self.memory - self.held
+        if more > memory_free():
+            needs = f"{amount(more)}B{' more' if self.held else ''}, and {amount(memory_free())}B of memory are free"
+            raise MinigenError(f"{self.what} needs {needs}. Choose a smaller model or batch, or free some.")
         if self.disk > disk_free(self.folder):
             have = f"{self.folder} has {amount(disk_free(self.folder))}B"
             raise MinigenError(f"{self.what} needs {amount(self.disk)}B of disk, {have}. Make room.")
@@ -142,6 +144,13 @@ def announce(requirements: Requirements, progress: bool = True) -> None:
     requirements.check()
     if progress:
         print(requirements, flush=True)
+
+
+def memory_held() -> int:
+    """Bytes of memory that this process uses now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
 
 
 def memory_free() -> float:

@@ -134,6 +134,10 @@ def test_a_need_is_said_in_words_and_refused_where_there_is_less(monkeypatch):
         "training: 5.3 M parameters, about 4.0 GB of memory (8.0 GB free), 90 MB of disk (20 GB free), about 83 min"
     )
     need.check()
+    replace(need, memory=9e9, held=2e9).check()  # what is held need not be free
+    assert "9.0 GB of memory (2.0 GB of it in use already, 8.0 GB free)" in str(replace(need, memory=9e9, held=2e9))
+    with pytest.raises(MinigenError, match="needs 9.0 GB more, and 8.0 GB of memory are free"):
+        replace(need, memory=11e9, held=2e9).check()
     for more in (replace(need, memory=9e9), replace(need, disk=30e9)):
         with pytest.raises(MinigenError):
             more.check()

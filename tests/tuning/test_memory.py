@@ -1,5 +1,6 @@
 """Saving memory: a batch in parts, and layers computed twice, give the same gradients from fewer kept activations."""
 
+import psutil
 import pytest
 import torch
 from test_train import SIZES, new_trainer, tokens
@@ -8,7 +9,7 @@ from minigen.engine.errors import MinigenError
 from minigen.engine.resources import training_memory
 from minigen.generators.denoiser import Denoiser, DenoiserConfig
 from minigen.lm import AudioLM
-from minigen.train import TrainConfig, Trainer
+from minigen.train import TrainConfig, Trainer, training_requirements
 
 SAVING = [{"accumulate": 2}, {"accumulate": 3}, {"accumulate": 99}, {"checkpointing": True},
           {"accumulate": 4, "checkpointing": True}]  # fmt: skip
@@ -70,3 +71,15 @@ def test_the_memory_that_is_said_before_counts_what_is_saved_and_what_is_frozen(
     parts = training_memory(9_000_000, **sizes, frozen=420_000_000, parts=8)
     assert saved < parts < lora and saved < 3.5e9
     assert training_memory(1000, **sizes, frozen=1000) - training_memory(1000, **sizes) == 4000
+
+
+def test_the_memory_that_is_said_before_a_training_is_that_of_the_whole_process(tmp_path):
+    lm, config = AudioLM(SIZES), TrainConfig(batch_size=8)
+    weights = sum(p.numel() for p in lm.parameters())
+    before = training_requirements(lm, tokens(), config, tmp_path)
+    assert before.held == pytest.approx(psutil.Process().memory_info().rss, rel=0.05)
+    added = training_memory(weights, SIZES.layers, SIZES.width, SIZES.ffn, rows=8, steps=13) - 4 * weights
+    assert before.memory - before.held == added  # 12 frames and a column for the delay; the weights are held already
+    beside = torch.ones(64 * 2**20)  # 256 MiB, such as a text encoder
+    after = training_requirements(lm, tokens(), config, tmp_path)
+    assert after.memory - before.memory == pytest.approx(beside.nbytes, rel=0.1)

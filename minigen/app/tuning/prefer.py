@@ -42,15 +42,13 @@ def _tune(options: Namespace, base: TextToAudio) -> None:
 
     pairs, held = _split(_pairs(options, base))
     rows = [_measure(options, base, "before")]
-    copied = 0
     if options.all_weights:
         reference = copy.deepcopy(base.lm)
-        copied = 4 * sum(p.numel() for p in reference.parameters())
     else:
         reference = without_adapter(add_lora(base.lm, options.lora, options.start, options.seed))
     config = tuned_config(options)
     objective = PreferenceObjective(base.lm.config, base.encoder, reference, options.beta)
-    config = plan_steps(config, options, base.lm, base.encoder, pairs, objective, copied)
+    config = plan_steps(config, options, base.lm, base.encoder, pairs, objective)
     history = train_tuned(options, base, pairs, held, config, objective)
     rows.append(_measure(options, base, "after"))
     _report(options, rows, history)

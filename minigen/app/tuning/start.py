@@ -42,12 +42,8 @@ def tuned_config(options: Namespace, **others) -> TrainConfig:
     )  # fmt: skip
 
 
-def plan_steps(
-    config: TrainConfig, options: Namespace, lm, encoder, tokens: TokenSet, objective, held_beside: float = 0
-) -> TrainConfig:
+def plan_steps(config: TrainConfig, options: Namespace, lm, encoder, tokens: TokenSet, objective) -> TrainConfig:
     """Set the number of steps: that of --steps, or as many as fit into --minutes; ten measurements on the way.
-
-    held_beside: bytes that are in memory beside the training, such as a reference model.
 
     Raises:
         MinigenError: the training does not fit into the free memory or disk.
@@ -56,7 +52,6 @@ def plan_steps(
     from minigen.train import seconds_per_step, training_requirements
 
     need = training_requirements(lm, tokens, config, options.out)
-    need = replace(need, memory=need.memory + held_beside)
     need.check()
     pace = seconds_per_step(lm, encoder, tokens, config, steps=6, objective=objective)
     steps = options.steps or max(1, int(60 * options.minutes / pace))
