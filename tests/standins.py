@@ -62,9 +62,9 @@ def _words(caption, width):
     return torch.stack([torch.randn(width, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-def tiny_codec(seed=0):
+def tiny_codec(seed=0, latent=8):
     torch.manual_seed(seed)
-    sizes = dict(parts=1, n_fft=640, width=16, blocks=1, latent=8, num_codebooks=2, codebook_size=16)
+    sizes = dict(parts=1, n_fft=640, width=16, blocks=1, latent=latent, num_codebooks=2, codebook_size=16)
     return Codec(CodecConfig(**sizes)).eval()
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from minigen import __version__
 from minigen.app import commands, conditions, editing, measuring, remaking
-from minigen.app.trainable import TRAINABLE
 from minigen.app.tuning.finetune import finetune
 from minigen.app.tuning.prefer import prefer
 from minigen.engine.distributed import is_first
@@ -42,6 +41,7 @@ from minigen.engine.settings import (
     TrainConfig,
     options_of,
 )
+from minigen.generators.trainable import TRAINABLE
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -255,8 +255,9 @@ def _train(listed) -> None:
     option("--lora", type=COUNT, metavar="RANK", help=rank)
     for name in ("accumulate", "checkpointing"):
         _add_setting(option, TrainConfig, name)
+    layers = "number of layers of the model, 8 for a generator of latents; not with --from (default: 6)"
     option("--width", type=COUNT, help="width of the model, a multiple of 32; not with --from (default: 256)")
-    option("--layers", type=COUNT, help="number of layers of the model; not with --from (default: 6)")
+    option("--layers", type=COUNT, help=layers)
     option("--codec", default="mini", help="name or folder of the codec that made the codes")
     option("--text", default="mini", help="name or folder of the text encoder")
     _add_setting(option, TrainConfig, "seed")
@@ -426,10 +427,12 @@ def _add_measuring(option: Callable) -> None:
 
 
 def _study(listed) -> None:
-    what = "test the regulariser: four models, three seeds, one table; a stopped study continues"
+    what = "test the regulariser, or compare the families: three seeds, one table; a stopped study continues"
     option = _command(listed, measuring.study, what, "--out build/study")
     option("--out", type=Path, default=Path("build/study"), help="folder for corpus, codes and models, some gigabytes")
     option("--rows", type=Path, help=f"folder of rows.csv and captions.csv (default: {measuring.SECOND_STUDY})")
+    families = f"compare language model, masked, discrete and latent diffusion; rows in {measuring.FAMILIES}"
+    option("--families", action="store_true", help=families)
     option("--first", action="store_true", help=f"only make the table of the first study, from {measuring.STUDY}")
     option("--table", action="store_true", help="only make table.md and its figures from the rows that are there")
     option("--tasks", type=COUNT, help="stop after this number of trainings (default: when nothing is missing)")

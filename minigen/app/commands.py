@@ -17,9 +17,9 @@ from pathlib import Path
 
 from minigen.app.conditions import add_words, check_conditions, style_options
 from minigen.app.preflight import STARTED, check_prompt, check_writable
-from minigen.app.trainable import LATENT, TRAINABLE
 from minigen.engine.errors import MinigenError
 from minigen.engine.settings import TrainConfig, options_of
+from minigen.generators.trainable import LATENT, TRAINABLE
 
 CORPUS = Path("build/corpus")  # made when a command needs a corpus and none is given
 TOKENS = Path("build/tokens")
@@ -217,10 +217,13 @@ def subset(tokens, rows: list[int]):
 def _model_config(options: Namespace, tokens, encoder):
     from minigen.lm import AudioLMConfig
 
+    usual = AudioLMConfig
+    if options.generator in LATENT:
+        from minigen.generators.latent_diffusion import LatentConfig as usual
+
     streams, width = tokens.codes.shape[1], options.width or AudioLMConfig.width
     return AudioLMConfig(
-        num_codebooks=streams, codebook_size=tokens.codebook_size, width=width,
-        layers=options.layers or AudioLMConfig.layers,
+        num_codebooks=streams, codebook_size=tokens.codebook_size, width=width, layers=options.layers or usual.layers,
         heads=max(1, width // 32), ffn=4 * width, memory_width=encoder.width, delays=tuple(range(streams)),
     )  # fmt: skip
 

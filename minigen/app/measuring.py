@@ -17,6 +17,7 @@ from minigen.evaluation import title_of
 LISTENING = Path("build/listening")
 STUDY = Path("data/study")  # rows of the first study and its table, part of the repository
 SECOND_STUDY = STUDY / "second"
+FAMILIES = STUDY / "families"
 REFERENCE = 240  # largest number of real clips that FAD compares with
 
 
@@ -98,10 +99,14 @@ def _some_clips(options: Namespace, split: str, count: int):
 
 def study(options: Namespace) -> None:
     """`minigen study`: run the trainings that are missing, and make the table."""
+    if options.first and options.families:
+        raise MinigenError("--first and --families are two studies. Give one of them.")
     out = options.out / "smoke" if options.smoke else options.out
     rows = options.rows or _rows_of_study(options, out)
     for place in (out, rows):
         check_writable(place)
+    if options.families:
+        return _families(options, out, rows)
     from minigen.evaluation.study.plan import FIRST, SECOND, SMOKE
     from minigen.evaluation.study.run import run_study
     from minigen.evaluation.study.table import conclusion, make_table, summary, write_between_marks
@@ -118,10 +123,27 @@ def study(options: Namespace) -> None:
         write_between_marks(summary(rows, config), "docs/study.md", "second study")
 
 
+def _families(options: Namespace, out: Path, rows: Path) -> None:
+    """`minigen study --families`: as `study`, for the study of the families."""
+    from minigen.evaluation.study.families import FAMILIES_SMOKE, FamiliesConfig, FamilyStudy
+    from minigen.evaluation.study.families_table import conclusion, make_table, summary
+    from minigen.evaluation.study.run import run_study
+    from minigen.evaluation.study.table import write_between_marks
+
+    config = FAMILIES_SMOKE if options.smoke else FamiliesConfig()
+    if not options.table:
+        done = run_study(out, rows, config, most=options.tasks, kind=FamilyStudy)
+        print(f"{len(done)} tasks done; rows in {rows}")
+    print(make_table(rows, config))
+    if rows == FAMILIES:
+        write_between_marks(conclusion(rows, config), "README.md", "families")
+        write_between_marks(summary(rows, config), "docs/study.md", "families")
+
+
 def _rows_of_study(options: Namespace, out: Path) -> Path:
     if options.smoke:
-        return out / "rows"
-    return STUDY if options.first else SECOND_STUDY
+        return out / ("families" if options.families else "rows")
+    return FAMILIES if options.families else STUDY if options.first else SECOND_STUDY
 
 
 def listen(options: Namespace) -> None:

@@ -3,7 +3,7 @@
     waveform, spectrogram, spectrograms, window_lengths, event_lanes     sounds
     codes_heatmap, codebook_map, probability_bars                        codes
     loss_curves, similarity_matrices                                     training
-    guidance_sweep, intervals, point_clouds                              measurements
+    guidance_sweep, quality_over_cost, intervals, point_clouds                              measurements
     lines, matrices                                                      any quantity over another, any table of numbers
 
 `Figure` is used without pyplot: no window or backend is needed, and figures are freed with their last reference.
@@ -133,6 +133,28 @@ def guidance_sweep(sweep: Mapping[str, Mapping[float, object]], title: str = "")
     first.set_title(title)
     figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
     last.set_xlabel("guidance scale (1: none)")
+    return figure
+
+
+def quality_over_cost(panels: Mapping[str, Mapping[str, Sequence[tuple[float, ...]]]]) -> "Figure":
+    """Quality with its 95% interval over the evaluations of the network and over seconds, on logarithmic scales.
+
+    panels: name of a quality -> name of a model -> points (evaluations, seconds, quality, low, high); a row each.
+    """
+    figure, axes = _figure(8, 0.8 + 2.6 * len(panels), rows=len(panels), columns=2)
+    for row, (label, curves) in zip(np.atleast_2d(axes), panels.items(), strict=True):
+        for cost, (axis, xlabel) in enumerate(zip(row, ("evaluations of the network", "seconds, one clip"),
+                                                  strict=True)):  # fmt: skip
+            for i, (name, points) in enumerate(curves.items()):
+                value, ends = np.array([p[2] for p in points]), np.array([p[3:5] for p in points])  # [n], [n, 2]
+                x = [point[cost] for point in points]
+                axis.errorbar(x, value, np.abs(ends.T - value), label=name, capsize=2, markersize=4, **_style(i))
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.set(xlabel=xlabel, ylabel=label)
+            axis.grid(alpha=0.25)
+    first = np.atleast_2d(axes)[0, 0]
+    figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=4)
     return figure
 
 

@@ -22,6 +22,7 @@ from minigen.engine.errors import MinigenError
 from minigen.engine.weights import read_tensors
 from minigen.evaluation import clap, measure
 from minigen.generators.denoiser import Denoiser
+from minigen.generators.latent_diffusion import LatentConfig
 from minigen.generators.masked import MaskedGenerator
 from minigen.lm import AudioLM, AudioLMConfig
 
@@ -726,6 +727,9 @@ def test_latent_diffusion_begins_with_the_layers_of_a_language_model_or_goes_on_
     assert cli.main(f"{train} --out first --from lm".split()) == 0
     assert cli.main(f"{train} --out second --from first".split()) == 0
     assert cli.main(f"{train} --out random --width 32 --layers 1".split()) == 0
+    assert cli.main(f"{train} --out usual --width 32".split()) == 0
+    layers = [json.loads(Path(name, "config.json").read_text())["layers"] for name in ("first", "random", "usual")]
+    assert layers == [LatentConfig.layers, 1, LatentConfig.layers]
     check_trained("latent", ("first", "second", "random"))
     before, first, second = (read_tensors(Path(name)) for name in ("lm", "first", "second"))
     shared = [name for name in before if name.startswith(("layers.", "memory_projection."))]

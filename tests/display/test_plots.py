@@ -24,11 +24,13 @@ def point(recall, clap=0.3, diversity=0.5):
 
 
 SWEEP = {"plain": {1.0: point(0.3), 3.0: point(0.6)}, "regularized": {1.0: point(0.35), 3.0: point(0.7)}}
+COSTS = {"masked": [(4, 0.5, 0.2, 0.1, 0.4), (8, 1.0, 0.3, 0.2, 0.4)], "language model": [(406, 0.8, 0.5, 0.4, 0.6)]}
 FIGURES = {
     "waveform": lambda: plots.waveform(tone()),
     "spectrogram": lambda: plots.spectrogram(tone()[None, None]),
     "loss_curves": lambda: plots.loss_curves({"train": ([1, 2], [3.0, 2.0])}),
     "guidance_sweep": lambda: plots.guidance_sweep(SWEEP),
+    "quality_over_cost": lambda: plots.quality_over_cost({"recall": COSTS, "CLAP": COSTS}),
     "similarity_matrices": lambda: plots.similarity_matrices(torch.eye(3), torch.ones(3, 3)),
     "codes_heatmap": lambda: plots.codes_heatmap(torch.randint(1024, (4, 50))),
     "point_clouds": lambda: plots.point_clouds({"real": np.eye(4, 2), "made": np.ones((3, 2))}, "one", "two"),
@@ -50,6 +52,14 @@ def test_a_figure_can_be_drawn_and_its_axes_are_labelled(name):
     assert figure.axes[-1].get_xlabel() or figure.axes[0].get_xlabel()
     figure.savefig(file := BytesIO(), format="png", dpi=20)
     assert file.getvalue().startswith(b"\x89PNG")
+
+
+def test_quality_stands_over_evaluations_and_over_seconds_with_its_interval():
+    over_evaluations, over_seconds = plots.quality_over_cost({"recall": COSTS}).axes
+    for axes, x in ((over_evaluations, [4, 8]), (over_seconds, [0.5, 1.0])):
+        line, _, (bars,) = axes.containers[0].lines
+        assert list(line.get_xdata()) == x and list(line.get_ydata()) == [0.2, 0.3] and axes.get_xscale() == "log"
+        assert np.allclose([segment[:, 1] for segment in bars.get_segments()], [[0.1, 0.4], [0.2, 0.4]])
 
 
 def test_time_is_in_seconds_and_frequency_in_hz():

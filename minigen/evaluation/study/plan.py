@@ -1,4 +1,4 @@
-"""Plans of the two studies: their trainings in order, and what each is measured on.
+"""Plans of the two studies of the regulariser: their trainings in order, and what each is measured on.
 
     first    controls ─► seed 0: no dropout, dropout ─► weights of the regulariser ─► seed 0: regulariser, in every step
              ─► the other seeds of all four ─► questions at one seed ─► the shipped models, which were trained longer
@@ -10,7 +10,8 @@ lambda) is chosen on validation clips. Tasks that need it wait until it is chose
 
 The first study asks whether the regulariser helps. It was measured through the codec's first decoder, so it cannot be
 continued. The second asks why it did not help (`minigen.evaluation.study.variants` has the two new objectives). It is
-measured through the present decoder, and takes the weight that the first study chose for the plain regulariser.
+measured through the present decoder, and takes the weight that the first study chose for the plain regulariser. A
+third study compares families of generators and has a plan of its own (`minigen.evaluation.study.families`).
 
 Budgets are counted in steps, not in time: 12 · 1500 + 11 · 750 steps of 16 clips, and about a hundred measurements of
 200 captions (docs/study.md gives the times).
@@ -89,6 +90,14 @@ class StudyConfig:
     similarity: float | None = None
     questions: bool = True
 
+    def tasks(self, rows: list[dict]) -> list["Task"]:
+        """All tasks, in the order in which they are done. rows: those of rows.csv, which later tasks may depend on."""
+        return plan(self)
+
+    def waits(self, task: "Task", rows: list[dict]) -> bool:
+        """Whether a task must wait for a choice that other tasks make."""
+        return task.weighted and chosen_weight(rows, self) is None
+
 
 FIRST = StudyConfig()
 SECOND = StudyConfig(
@@ -113,7 +122,7 @@ class Task:
         steps: of the training; 0 where nothing is trained.
         changes: settings that differ from the usual ones.
         weighted: whether it uses the chosen weight of the regulariser, and so waits for it.
-        splits: (split, guidance scale) of each measurement.
+        splits: (split, guidance scale) of each measurement; None for a scale that is not chosen yet.
     """
 
     name: str
@@ -122,9 +131,9 @@ class Task:
     steps: int = 0
     changes: dict = field(default_factory=dict, hash=False)
     weighted: bool = False
-    splits: tuple[tuple[str, float], ...] = ()
+    splits: tuple[tuple[str, float | None], ...] = ()
 
-    def rows(self) -> set[tuple[str, str, float]]:
+    def rows(self) -> set[tuple[str, str, float | None]]:
         """Rows that the finished task has written: (run, split, guidance)."""
         return {(self.name, *where) for where in self.splits}
 
@@ -167,8 +176,11 @@ def chosen_weight(rows: list[dict], config: StudyConfig) -> float | None:
 
 
 def chosen_guidance(rows: list[dict], model: str, config: StudyConfig) -> float | None:
-    """Guidance scale with a model's highest CLAP score on validation clips, at the first seed; None until measured."""
-    run = f"{model}-{config.seeds[0]}"
+    """Guidance scale with a model's highest CLAP score on validation clips, at the first seed; None until measured.
+
+    "masked@8", a model sampled with 8 evaluations, takes the scale of "masked".
+    """
+    run = f"{model.partition('@')[0]}-{config.seeds[0]}"
     scores = {float(r["guidance"]): float(r["clap"]) for r in rows if r["run"] == run and r["split"] == VALIDATION}
     return max(scores, key=scores.get) if set(scores) == set(config.guidances) else None
 

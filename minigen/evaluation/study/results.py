@@ -39,13 +39,15 @@ Run = tuple[str, float]  # name of a training, and the guidance scale that it is
 class Metric(NamedTuple):
     """A column of the table.
 
-    field: of the rows; better: "low", "high", or "near" for near the value of real clips; percent: shown as such.
+    field: of the rows; better: "low", "high", or "near" for near the value of real clips; percent: shown as such;
+    whole: shown without decimals.
     """
 
     field: str
     title: str
     better: str
     percent: bool = False
+    whole: bool = False
 
 
 METRICS = (
@@ -128,14 +130,14 @@ class Results:
         return Ratio(np.stack(counted), np.stack(among))
 
 
-def sound_metrics(results: Results) -> tuple[list[Metric], list[str]]:
-    """Metrics that may be shown, and for each of the others a sentence that says why not.
+def sound_metrics(results: Results, entries: tuple[Entry, ...] = ENTRIES + SHIPPED) -> tuple[list[Metric], list[str]]:
+    """Metrics that may be shown, and for each of the others a sentence that says why not. entries: all that are shown.
 
     Real clips of either split must be at least as good as the codec reconstruction and every model, and none of these
     may be worse than noise. Silence and shuffled captions are wrong in other ways and are not part of this test.
     """
     compared = {name: [(name, 0.0)] for name in CONTROL_ROWS if (name, 0.0) in results.tested}
-    compared |= {entry.name: results.of(entry) for entry in ENTRIES + SHIPPED}
+    compared |= {entry.name: results.of(entry) for entry in entries}
     compared = {name: runs for name, runs in compared.items() if runs and name not in (SILENCE, SHUFFLED)}
     kept, dropped = [], []
     for metric in METRICS:

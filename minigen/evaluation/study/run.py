@@ -44,7 +44,6 @@ from minigen.evaluation.study.plan import (
     chosen_weight,
     done_rows,
     missing,
-    plan,
 )
 from minigen.evaluation.study.similarity_parts import similarity_parts
 from minigen.evaluation.study.variants import VariantConfig, objective_of
@@ -54,9 +53,11 @@ from minigen.train import SETTINGS_FILE, seconds_per_step, train, training_requi
 
 PAUSE = 10.0  # seconds to wait for tasks of other processes
 SETTINGS = ("text_dropout", "similarity", "pooling", "per_clip", "every_step", "centred", "text_shift", "mix")
-COLUMNS = ("steps", "hours", *SETTINGS, "valid", "valid_no_text",
-           "level", "pattern", "correlation", "fad", "fad_infinity", "kernel", "kl", "clap",
-           "recall", "recall_seen", "recall_held_out", "order", "count", "diversity")  # fmt: skip
+MEASURED = ("fad", "fad_infinity", "kernel", "kl", "clap",
+            "recall", "recall_seen", "recall_held_out", "order", "count", "diversity")  # fmt: skip
+COLUMNS = (
+    "steps", "hours", *SETTINGS, "valid", "valid_no_text", "level", "pattern", "correlation", *MEASURED,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def run_study(
     parts: Callable[[], StudyParts] = StudyParts.shipped,
     progress: bool = True,
     most: int | None = None,
+    kind: "type[Study] | None" = None,
 ) -> list[str]:
     """Do the missing tasks of the study; returns the names of those that this process finished.
 
@@ -112,6 +114,7 @@ def run_study(
         parts: loads the parts; called only if a task is missing.
         progress: print what is being done.
         most: stop after this number of tasks.
+        kind: class that does the tasks of this config, `Study` where None.
 
     Raises:
         MinigenError: the rows are of a study with other sizes or parts, a loss is not finite, or the disk is full.
@@ -126,7 +129,7 @@ def run_study(
         if task is None:
             break
         try:
-            study = study or Study(folder, rows, config, parts(), progress)
+            study = study or (kind or Study)(folder, rows, config, parts(), progress)
             study.work(task)
             finished.append(task.name)
         finally:
@@ -138,12 +141,12 @@ def _next(folder: Path, rows: Path, config: StudyConfig):
     """First missing task that can begin and is free, with its lock; else None, and whether tasks are held or wait."""
     taken = False
     there = read_rows(rows / ROWS)
-    for task in missing(plan(config), there):
-        if task.weighted and chosen_weight(there, config) is None:
-            taken = True  # waits for the tasks that choose the weight
-            continue
-        if task.model in config.shipped and task.model not in shipped("lm"):
+    for task in missing(config.tasks(there), there):
+        if task.model in config.shipped and task.model not in shipped("generator"):
             continue  # not there; the table names it as missing
+        if config.waits(task, there):
+            taken = True
+            continue
         held = try_lock(folder / task.name / "claim")
         if held is not None:
             if not missing([task], read_rows(rows / ROWS)):  # done since the rows were read
@@ -157,6 +160,8 @@ def _next(folder: Path, rows: Path, config: StudyConfig):
 class Study:
     """One process of the study: loads data and parts once, and does one task at a time."""
 
+    columns = COLUMNS
+
     def __init__(self, folder: Path, rows: Path, config: StudyConfig, parts: StudyParts, progress: bool):
         self.folder, self.rows, self.config, self.parts, self.progress = folder, rows, config, parts, progress
         text = json.dumps([asdict(config), parts.digest()])
@@ -169,27 +174,32 @@ class Study:
                 )
         with exclusive(folder / "preparing"):
             self.splits = self._corpus()
-            self.tokens = {split: self._tokens(split, mix) for split, mix in (("train", config.mix), (VALIDATION, 0))}
+            self.tokens = {split: self.tokenized(split, mix) for split, mix in (("train", config.mix), (VALIDATION, 0))}
         self.evaluators: dict[str, Evaluator] = {}
         announce(self.requirements(), progress)
 
     def requirements(self) -> Requirements:
         """Resources that the missing tasks need; the time is extrapolated from a few steps of a copy."""
-        tokens, left = self.tokens["train"], missing(plan(self.config), read_rows(self.rows / ROWS))
+        tokens, left = self.tokens["train"], self.left()
         lm, settings = self._new_model(0), self.settings(Task("none", "none", steps=3))
         each = training_requirements(lm, tokens, settings, self.folder)
         pace = seconds_per_step(lm, self.parts.encoder, tokens, settings, steps=3)
         seconds = pace * sum(task.steps for task in left)
         disk = each.disk + 2 * each.parameters * len(left)  # one checkpoint at a time, and every model
-        return Requirements("the trainings of the study", each.parameters, each.memory, disk, seconds, self.folder)
+        return replace(each, what="the trainings of the study", disk=disk, seconds=seconds)
+
+    def left(self) -> list[Task]:
+        """The missing tasks."""
+        there = read_rows(self.rows / ROWS)
+        return missing(self.config.tasks(there), there)
 
     def work(self, task: Task) -> None:
         """Do what is missing of one task."""
-        self._say(f"{task.name}: {task.steps} steps" if task.steps else task.name)
+        self.say(f"{task.name}: {task.steps} steps" if task.steps else task.name)
         if task.model == CONTROLS:
             self._controls(task)
         else:
-            self._model(task)
+            self.model(task)
 
     def _corpus(self) -> dict[str, Corpus]:
         config, place = self.config, self.folder / "corpus"
@@ -198,7 +208,8 @@ class Study:
         rate = self.parts.codec.sample_rate
         return {split: read_corpus(place, split, seconds=config.seconds, sample_rate=rate) for split in SPLITS}
 
-    def _tokens(self, split: str, mix: float) -> TokenSet:
+    def tokenized(self, split: str, mix: float) -> TokenSet:
+        """Codes of a split, made once."""
         place = self.folder / "tokens" / split
         return tokenize(self.splits[split], self.parts.codec, place, mix, progress=self.progress)
 
@@ -220,8 +231,8 @@ class Study:
         sounds = control_sounds(evaluator.real, self.parts.codec)
         for name in CONTROL_ROWS:
             if (name, TEST, 0.0) not in there:
-                self._add(task, name, TEST, 0.0, *self._control(name, evaluator, sounds))
-        self._add(task, task.name, TEST, 0.0, {"clap": float("nan")}, None)
+                self.add(task, name, TEST, 0.0, *self._control(name, evaluator, sounds))
+        self.add(task, task.name, TEST, 0.0, {"clap": float("nan")}, None)
 
     def _control(
         self, name: str, evaluator: Evaluator, sounds: dict[str, Tensor]
@@ -235,7 +246,7 @@ class Study:
 
     # a model
 
-    def _model(self, task: Task) -> None:
+    def model(self, task: Task) -> None:
         """Train or load a model, measure it, and add its rows."""
         lm, settings, last = self._shipped(task) if task.model in self.config.shipped else self._train(task)
         tta = TextToAudio(self.parts.codec, self.parts.encoder, lm)
@@ -246,9 +257,9 @@ class Study:
         training |= similarity_parts(lm, self.parts.encoder, self.tokens[VALIDATION], settings["pooling"])._asdict()
         for split, guidance in task.splits:
             if (task.name, split, guidance) not in there:
-                numbers, scores = self._measure(tta, task, split, guidance)
+                numbers, scores = self.measure(tta, task, split, guidance)
                 kept = scores if split == TEST else None
-                self._add(task, task.name, split, guidance, {**training, **numbers}, kept)
+                self.add(task, task.name, split, guidance, {**training, **numbers}, kept)
         (self.folder / task.name / CHECKPOINT).unlink(missing_ok=True)  # 80 MB; the model stays
 
     def settings(self, task: Task) -> VariantConfig:
@@ -284,44 +295,51 @@ class Study:
 
     def _new_model(self, seed: int) -> AudioLM:
         """A model before training: equal weights for equal seeds, in every task."""
+        torch.manual_seed(seed)
+        return AudioLM(self.sizes())
+
+    def sizes(self) -> AudioLMConfig:
+        """Sizes of every model that is trained."""
         config, tokens = self.config, self.tokens["train"]
         streams, width = tokens.codes.shape[1], config.width
-        sizes = AudioLMConfig(streams, tokens.codebook_size, width, config.layers, config.heads, 4 * width,
-                              self.parts.encoder.width, tuple(range(streams)))  # fmt: skip
-        torch.manual_seed(seed)
-        return AudioLM(sizes)
+        return AudioLMConfig(streams, tokens.codebook_size, width, config.layers, config.heads, 4 * width,
+                             self.parts.encoder.width, tuple(range(streams)))  # fmt: skip
 
-    def _measure(
-        self, tta: TextToAudio, task: Task, split: str, guidance: float
+    def measure(
+        self, tta: TextToAudio, task: Task, split: str, guidance: float, **options
     ) -> tuple[dict[str, float], CaptionScores]:
-        """Generate and measure. All tasks have the same captions and, at one seed, the same random numbers."""
+        """Generate and measure. All tasks have the same captions and, at one seed, the same random numbers.
+
+        options: of the generator.
+        """
         evaluator = self.evaluator(split)
         captions = [clip.caption for clip in evaluator.clips]
         label = f"{task.name}, {split}, guidance {guidance:g}"
         wavs = generate_for(
-            tta, captions, self.config.seconds, guidance, task.seed, self.config.at_once, self.progress, label
-        )
+            tta, captions, self.config.seconds, guidance, task.seed, self.config.at_once, self.progress, label,
+            **options,
+        )  # fmt: skip
         return evaluator.measure(label, wavs.cpu())
 
     # output
 
-    def _add(
+    def add(
         self, task: Task, run: str, split: str, guidance: float, numbers: dict[str, float], scores: CaptionScores | None
     ) -> None:
         """Add the caption scores, then the row: a row means that both are there. One process at a time."""
         where = {"run": run, "split": split, "guidance": guidance}
         row = {**where, "model": task.model, "seed": task.seed, "study": self.identity}
-        row |= {name: numbers.get(name, "") for name in COLUMNS}
+        row |= {name: numbers.get(name, "") for name in self.columns}
         row = {name: "" if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
         with exclusive(self.folder / "adding"):
             if scores is not None:
                 append_row(self.rows / CAPTIONS, {**where, **scores.cells()})
             append_row(self.rows / ROWS, row)
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print what is being done, if progress is shown."""
         if self.progress:
-            left = len(missing(plan(self.config), read_rows(self.rows / ROWS)))
-            print(f"{text} ({left} tasks are left)", flush=True)
+            print(f"{text} ({len(self.left())} tasks are left)", flush=True)
 
 
 def _unmixed(tokens: TokenSet) -> TokenSet:

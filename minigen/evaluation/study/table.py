@@ -28,7 +28,6 @@ from minigen.evaluation.study.plan import (
     StudyConfig,
     chosen_weight,
     missing,
-    plan,
     weight_run,
 )
 from minigen.evaluation.study.results import (
@@ -62,20 +61,18 @@ def make_table(folder: str | Path, config: StudyConfig | None = None) -> str:
     Raises:
         MinigenError: no rows, no controls, or a folder that cannot be written.
     """
-    folder, config = Path(folder), config or StudyConfig()
-    results = Results(folder, config)
-    if not all((name, 0.0) in results.tested for name in CONTROL_ROWS):
-        raise MinigenError(f"{folder / ROWS} lacks controls. No table is made without them: continue `minigen study`.")
+    folder = Path(folder)
+    results = results_with_controls(folder, config or StudyConfig())
     metrics, dropped = sound_metrics(results)
     parts = [
-        "# The study", _settings(results), _missing(results), _table(results, metrics), "\n".join(dropped),
+        "# The study", _settings(results), missing_tasks(results), table(results, metrics), "\n".join(dropped),
         _relative_to_codec(results, metrics, ENTRIES),
         "## The shipped models", _shipped(results, metrics) or "None is measured.",
         "## What the regulariser changed", _similarity(results),
-        "## Comparisons", _comparisons(results, metrics, COMPARISONS),
+        "## Comparisons", comparisons(results, metrics, COMPARISONS),
         "## At one seed", _questions(results, metrics), write_figures(folder, results),
     ]  # fmt: skip
-    text = _paragraphs(parts)
+    text = paragraphs(parts)
     write_atomically(folder / "table.md", text)
     return text
 
@@ -88,9 +85,9 @@ def summary(folder: str | Path, config: StudyConfig | None = None) -> str:
     """
     results = Results(folder, config or StudyConfig())
     metrics = _of_fields(results, SUMMARY_METRICS)
-    return _paragraphs([
-        _settings(results), _missing(results), _table(results, metrics),
-        _relative_to_codec(results, metrics, ENTRIES), _comparisons(results, metrics, COMPARISONS),
+    return paragraphs([
+        _settings(results), missing_tasks(results), table(results, metrics),
+        _relative_to_codec(results, metrics, ENTRIES), comparisons(results, metrics, COMPARISONS),
         _shipped(results, metrics),
     ])  # fmt: skip
 
@@ -103,8 +100,20 @@ def conclusion(folder: str | Path, config: StudyConfig | None = None) -> str:
     """
     results = Results(folder, config or StudyConfig())
     metrics = _of_fields(results, SUMMARY_METRICS)
-    rows = [_control_row(results, metrics, CODEC), *_rows(results, metrics, (UNGUIDED, GUIDED, REGULARISED))]
-    return _paragraphs([_missing(results), markdown_table(_titles(metrics), rows, numbers=True), _verdict(results)])
+    rows = table(results, metrics, (UNGUIDED, GUIDED, REGULARISED), (CODEC,))
+    return paragraphs([missing_tasks(results), rows, _verdict(results)])
+
+
+def results_with_controls(folder: Path, config: StudyConfig) -> Results:
+    """Results of a study.
+
+    Raises:
+        MinigenError: no rows, or no controls.
+    """
+    results = Results(folder, config)
+    if not all((name, 0.0) in results.tested for name in CONTROL_ROWS):
+        raise MinigenError(f"{folder / ROWS} lacks controls. No table is made without them: continue `minigen study`.")
+    return results
 
 
 def write_between_marks(text: str, page: str | Path, name: str = "study") -> None:
@@ -117,7 +126,8 @@ def write_between_marks(text: str, page: str | Path, name: str = "study") -> Non
             write_atomically(page, after)
 
 
-def _paragraphs(parts: list[str]) -> str:
+def paragraphs(parts: list[str]) -> str:
+    """The parts that are not empty, as paragraphs of a page."""
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -152,8 +162,9 @@ def _validation(results: Results, run: str) -> float:
     return next(float(row["clap"]) for row in results.rows if row["run"] == run and row["split"] != TEST)
 
 
-def _missing(results: Results) -> str:
-    left = [task.name for task in missing(plan(results.config), results.rows)]
+def missing_tasks(results: Results) -> str:
+    """A sentence that names the missing tasks; "" if there are none."""
+    left = [task.name for task in missing(results.config.tasks(results.rows), results.rows)]
     return f"**Not finished**: {len(left)} tasks are missing ({', '.join(left)})." if left else ""
 
 
@@ -161,14 +172,14 @@ def _verdict(results: Results) -> str:
     """One sentence: the change of recall by guidance and by the regulariser, and whether it differs from 0."""
     changes = []
     for cause, one, other in (("guidance", GUIDED, UNGUIDED), ("the regulariser", REGULARISED, GUIDED)):
-        runs = _common_seeds(results, one, other)
+        runs = common_seeds(results, one, other)
         if not runs[0]:
             return "There is no conclusion yet: not all of these models are measured."
         found = paired_difference(*(results.ratio("recall", of) for of in runs))
         verb = "makes no difference to recall that can be told from 0:"
         if found.sure:
             verb = "raises recall:" if found.mean > 0 else "lowers recall:"
-        changes.append(f"{cause} {verb} {_difference(METRICS[0], found)}")
+        changes.append(f"{cause} {verb} {difference(METRICS[0], found)}")
     seeds, captions = len(results.config.seeds), results.config.captions
     return f"Over {seeds} seeds and {captions} captions, {changes[0]}; {changes[1]}."
 
@@ -189,15 +200,14 @@ def _relative_to_codec(results: Results, metrics: list[Metric], entries: tuple[E
 
 def _shipped(results: Results, metrics: list[Metric]) -> str:
     """The models in data/lm, which were trained longer; "" if none is measured."""
-    rows = _rows(results, metrics, SHIPPED)
-    if not rows:
+    if not _rows(results, metrics, SHIPPED):
         return ""
     steps = {row["model"]: f"{row['model']} {row['steps']} steps" for row in results.rows
              if row["model"] in results.config.shipped}  # fmt: skip
-    return _paragraphs([
+    return paragraphs([
         f"The **shipped models** were trained longer and on more clips ({', '.join(steps.values())}: `data/lm`):",
-        markdown_table(_titles(metrics), [_control_row(results, metrics, CODEC), *rows], numbers=True),
-        _relative_to_codec(results, metrics, SHIPPED), _comparisons(results, metrics, SHIPPED_COMPARISONS),
+        table(results, metrics, SHIPPED, (CODEC,)),
+        _relative_to_codec(results, metrics, SHIPPED), comparisons(results, metrics, SHIPPED_COMPARISONS),
     ]).rstrip()  # fmt: skip
 
 
@@ -231,17 +241,17 @@ def _spread(results: Results, field: str, runs: list[Run]) -> str:
 # comparisons
 
 
-def _comparisons(results: Results, metrics: list[Metric], pairs: tuple[tuple[Entry, Entry], ...]) -> str:
+def comparisons(results: Results, metrics: list[Metric], pairs: tuple[tuple[Entry, Entry], ...]) -> str:
     """A line for each pair of entries, on the same captions and the same seeds."""
     lines = []
     for one, other in pairs:
-        runs = _common_seeds(results, one, other)
+        runs = common_seeds(results, one, other)
         if runs[0]:
             lines.append(f"- **{one.name}** minus **{other.name}**: {_differences(results, metrics, *runs)}")
     return "\n".join(lines) or "No two models are measured yet."
 
 
-def _common_seeds(results: Results, one: Entry, other: Entry) -> tuple[list[Run], list[Run]]:
+def common_seeds(results: Results, one: Entry, other: Entry) -> tuple[list[Run], list[Run]]:
     """Measured trainings of both entries, of the seeds that both have."""
     runs = [{run[0].rsplit("-", 1)[1]: run for run in results.of(entry)} for entry in (one, other)]
     seeds = [seed for seed in runs[0] if seed in runs[1]]
@@ -255,11 +265,12 @@ def _differences(results: Results, metrics: list[Metric], one: list[Run], other:
             continue
         found = paired_difference(results.ratio(metric.field, one), results.ratio(metric.field, other))
         if not math.isnan(found.mean):
-            texts.append(f"{metric.title} {_difference(metric, found)} ({_certainty(metric, found)})")
+            texts.append(f"{metric.title} {difference(metric, found)} ({_certainty(metric, found)})")
     return "; ".join(texts) + "." if texts else "no metric that is sound applies."
 
 
-def _difference(metric: Metric, found: Difference) -> str:
+def difference(metric: Metric, found: Difference) -> str:
+    """A difference with its interval, as text."""
     mean, low, high = (_show(metric, value, "+") for value in found[:3])
     return f"{mean}{' points' if metric.percent else ''} [{low}, {high}]"
 
@@ -301,9 +312,13 @@ def _titles(metrics: list[Metric]) -> list[str]:
     return ["", "guidance", "seeds", *(metric.title + ARROWS[metric.better] for metric in metrics)]
 
 
-def _table(results: Results, metrics: list[Metric]) -> str:
-    controls = [_control_row(results, metrics, name) for name in CONTROL_ROWS]
-    return markdown_table(_titles(metrics), [*controls, *_rows(results, metrics, ENTRIES)], numbers=True)
+def table(
+    results: Results, metrics: list[Metric], entries: tuple[Entry, ...] = ENTRIES,
+    controls: tuple[str, ...] = CONTROL_ROWS,
+) -> str:  # fmt: skip
+    """Controls and entries, a row each."""
+    rows = [_control_row(results, metrics, name) for name in controls]
+    return markdown_table(_titles(metrics), [*rows, *_rows(results, metrics, entries)], numbers=True)
 
 
 def _control_row(results: Results, metrics: list[Metric], name: str) -> list[str]:
@@ -362,6 +377,6 @@ def _with_interval(metric: Metric, value: float, bounds: tuple[float, float]) ->
 
 
 def _show(metric: Metric, value: float, sign: str = "") -> str:
-    if metric.percent:
-        return f"{100 * value:{sign}.0f}"
+    if metric.percent or metric.whole:
+        return f"{100 * value if metric.percent else value:{sign}.0f}"
     return f"{value:{sign}.3f}" if abs(value) < 10 else f"{value:{sign}.1f}"

@@ -694,9 +694,8 @@ def only(monkeypatch, tmp_path: Path, *models: str) -> StudyConfig:
     """A study that measures `models` alone, with tmp_path as the project that ships them."""
     config = replace(SMALL, shipped=("mini-regularized",))
     monkeypatch.setattr("minigen.engine.hub.DATA", tmp_path / "data")
-    monkeypatch.setattr(
-        "minigen.evaluation.study.run.plan", lambda config: [t for t in plan(config) if t.model in models]
-    )
+    tasks = [task for task in plan(config) if task.model in models]
+    monkeypatch.setattr(StudyConfig, "tasks", lambda *_: tasks)
     return config
 
 
