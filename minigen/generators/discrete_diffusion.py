@@ -50,9 +50,9 @@ from torch import Tensor
 from minigen.engine import distributed
 from minigen.engine.errors import MinigenError
 from minigen.engine.settings import GUIDANCE, Range, check_number
-from minigen.generate import canvas, keep_top_p
+from minigen.generate import keep_top_p
 from minigen.generators.denoiser import Denoiser, DenoiserConfig
-from minigen.generators.filling import check_known, fill
+from minigen.generators.filling import blank, check_known, fill
 from minigen.generators.iterate import Guidance, iterate
 from minigen.generators.masked import crop
 from minigen.guidance import Condition
@@ -334,8 +334,7 @@ class DiscreteDiffusionGenerator:
 
         prompt: codes [B, K, P] or [1, K, P] with P < frames, which become the first P frames.
         """
-        rows = next((len(given) for given in (text.memory, prompt) if given is not None), 1)
-        known = canvas(self.config, self.device, rows, frames, prompt, unknown=self.config.codebook_size)
+        known = blank(text, frames, self.config, self.device, prompt)  # [B, K, frames]
         return self.fill(text, known, guidance, generator, progress, **options)
 
     def fill(

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from minigen.engine.errors import MinigenError
-from minigen.generate import progress_bar
+from minigen.generate import canvas, progress_bar
 from minigen.generators.base import Sizes
 from minigen.guidance import Condition
 
@@ -45,6 +45,18 @@ def fill(known: Tensor, mask: int, make: Callable[[Tensor, bool], Tensor], progr
     for place in progress_bar(places, "windows", progress and several):
         codes[..., place] = make(codes[..., place], progress and not several)
     return codes
+
+
+def blank(text: Condition, frames: int, sizes: Sizes, device: torch.device, prompt: Tensor | None = None) -> Tensor:
+    """Codes [B, K, frames] of which all cells are missing, V, but those of a prompt at their beginning.
+
+    B is the number of texts, or that of the prompts where there is no text. prompt: codes [B, K, P] or [1, K, P].
+
+    Raises:
+        MinigenError: frames below 1, a prompt of another shape or as long as the clip, codes outside 0 … V - 1.
+    """
+    rows = next((len(given) for given in (text.memory, prompt) if given is not None), 1)
+    return canvas(sizes, device, rows, frames, prompt, unknown=sizes.codebook_size)
 
 
 def windows(missing: Tensor) -> list[slice]:

@@ -37,9 +37,8 @@ from torch import Tensor
 from minigen.engine import distributed
 from minigen.engine.errors import MinigenError
 from minigen.engine.settings import COUNT, GUIDANCE, check_number
-from minigen.generate import canvas
 from minigen.generators.denoiser import Denoiser, DenoiserConfig
-from minigen.generators.filling import check_known, fill, missing_cells
+from minigen.generators.filling import blank, check_known, fill, missing_cells
 from minigen.generators.iterate import Guidance, iterate
 from minigen.guidance import Condition
 from minigen.loss import heads_cross_entropy
@@ -303,8 +302,7 @@ class MaskedGenerator:
 
         prompt: codes [B, K, P] or [1, K, P] with P < frames, which become the first P frames.
         """
-        rows = next((len(given) for given in (text.memory, prompt) if given is not None), 1)
-        known = canvas(self.config, self.device, rows, frames, prompt, unknown=self.config.codebook_size)
+        known = blank(text, frames, self.config, self.device, prompt)  # [B, K, frames]
         return self.fill(text, known, guidance, generator, progress, **options)
 
     def fill(

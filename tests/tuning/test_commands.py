@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from answering import answer, make_test
 from official_models import official_musicgen
 
 from minigen.app import cli
@@ -223,6 +224,19 @@ def test_own_samples_ranked_by_clap_tune_the_model(capsys, folder):
         0
     ].keys()
     TextToAudio.from_pretrained("base", adapter="tuned")
+
+
+def test_the_answers_of_a_listening_test_tune_the_model(capsys, folder):
+    corpus = build_corpus("clips", clips=30, seconds=1.0, workers=1, progress=False)
+    plan = make_test(folder / "test", "rain falls", "a dog barks", "a siren wails")
+    answer(folder / "test", plan, "anna", "a")
+    answer(folder / "test", plan, "careless", "b", honest=False)  # left out
+    argv = ["prefer", "--from", "base", "--answers", "test", "--data", corpus, "--steps", 4, "--clips", 4, "--out",
+            "tuned", "--lora", 2, "--learning-rate", 2e-2, *SHORT]  # fmt: skip
+    out = run(capsys, *argv)
+    assert re.search(r"held-out pairs: loss 0\.693 before, \d\.\d+ after", out) and "after less before: CLAP" in out
+    plain, tuned = (TextToAudio.from_pretrained("base", adapter=adapter).lm for adapter in (None, "tuned"))
+    assert not all(torch.equal(a, b) for a, b in zip(plain.parameters(), tuned.parameters(), strict=True))
 
 
 def test_preferences_need_one_source(capsys):

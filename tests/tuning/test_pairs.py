@@ -2,12 +2,10 @@
 
 import pytest
 import torch
+from answering import answer, hum, make_test
 from standins import BandJudge, WordEncoder, tiny_codec, tiny_lm
 
-from minigen.audio import save_audio
 from minigen.engine.errors import MinigenError
-from minigen.evaluation.listening.answers import store
-from minigen.evaluation.listening.plan import NOISE_CHECK, REAL_CHECK, clip_file, new_plan, write_plan
 from minigen.generate import TextToAudio
 from minigen.guidance import Condition
 from minigen.tuning.pairs import answered_pairs, sampled_pairs
@@ -76,25 +74,9 @@ def test_a_file_of_other_pairs_and_single_samples_are_refused(tmp_path):
 
 @pytest.fixture
 def listening(tmp_path):
-    """A listening test of two models on two captions, with its clips: model a hums, model b hisses."""
+    """A listening test of two models on two captions, with its clips."""
     folder = tmp_path / "test"
-    plan = new_plan("ab", 0, ("a", "b"), ("rain falls", "a dog barks"), checks=1)
-    write_plan(folder, plan)
-    chance = torch.Generator().manual_seed(0)
-    for row in range(2):
-        for model, name in plan.files(row).items():
-            hum = 0.3 * torch.sin(torch.arange(16000) * 0.05 * (row + 1))
-            wav = hum if model in ("a", REAL_CHECK) else 0.1 * torch.randn(16000, generator=chance)
-            save_audio(clip_file(folder, name), wav[None], 16000)
-    return folder, plan
-
-
-def answer(folder, plan, listener, favourite, honest=True):
-    for shown in plan.shown_to(listener):
-        trial = plan.trials[shown.trial]
-        best = favourite if favourite in trial.models else (REAL_CHECK if honest else NOISE_CHECK)
-        side = "left" if shown.left == trial.files[trial.models.index(best)] else "right"
-        store(folder, plan, listener, shown.trial, side)
+    return folder, make_test(folder, "rain falls", "a dog barks")
 
 
 def test_answers_become_pairs_of_the_chosen_and_the_other_clip(listening):
@@ -107,9 +89,10 @@ def test_answers_become_pairs_of_the_chosen_and_the_other_clip(listening):
         assert sorted(pairs.captions) == ["a dog barks", "rain falls"] and pairs.codes.shape == (2, 2, 100)
         for row, caption in enumerate(pairs.captions):
             number = plan.captions.index(caption)
-            hum = 0.3 * torch.sin(torch.arange(16000) * 0.05 * (number + 1))
             chosen, rejected = torch.from_numpy(pairs.codes[row]).long().chunk(2, dim=-1)
-            agreeing = [(codes == tta.codec.encode(hum[None, None])[0]).float().mean() for codes in (chosen, rejected)]
+            agreeing = [
+                (codes == tta.codec.encode(hum(number)[None, None])[0]).float().mean() for codes in (chosen, rejected)
+            ]
             assert agreeing[0] > 0.8 > agreeing[1]  # the file holds 16 bits, which moves a code now and then
 
 
