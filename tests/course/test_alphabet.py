@@ -41,6 +41,11 @@ def test_code_uses_no_capital_letter_outside_the_alphabet(path):
     assert used <= ALPHABET.keys() | LOCAL.keys()
 
 
+@every_lesson
+def test_h_is_an_entropy_in_code_too(path):
+    assert not [source for source in cells(path, "code") if "H" in capitals(source) and ".log" not in source]
+
+
 def test_some_notebooks_have_such_a_table():
     tables = {path.stem[:2]: letter_tables("\n\n".join(cells(path, "markdown"))) for path in NOTEBOOKS}
     assert {"00", "07", "08", "09", "10"} <= {number for number, found in tables.items() if found}
