@@ -15,7 +15,7 @@ STRIDE, STAGES, USED = 10, 5, 3
 
 
 def bottleneck(function: Callable[..., Tensor]) -> Verdict:
-    """function(latents [B, F, C], tables, q, stride), tables of [entries, C], must quantise: [B, F // stride, C].
+    """function(latents [B, T, width], tables, q, stride), tables of [entries, width], must quantise: [B, T // stride, width].
 
     Every stride-th frame, q stages on what is left over, and the gradient of the latents straight through.
     """
@@ -25,8 +25,8 @@ def bottleneck(function: Callable[..., Tensor]) -> Verdict:
     if failed:
         return failed
     if not isinstance(value, Tensor):
-        return Verdict(False, f"a {type(value).__name__} comes back. Give a tensor [B, F // stride, C].")
-    kept = latents[:, 0:20:STRIDE]  # [2, 2, C]
+        return Verdict(False, f"a {type(value).__name__} comes back. Give a tensor [B, T // stride, width].")
+    kept = latents[:, 0:20:STRIDE]  # [2, 2, 3]
     wanted = _quantised(kept, tables[:USED])
     if not _alike(value, wanted):
         hint = f"The shape is {list(value.shape)}, wanted {list(wanted.shape)}: r ← r − nearest entry, q times."
@@ -63,7 +63,7 @@ def _quantised(x: Tensor, tables: Iterable[Tensor]) -> Tensor:
 
 def _bottleneck_mistakes(latents: Tensor, tables: list[Tensor]) -> tuple:
     first, used = latents[:, 0:20:STRIDE], tables[:USED]
-    means = latents[:, :20].unflatten(1, (2, STRIDE)).mean(2)  # [2, 2, C]
+    means = latents[:, :20].unflatten(1, (2, STRIDE)).mean(2)  # [2, 2, 3]
     whole = _quantised(first, used)
     return (
         (_quantised(latents[:, ::STRIDE], used), "a token is made for the last 5 frames, which are no whole stride."),
