@@ -15,9 +15,10 @@ STRIDE, STAGES, USED = 10, 5, 3
 
 
 def bottleneck(function: Callable[..., Tensor]) -> Verdict:
-    """function(latents [B, T, width], tables, q, stride), tables of [entries, width], must quantise: [B, T // stride, width].
+    """function(latents [B, T, width], tables, q, stride) must quantise: [B, T // stride, width].
 
-    Every stride-th frame, q stages on what is left over, and the gradient of the latents straight through.
+    tables: of [entries, width]. Every stride-th frame, q stages on what is left over, and the gradient of the latents
+    straight through.
     """
     latents, tables = _toy_latents()
     given = latents.clone().requires_grad_()
