@@ -61,8 +61,8 @@ def bring(name: str, training: Path, start: str, top: Path = ROOT) -> None:
     settings, log = json.loads((training / SETTINGS_FILE).read_text("utf-8")), read_rows(training / "log.csv")
     stage = {"from": start, "minutes": round(float(log[-1]["minutes"]), 1)}
     stages.append(stage | {key: settings[key] for key in ("steps", "batch_size", "learning_rate", "text_dropout")})
-    if (training / "cascader").is_dir():
-        shutil.copytree(training / "cascader", target / "cascader", dirs_exist_ok=True)
+    for part in training.glob("*/config.json"):  # a style conditioner, a cascader
+        shutil.copytree(part.parent, target / part.parent.name, dirs_exist_ok=True)
     write_atomically(target / STAGES, json.dumps(stages, indent=1) + "\n")
 
 

@@ -50,6 +50,15 @@ def test_a_card_states_what_was_trained_and_what_was_measured(training, tmp_path
     assert f"{count / 1e6:.1f} M parameters" in text
 
 
+def test_the_parts_of_a_model_in_folders_of_their_own_come_along_and_count(training, tmp_path):
+    Denoiser.from_pretrained(training).save_pretrained(training / "style")
+    text = shipped(training, tmp_path, "mini")
+    count = sum(
+        p.numel() for p in Denoiser.from_pretrained(tmp_path / "data/generators/mini-masked/style").parameters()
+    )
+    assert f"{2 * count / 1e6:.1f} M parameters" in text
+
+
 def test_a_training_that_goes_on_from_the_shipped_weights_is_a_second_stage(training, tmp_path):
     text = shipped(training, tmp_path, "mini", "mini-masked")
     assert "--from mini " in text and "--from mini-masked " in text and "9600 clips" in text and "in 40 minutes" in text
