@@ -95,6 +95,7 @@ def filmstrip(pictures: Mapping[str, Tensor], codec: Codec, columns: int = 5) ->
         axis.set_title(title, fontsize=9)
         axis.set(xlabel="time (s)", ylabel="frequency (kHz)" if place % columns == 0 else "")
         axis.tick_params(labelsize=8)
+        axis.locator_params(axis="x", nbins=3)
     figure.colorbar(image, ax=figure.axes, label="level (dB)")
     return figure
 
