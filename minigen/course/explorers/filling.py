@@ -59,15 +59,23 @@ def with_silence(codes: Tensor, codec) -> Tensor:
 
 def filmstrip(states: Sequence[Tensor], steps: Sequence[int], mask: int, frame_rate: float = 50.0) -> "Figure":
     """Matplotlib figure of the grid after some of the steps, one below the other."""
+    titles = [describe(states, step, mask) for step in steps]
+    return strip([status(states, step, mask) for step in steps], titles, COLOURS, NAMES, frame_rate)
+
+
+def strip(
+    grids: Sequence[Tensor], titles: Sequence[str], colours: Sequence[str], names: Sequence[str], frame_rate: float
+) -> "Figure":
+    """Matplotlib figure of grids of status, each int64 [K, T], one below the other, with a legend of the status."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 0.5 + 0.85 * len(steps)), layout="constrained")
-    panels = figure.subplots(len(steps), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, step in zip(panels, steps, strict=True):
-        draw_status(axis, status(states, step, mask), COLOURS, frame_rate)
-        axis.set_title(describe(states, step, mask), fontsize=8, loc="left")
+    figure = Figure(figsize=(9, 0.5 + 0.85 * len(grids)), layout="constrained")
+    panels = figure.subplots(len(grids), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, grid, title in zip(panels, grids, titles, strict=True):
+        draw_status(axis, grid, colours, frame_rate)
+        axis.set_title(title, fontsize=8, loc="left")
     panels[-1].set_xlabel("time (s)")
-    add_legend(figure, COLOURS, NAMES)
+    add_legend(figure, colours, names)
     return figure
 
 
@@ -81,6 +89,8 @@ class FillingExplorer(ipywidgets.VBox):
     Raises:
         MinigenError: no run, or a run of one state.
     """
+
+    draw, describe = staticmethod(filmstrip), staticmethod(describe)  # an explorer of other states has its own
 
     def __init__(self, runs: Mapping[str, Sequence[Tensor]], codec):
         if not runs or min(map(len, runs.values())) < 2:
@@ -108,8 +118,8 @@ class FillingExplorer(ipywidgets.VBox):
     def show(self, _change=None) -> None:
         """Draw and play the chosen step."""
         step, mask, file = self.step.value, self.codec.codebook_size, BytesIO()
-        filmstrip(self.states, [step], mask, self.codec.frame_rate).savefig(file, format="png")
-        self.image.value, self.said.value = file.getvalue(), describe(self.states, step, mask)
+        self.draw(self.states, [step], mask, self.codec.frame_rate).savefig(file, format="png")
+        self.image.value, self.said.value = file.getvalue(), self.describe(self.states, step, mask)
         wav = self.codec.decode(with_silence(self.states[step], self.codec))
         self.sound.value = audio_tag(wav, self.codec.sample_rate)
 

@@ -9,14 +9,12 @@ The sound is that of the cells with a code. Masked cells are played as the codes
 """
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from minigen.course.explorers.filling import FillingExplorer, add_legend, draw_status, with_silence
-from minigen.display.players import audio_tag
+from minigen.course.explorers.filling import FillingExplorer, strip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,16 +50,8 @@ def describe(states: Sequence[Tensor], step: int, mask: int) -> str:
 
 def filmstrip(states: Sequence[Tensor], steps: Sequence[int], mask: int, frame_rate: float = 50.0) -> "Figure":
     """Matplotlib figure of the grid after some of the steps, one below the other."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 0.5 + 0.85 * len(steps)), layout="constrained")
-    panels = figure.subplots(len(steps), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, step in zip(panels, steps, strict=True):
-        draw_status(axis, status(states, step, mask), COLOURS, frame_rate)
-        axis.set_title(describe(states, step, mask), fontsize=8, loc="left")
-    panels[-1].set_xlabel("time (s)")
-    add_legend(figure, COLOURS, NAMES)
-    return figure
+    titles = [describe(states, step, mask) for step in steps]
+    return strip([status(states, step, mask) for step in steps], titles, COLOURS, NAMES, frame_rate)
 
 
 class RevisingExplorer(FillingExplorer):
@@ -75,10 +65,4 @@ class RevisingExplorer(FillingExplorer):
         MinigenError: no run, or a run of one state.
     """
 
-    def show(self, _change=None) -> None:
-        """Draw and play the chosen step."""
-        step, mask, file = self.step.value, self.codec.codebook_size, BytesIO()
-        filmstrip(self.states, [step], mask, self.codec.frame_rate).savefig(file, format="png")
-        self.image.value, self.said.value = file.getvalue(), describe(self.states, step, mask)
-        wav = self.codec.decode(with_silence(self.states[step], self.codec))
-        self.sound.value = audio_tag(wav, self.codec.sample_rate)
+    draw, describe = staticmethod(filmstrip), staticmethod(describe)
