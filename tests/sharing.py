@@ -1,6 +1,6 @@
 """Work for one process or several: `accelerate launch ... sharing.py FOLDER CLIPS`.
 
-In FOLDER: trainings in float64, `exact` with the regulariser, `masked`, `discrete`, `latent` and `cascade` of these
+In FOLDER: trainings in float64, `exact` with the regulariser, `masked`, `discrete`, `latent` and `cascader` of these
 generators, `style` of a language model with a style, `lora` and `prefer` of an adapter; `tokens` and `model`, made by
 the command line.
 """

@@ -124,8 +124,17 @@ def train(options: Namespace) -> None:
     _say_training(model, encoder, learn, config, options, objective)
     last = train(model, encoder, learn, valid, options.out, config, names, objective=objective)[-1]
     print(f"validation loss {last['valid']:.3f}, without text {last['valid_no_text']:.3f}")
-    place = f"{options.start} --adapter {options.out}" if options.lora else _as_name(options.out)
-    print(f'hear it: minigen generate "a dog barks" --model {place}')
+    _say_next(options)
+
+
+def _say_next(options: Namespace) -> None:
+    """Print the command that makes sound with a trained model, or that trains the second model of a cascade."""
+    folder = options.out.parent if options.generator == "cascader" else options.out
+    place = f"{options.start} --adapter {folder}" if options.lora else _as_name(folder)
+    if options.generator == "coarse":
+        print(f"next: minigen train {options.tokens or ''} --generator cascader --from {place} --out {place}/cascader")
+    else:
+        print(f'hear it: minigen generate "a dog barks" --model {place}')
 
 
 def _encoder_and_names(options: Namespace):

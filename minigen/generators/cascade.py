@@ -16,6 +16,11 @@ Therefore the condition is corrupted in training, by blur and noise:
 a is given to the cascader as one more component, and at generation it says how far the coarse clip may be trusted
 (conditioning augmentation, Ho et al., "Cascaded diffusion models", arXiv 2106.15282, section 3).
 
+Both are trained by one command each, in this order:
+
+    minigen train TOKENS --generator coarse --from mini --out FOLDER
+    minigen train TOKENS --generator cascader --from FOLDER --out FOLDER/cascader
+
 Symbols: B batch · T frames · C components · D latent width · a level of corruption · c, c' coarse clip, at T frames.
 """
 
@@ -124,7 +129,16 @@ class CascadeGenerator:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> "CascadeGenerator":
-        """Load the coarse model of a folder, and the cascader in its subfolder "cascader"."""
+        """Load the coarse model of a folder, and the cascader in its subfolder "cascader".
+
+        Raises:
+            MinigenError: no cascader yet, or as `Denoiser.from_pretrained`.
+        """
+        if not (Path(folder) / "cascader").is_dir():
+            raise MinigenError(
+                f"{folder} holds the coarse model of a cascade alone. Train the other with `minigen train TOKENS "
+                f"--generator cascader --from {folder} --out {folder}/cascader`."
+            )
         coarse = LatentDiffusionGenerator.from_pretrained(folder, dtype).model
         return cls(coarse, LatentDenoiser.from_pretrained(Path(folder) / "cascader", dtype))
 
@@ -197,6 +211,12 @@ class CascadeGenerator:
         return model.to_latents(made.state)
 
 
+class CoarseObjective(LatentObjective):
+    """`LatentObjective` of the coarse model; its folder is that of the cascade."""
+
+    generator = "cascade"
+
+
 class CascadeObjective(LatentObjective):
     """Mean square error of v of a cascader, as an objective of `minigen.train`; see the module for the corruption.
 
@@ -206,7 +226,7 @@ class CascadeObjective(LatentObjective):
         config (TrainConfig): text_dropout.
     """
 
-    generator = "cascade"
+    generator = "cascader"
 
     def __init__(self, model: LatentDenoiser, encoder: TextEncoder, config: TrainConfig, corruption: float = WORST):
         """corruption: highest level a; 0 trains on true coarse clips only."""

@@ -334,10 +334,15 @@ class LatentDenoiser(Denoiser):
     def copy_fitting(self, other: torch.nn.Module) -> int:
         """Copy the weights of another model, such as a language model, that have the same name and shape.
 
+        A conditioned model also takes the input weights of the state from a model that is not conditioned.
+
         Returns:
             The number of tensors copied.
         """
-        own, theirs = self.state_dict(), other.state_dict()
+        own, theirs = self.state_dict(), dict(other.state_dict())
+        state, columns = theirs.get("input.weight"), own["input.weight"]  # [D, C'], [D, inputs]
+        if state is not None and state.shape[1] == self.config.components < columns.shape[1]:
+            theirs["input.weight"] = torch.cat([state, columns[:, state.shape[1] :]], dim=1)
         fitting = {name: theirs[name] for name in own if name in theirs and theirs[name].shape == own[name].shape}
         self.load_state_dict({**own, **fitting})
         return len(fitting)

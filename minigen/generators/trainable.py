@@ -17,7 +17,8 @@ and returns the model and the objective. Random weights are those that a languag
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from minigen.engine.errors import MinigenError
 
@@ -84,19 +85,36 @@ def style(
 def latent(
     sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig, tokens: TokenSet
 ) -> tuple[nn.Module, Objective]:
-    """A denoiser of latents, begun from itself, or with the layers of a language model."""
-    from minigen.corpus import LatentSet
+    """A denoiser of latents, begun from a model of latents, or with the layers of a language model."""
     from minigen.generators.latent_diffusion import LatentObjective
 
-    assert isinstance(tokens, LatentSet)
-    model = _latent_denoiser(sizes, start)
-    model.measure(tokens.latents)
+    model = _latent_denoiser(sizes, start, tokens)
     return model, LatentObjective(model, encoder, config)
 
 
+def coarse(
+    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig, tokens: TokenSet
+) -> tuple[nn.Module, Objective]:
+    """The coarse model of a cascade, begun as `latent`. Its folder becomes the cascade's; see `cascader`."""
+    from minigen.generators.cascade import STRIDE, CoarseObjective
+
+    model = _latent_denoiser(sizes, start, tokens, stride=STRIDE)
+    return model, CoarseObjective(model, encoder, config)
+
+
+def cascader(
+    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig, tokens: TokenSet
+) -> tuple[nn.Module, Objective]:
+    """The second model of a cascade, begun as `latent`; it belongs into the folder "cascader" of the coarse model's."""
+    from minigen.generators.cascade import CascadeObjective
+
+    model = _latent_denoiser(sizes, start, tokens, conditioned=True)
+    return model, CascadeObjective(model, encoder, config)
+
+
 TRAINABLE = {"language_model": language_model, "masked": masked, "discrete": discrete, "style": style,
-             "latent": latent}  # fmt: skip
-LATENT = ("latent",)
+             "latent": latent, "coarse": coarse, "cascader": cascader}  # fmt: skip
+LATENT = ("latent", "coarse", "cascader")
 
 
 def _language_model(sizes: AudioLMConfig, start: str | None) -> AudioLM:
@@ -126,26 +144,33 @@ def _denoiser(sizes: AudioLMConfig, start: str | None, *generators: str) -> Deno
     return Denoiser.from_language_model(_language_model(sizes, start))
 
 
-def _latent_denoiser(sizes: AudioLMConfig, start: str | None) -> LatentDenoiser:
-    """A denoiser of latents: that of `start`; one with the layers of the language model `start`; or a random one."""
+def _latent_denoiser(sizes: AudioLMConfig, start: str | None, tokens: TokenSet, **changes: Any) -> LatentDenoiser:
+    """A denoiser of these latents, with what fits of the weights of `start`: a model of latents, or a language model.
+
+    changes: stride and conditioned of its configuration.
+    """
+    from minigen.corpus import LatentSet
     from minigen.generators.base import generator_name
     from minigen.generators.latent_diffusion import LatentConfig, LatentDenoiser
     from minigen.lm import find_generator_folder
 
-    if start is not None and generator_name(start) == "latent":
-        return LatentDenoiser.from_pretrained(find_generator_folder(start))
+    assert isinstance(tokens, LatentSet)
     if start is not None:
-        _check_start(start, "language_model", "latent")
-    lm = _language_model(sizes, start)
-    given = lm.config
-    model = LatentDenoiser(
-        LatentConfig(
-            num_codebooks=given.num_codebooks, codebook_size=given.codebook_size, width=given.width, heads=given.heads,
-            layers=LatentConfig.layers if start else given.layers, ffn=given.ffn, memory_width=given.memory_width,
-        )
-    )  # fmt: skip
+        _check_start(start, "language_model", *LATENT, "cascade")
+    if start is None or generator_name(start) == "language_model":
+        given: AudioLM | LatentDenoiser = _language_model(sizes, start)
+        like, layers = given.config, LatentConfig.layers if start else sizes.layers
+        config = LatentConfig(
+            num_codebooks=like.num_codebooks, codebook_size=like.codebook_size, width=like.width, heads=like.heads,
+            layers=layers, ffn=like.ffn, memory_width=like.memory_width, **changes,
+        )  # fmt: skip
+    else:
+        given = LatentDenoiser.from_pretrained(find_generator_folder(start))
+        config = replace(given.config, **{"stride": 1, "conditioned": False, **changes})
+    model = LatentDenoiser(config)
     if start is not None:
-        model.copy_fitting(lm)
+        model.copy_fitting(given)
+    model.measure(tokens.latents)
     return model
 
 

@@ -741,6 +741,28 @@ def test_latent_diffusion_begins_with_the_layers_of_a_language_model_or_goes_on_
     assert "steps is 1. Give 2 or more" in refused(capsys, *hear, "--steps", "1")
 
 
+def test_a_cascade_is_trained_in_two_commands(capsys, small_models):
+    assert cli.main("tokenize clips --out both --seconds 1 --mix 0 --latents".split()) == 0
+    train = small_models.replace("tokens", "both")
+    capsys.readouterr()
+    assert cli.main(f"{train} --generator coarse --from lm --out made".split()) == 0
+    said = capsys.readouterr().out
+    assert "next: minigen train both --generator cascader --from made --out made/cascader" in said
+    hear = ["generate", "rain", "--seconds", "0.5", "--model", "made", "-o", "a.wav"]
+    assert "--generator cascader --from made --out made/cascader" in refused(capsys, *hear)
+    assert cli.main(f"{train} --generator cascader --from made --out made/cascader".split()) == 0
+    assert "--model made" in capsys.readouterr().out
+    coarse, cascader = (read_tensors(Path(name)) for name in ("made", "made/cascader"))
+    assert torch.equal(coarse["input.weight"], cascader["input.weight"][:, :64])
+    assert torch.equal(coarse["layers.0.ffn_in.weight"], cascader["layers.0.ffn_in.weight"])
+    settings = [json.loads(Path(name, "config.json").read_text()) for name in ("made", "made/cascader")]
+    assert [(each["stride"], each["conditioned"]) for each in settings] == [(4, False), (1, True)]
+    assert cli.main([*hear, "--steps", "2"]) == 0
+    capsys.readouterr()
+    says = refused(capsys, *train.split(), "--out", "no", "--generator", "masked", "--from", "made")
+    assert "is a cascade generator. Begin from" in says
+
+
 def test_the_regulariser_is_refused_with_a_generator_that_has_none(capsys):
     says = refused(capsys, "train", "--generator", "masked", "--similarity", "0.1")
     assert "--similarity is for language models" in says

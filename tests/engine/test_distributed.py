@@ -55,7 +55,7 @@ def numbers(state, name: str = "") -> dict[str, torch.Tensor]:
     return {name: state} if isinstance(state, torch.Tensor) else {}
 
 
-@pytest.mark.parametrize("training", ["exact", "masked", "discrete", "latent", "cascade", "style"])
+@pytest.mark.parametrize("training", ["exact", "masked", "discrete", "latent", "cascader", "style"])
 def test_two_processes_with_half_the_batch_each_end_with_the_weights_of_one(shared, training):
     """In float64, where only the order of the additions differs: weights, moments and average agree to 1e-10."""
     one, two = (load_checkpoint(folder / training / CHECKPOINT) for folder in shared[:2])
