@@ -158,9 +158,9 @@ def _encoder_and_names(options: Namespace):
 
 def _is_musicgen(name: str) -> bool:
     from minigen.engine.weights import read_config
-    from minigen.lm import find_lm
+    from minigen.lm import find_generator_folder
 
-    return "model_type" in read_config(find_lm(name))
+    return "model_type" in read_config(find_generator_folder(name))
 
 
 def _as_name(folder: Path) -> str:

@@ -644,6 +644,7 @@ def test_a_masked_model_begins_from_a_language_model_and_goes_on_from_itself(cap
     assert cli.main(f"{train} --out more --generator masked --from masked".split()) == 0
     assert cli.main(f"{train} --out random --generator masked --width 32 --layers 1".split()) == 0
     check_trained("masked", ("masked", "more", "random"))
+    assert cli.main(f"{train} --out shipped --generator masked --from mini-masked".split()) == 0
     before, *begun = (read_tensors(Path(name)) for name in ("lm", "masked", "more"))
     for after in begun:  # a training of one step saves the weights that it began with: the average starts at step 10
         assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
