@@ -31,7 +31,7 @@ from minigen.train import SETTINGS_FILE
 
 # Clips of the corpus and share of mixtures of the shipped trainings; update both when the corpus of a training differs.
 CLIPS, MIX, SECONDS = 12500, 0.2, 4.0
-STAGES, FIGURES = "stages.json", "figures.csv"
+STAGES, FIGURES, CASCADER = "stages.json", "figures.csv", "cascader"
 DESCRIPTIONS = {
     "masked": "Masked generation (MaskGIT, SpecMaskGIT, MAGNeT): all cells of a clip are hidden, and filled in a few "
     "steps, the surest first. It also repairs, extends and varies recordings: `minigen inpaint`, `extend`, `vary`, "
@@ -40,6 +40,8 @@ DESCRIPTIONS = {
     "restored step by step. It may revise what it has written.",
     "latent": "Continuous diffusion of the codec's latents (as Noise2Music diffuses spectrograms). No quantiser limits "
     "the sound.",
+    "cascade": "Two diffusions of latents, as in Noise2Music: the first makes a coarse clip of 12.5 frames a second, "
+    "the second refines it. No quantiser limits the sound.",
     "style": "A language model that reads a sound beside the caption (MusicGen-Style): an excerpt passes a bottleneck "
     "of 1 to 6 codebooks, and its tokens stand behind those of the text. `minigen generate --style FILE`.",
 }
@@ -63,12 +65,21 @@ def bring(name: str, training: Path, start: str, top: Path = ROOT) -> None:
     target = top / "data/generators" / name
     copy_training(training, target)
     stages = json.loads((target / STAGES).read_text("utf-8")) if start == name else []
-    settings, log = json.loads((training / SETTINGS_FILE).read_text("utf-8")), read_rows(training / "log.csv")
-    stage = {"from": start, "minutes": round(float(log[-1]["minutes"]), 1)}
-    stages.append(stage | {key: settings[key] for key in ("steps", "batch_size", "learning_rate", "text_dropout")})
-    for part in training.glob("*/config.json"):  # a style conditioner, a cascader
-        shutil.copytree(part.parent, target / part.parent.name, dirs_exist_ok=True)
+    kind = generator_name(training)
+    stages.append(_stage(training, "coarse" if kind == "cascade" else kind, start))
+    if (training / CASCADER).is_dir():
+        copy_training(training / CASCADER, target / CASCADER)
+        stages.append(_stage(training / CASCADER, CASCADER, f"stage-{len(stages)}"))
+    elif (training / "style").is_dir():
+        shutil.copytree(training / "style", target / "style", dirs_exist_ok=True)
     write_atomically(target / STAGES, json.dumps(stages, indent=1) + "\n")
+
+
+def _stage(training: Path, kind: str, start: str) -> dict:
+    """Entry of a finished training in the list of stages."""
+    settings, log = json.loads((training / SETTINGS_FILE).read_text("utf-8")), read_rows(training / "log.csv")
+    stage = {"generator": kind, "from": start, "minutes": round(float(log[-1]["minutes"]), 1)}
+    return stage | {key: settings[key] for key in ("steps", "batch_size", "learning_rate", "text_dropout")}
 
 
 def card(name: str, top: Path = ROOT) -> str:
@@ -80,8 +91,8 @@ def card(name: str, top: Path = ROOT) -> str:
     clips = split_sizes(CLIPS)["train"]
     rows = round(clips * (1 + MIX))
     seen = sum(stage["steps"] * stage["batch_size"] for stage in stages)
-    curve = [[int(row["step"]), round(float(row["valid"]), 3), round(float(row["valid_no_text"]), 3)]
-             for row in read_rows(folder / "log.csv")]  # fmt: skip
+    parts = [folder, folder / CASCADER] if kind == "cascade" else [folder]
+    curves = "\n\n".join(str(_curve(part)) for part in parts)
     return f"""# generators/{name}
 
 {DESCRIPTIONS[kind]} Class `{model[1]}` in `{model[0].replace(".", "/")}.py`.
@@ -101,9 +112,10 @@ seen, {seen / rows:.1f} epochs, beside what the model that it began from had see
 **Data.** The training split of the built-in corpus, {clips} clips of {SECONDS:g} s, and {rows - clips} mixtures of two
 of them. No recording was used.
 
-**Validation loss** of the last stage (step, with text, without text) of the averaged weights on 64 clips:
+**Validation loss** of {"both models" if len(parts) > 1 else "the last stage"} (step, with text, without text) of the \
+averaged weights on 64 clips:
 
-{curve}
+{curves}
 
 **Figures** of `minigen compare --guidance 3 --data corpus`, in {FIGURES} with all digits; the shares in percent.
 
@@ -116,13 +128,20 @@ between seeds. The training was still improving when it ended.{LIMITS.get(kind, 
 """
 
 
+def _curve(folder: Path) -> list[list]:
+    return [[int(row["step"]), round(float(row["valid"]), 3), round(float(row["valid_no_text"]), 3)]
+            for row in read_rows(folder / "log.csv")]  # fmt: skip
+
+
 def _commands(kind: str, stages: list[dict]) -> str:
-    given = "minigen train tokens/train --valid tokens/validation --generator"
-    return "\n".join(
-        f"    {given} {kind} --from {stage['from']} --batch-size {stage['batch_size']} --steps {stage['steps']} "
-        f"--learning-rate {stage['learning_rate']:g} --text-dropout {stage['text_dropout']:g} --out stage-{number}"
-        for number, stage in enumerate(stages, 1)
-    )
+    given, lines = "minigen train tokens/train --valid tokens/validation --generator", []
+    for number, stage in enumerate(stages, 1):
+        trained, start = stage.get("generator", kind), stage["from"]
+        options = f"--batch-size {stage['batch_size']} --steps {stage['steps']} "
+        options += f"--learning-rate {stage['learning_rate']:g} --text-dropout {stage['text_dropout']:g}"
+        out = f"{start}/{CASCADER}" if trained == CASCADER else f"stage-{number}"
+        lines.append(f"    {given} {trained} --from {start} {options} --out {out}")
+    return "\n".join(lines)
 
 
 def _parameters(folder: Path) -> int:

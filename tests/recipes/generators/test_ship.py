@@ -1,6 +1,7 @@
 """Shipping of the generators: a finished training becomes a model with a card whose figures come from its files."""
 
 import json
+import shutil
 
 import pytest
 import standins
@@ -48,6 +49,21 @@ def test_a_card_states_what_was_trained_and_what_was_measured(training, tmp_path
     assert "codec reconstruction" in text and "silence" not in text
     count = sum(p.numel() for p in Denoiser.from_pretrained(training).parameters())
     assert f"{count / 1e6:.1f} M parameters" in text
+
+
+def test_a_cascade_is_two_trainings_with_a_curve_each(training, tmp_path):
+    second = training / "cascader"
+    shutil.copytree(training, second)
+    (training / "pipeline.json").write_text('{"codec": "mini", "text": "mini", "generator": "cascade"}')
+    (second / "pipeline.json").write_text('{"codec": "mini", "text": "mini", "generator": "cascader"}')
+    (second / "log.csv").write_text("step,minutes,valid,valid_no_text\n0,0.0,1.0,1.0\n300,9.6,0.7,0.8\n")
+    (second / "checkpoint.safetensors").touch()
+    text = shipped(training, tmp_path, "mini")
+    assert "--generator coarse --from mini " in text and "--generator cascader --from stage-1 " in text
+    assert "--out stage-1/cascader\n" in text
+    assert "in 30 minutes" in text and "9600 clips" in text
+    assert "[[0, 6.19, 6.2], [300, 4.4, 4.5]]\n\n[[0, 1.0, 1.0], [300, 0.7, 0.8]]" in text
+    assert not (tmp_path / "data/generators/mini-masked/cascader/checkpoint.safetensors").exists()
 
 
 def test_the_parts_of_a_model_in_folders_of_their_own_come_along_and_count(training, tmp_path):
