@@ -157,6 +157,11 @@ class AudioLM(HubModel, nn.Module):
         positions = sinusoids(sequence.shape[-1], self.config.width, sequence.device)
         return self._run_layers(sequence, positions, *self._project_text(memory, memory_mask))
 
+    def embed(self, sequence: Tensor, positions: Tensor) -> Tensor:
+        """Input of the first layer, [B, S, D], of what is read [B, K, S] at sinusoids [S, D]."""
+        x = sum(embedding(sequence[:, k]) for k, embedding in enumerate(self.embeddings))  # K times [B, S] -> [B, S, D]
+        return self.dropout(x + positions.to(x))
+
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [B, K, S, V] of hidden states [B, S, D]."""
         return torch.stack([head(hidden) for head in self.heads], dim=1)  # K times [B, S, V] -> [B, K, S, V]
@@ -228,8 +233,7 @@ class AudioLM(HubModel, nn.Module):
         cache: KVCache | None = None,
     ) -> Tensor:
         """Embeddings, layers and the last norm: [B, K, S] -> [B, S, D]. text: see `_project_text`."""
-        x = sum(embedding(sequence[:, k]) for k, embedding in enumerate(self.embeddings))  # K times [B, S] -> [B, S, D]
-        x = self.dropout(x + positions.to(x))  # [B, S, D]
+        x = self.embed(sequence, positions)  # [B, S, D]
         texts = text or [None] * len(self.layers)
         for layer, layer_text in zip(self.layers, texts, strict=True):
             if self.training and self.checkpointing:

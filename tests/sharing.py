@@ -15,7 +15,7 @@ from test_train import SIZES, Words, tokens
 
 from minigen import train as training
 from minigen.app import cli
-from minigen.conditioning.styled_lm import StyledLM, StyleObjective
+from minigen.conditioning.styled_lm import AlignObjective, StyledLM, StyleObjective
 from minigen.generators.cascade import CascadeObjective
 from minigen.generators.denoiser import Denoiser
 from minigen.generators.discrete_diffusion import DiscreteObjective
@@ -57,6 +57,10 @@ def work(folder: Path, clips: Path) -> None:
     styled = StyledLM.from_language_model(AudioLM(SIZES), tokens(frames=60).batch(range(16))[0]).double()
     objective = StyleObjective(styled, Words64(), EXACT)
     train(styled, Words64(), tokens(frames=60), tokens(16, 60, seed=1), folder / "style", EXACT, progress=False,
+          objective=objective)  # fmt: skip
+    alone = StyledLM.from_language_model(AudioLM(SIZES), tokens(frames=60).batch(range(16))[0]).double()
+    objective = AlignObjective(alone, Words64(), EXACT)
+    train(alone, Words64(), tokens(frames=60), tokens(16, 60, seed=1), folder / "conditioner", EXACT, progress=False,
           objective=objective)  # fmt: skip
     for name in ("lora", "prefer"):
         adapted, config = add_lora(AudioLM(SIZES).double(), 2), replace(EXACT, accumulate=2, checkpointing=True)

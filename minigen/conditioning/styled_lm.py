@@ -13,6 +13,18 @@ Its own frames are left out of the loss, because copying them would be an easy w
 In some steps text, style, or both are left out, so that one network learns all four conditionals, which guidance by two
 conditions needs (`minigen.guidance.guide_two`). The number q of codebooks is drawn for each batch.
 
+Before that the conditioner is trained alone (`AlignObjective`). The language model cannot read a new kind of token, and
+random tokens teach it to ignore them. But it reads captions, and a caption says a part of what its sound says. So the
+tokens of an excerpt learn to do to the frozen language model what the clip's caption does:
+
+    o_l = cross_attention_l(x_l, caption)    ô_l = cross_attention_l(x_l, tokens)    loss = mean_l |ô_l - o_l|² / |o_l|²
+
+x_l [S, D] is what enters the cross-attention of layer l when the language model reads the clip and its caption. A loss
+of 1 is that of tokens that say nothing. This step is the project's own:
+
+    minigen train TOKENS --generator conditioner --from mini-dropout --out FIRST
+    minigen train TOKENS --generator style --from FIRST --out FOLDER
+
 Source: MusicGen-Style (Rouard et al., arXiv 2407.12563), section 3, and its configuration in audiocraft.
 Symbols: as in `minigen.conditioning.style` and `minigen.train`.
 """
@@ -32,9 +44,11 @@ from minigen.loss import heads_cross_entropy
 from minigen.optim import TrainConfig
 from minigen.patterns import DelayPattern
 from minigen.text import TextEncoder
+from minigen.transformer import Layer, sinusoids
 
 FOLDER = "style"  # the conditioner's folder inside that of its language model
 SHORTEST, LONGEST = 50, 100  # frames of an excerpt in training: 1 to 2 s
+ALIGNED = 60  # frames of a clip that the language model reads in a step of `AlignObjective`
 DROPOUT = 0.4  # share of the steps without text, and of those without style, where not both are left out
 
 
@@ -179,6 +193,70 @@ class StyleObjective:
         hidden = model.lm.hidden_states(shifted, condition.memory, condition.memory_mask)  # [B, S, D]
         entropy = heads_cross_entropy(hidden, model.lm.heads, target)
         return entropy, {"loss": entropy}
+
+
+class AlignObjective(StyleObjective):
+    """Distance of the style tokens from the caption, in the cross-attention of a frozen language model; see the module.
+
+    Args: as of `StyleObjective`; the weights of the language model are frozen.
+    """
+
+    def __init__(self, model: StyledLM, encoder: TextEncoder, config: TrainConfig):
+        super().__init__(model, encoder, config)
+        model.lm.requires_grad_(False)
+
+    def batch(
+        self, codes: Tensor, captions: list[str], rng: np.random.Generator, drop: bool | None = None
+    ) -> dict[str, Tensor]:
+        """Excerpts, captions, and the columns of the clip that the language model reads; nothing is left out.
+
+        A training step reads `ALIGNED` frames from a random place on, validation (`drop` given) whole clips.
+        """
+        starts, length = draw_excerpts(*codes.shape[::2], rng)
+        inside = excerpt_cells(codes.shape, starts, length).to(codes.device)  # [B, K, T]
+        first = 0 if drop is not None else int(rng.integers(max(1, codes.shape[2] - ALIGNED + 1)))
+        read = codes if drop is not None else codes[..., first : first + ALIGNED]  # [B, K, T']
+        memory, mask = self.encoder(captions)  # [B, N, W], [B, N]
+        return {
+            "sequence": self.pattern.apply(read, self.fill), "memory": memory, "mask": mask,
+            "excerpt": codes[inside].view(*codes.shape[:2], length),  # [B, K, F]
+            "q": torch.full((len(codes),), int(rng.integers(1, self.codebooks + 1))),
+            "seed": torch.full((len(codes),), int(rng.integers(2**31))),
+        }  # fmt: skip
+
+    def loss(
+        self, model: StyledLM, sequence: Tensor, memory: Tensor, mask: Tensor, excerpt: Tensor, q: Tensor, seed: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the module; in training the codebooks learn from the excerpts."""
+        latents = model.style.latents(excerpt)  # [B, F, C]
+        tokens = model.lm.memory_projection(model.style.tokens(model.style.normalise(latents), int(q[0])))  # [B, M, D]
+        if model.training:
+            model.style.learn(latents, torch.Generator().manual_seed(int(seed[0])))
+        apart = []
+        for layer, x, read in readings(model.lm, shift_right(sequence, self.fill), memory, mask):
+            ours = layer.attend_text(x, layer.cross_attention.keys_values(tokens), None)  # ô_l [B, S, D]
+            apart.append((ours - read).square().mean((1, 2)) / read.square().mean((1, 2)))  # [B]
+        distance = torch.stack(apart).mean()
+        return distance, {"loss": distance}
+
+
+@torch.no_grad()
+def readings(lm: AudioLM, shifted: Tensor, memory: Tensor, mask: Tensor) -> list[tuple[Layer, Tensor, Tensor]]:
+    """For each layer what enters its cross-attention, x_l [B, S, D], and what it reads from the text, o_l [B, S, D].
+
+    shifted: what the language model reads, [B, K, S].
+    """
+    found = []
+    text, text_mask = lm.memory_projection(memory), mask[:, None, None]  # [B, N, D], [B, 1, 1, N]
+    x = lm.embed(shifted, sinusoids(shifted.shape[2], lm.config.width, shifted.device))  # [B, S, D]
+    for layer in lm.layers:
+        assert isinstance(layer, Layer)
+        x = x + layer.attend_self(layer.self_norm(x), True, None, None)
+        read = layer.attend_text(x, layer.cross_attention.keys_values(text), text_mask)
+        found.append((layer, x, read))
+        x = x + read
+        x = x + layer.feed_forward(layer.ffn_norm(x))  # [B, S, D]
+    return found
 
 
 def draw_conditions(rng: np.random.Generator, neither: float) -> tuple[bool, bool]:

@@ -25,6 +25,7 @@ from minigen.engine.errors import MinigenError
 if TYPE_CHECKING:  # the command line reads the names before PyTorch is loaded
     from torch import nn
 
+    from minigen.conditioning.styled_lm import StyledLM
     from minigen.corpus import TokenSet
     from minigen.generators.denoiser import Denoiser
     from minigen.generators.latent_diffusion import LatentDenoiser
@@ -65,20 +66,23 @@ def discrete(
     return model, DiscreteObjective(model.config, encoder, config)
 
 
+def conditioner(
+    sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig, tokens: TokenSet
+) -> tuple[nn.Module, Objective]:
+    """The style conditioner alone, beside a frozen language model or style model: the training before `style`."""
+    from minigen.conditioning.styled_lm import AlignObjective
+
+    model = _styled(sizes, start, config, tokens)
+    return model, AlignObjective(model, encoder, config)
+
+
 def style(
     sizes: AudioLMConfig, start: str | None, encoder: TextEncoder, config: TrainConfig, tokens: TokenSet
 ) -> tuple[nn.Module, Objective]:
     """A language model with a style conditioner, begun from such a model or from a language model."""
-    from minigen.conditioning.styled_lm import StyledLM, StyleObjective
-    from minigen.generators.base import generator_name
+    from minigen.conditioning.styled_lm import StyleObjective
 
-    if start is not None and generator_name(start) == "style":
-        model = StyledLM.from_pretrained(start)
-    else:
-        if start is not None:
-            _check_start(start, "language_model", "style")
-        some = tokens.batch(range(min(256, len(tokens))))[0]  # [n, K, T], for the k-means start
-        model = StyledLM.from_language_model(_language_model(sizes, start), some, config.seed)
+    model = _styled(sizes, start, config, tokens)
     return model, StyleObjective(model, encoder, config)
 
 
@@ -113,7 +117,7 @@ def cascader(
 
 
 TRAINABLE = {"language_model": language_model, "masked": masked, "discrete": discrete, "style": style,
-             "latent": latent, "coarse": coarse, "cascader": cascader}  # fmt: skip
+             "conditioner": conditioner, "latent": latent, "coarse": coarse, "cascader": cascader}  # fmt: skip
 LATENT = ("latent", "coarse", "cascader")
 
 
@@ -130,6 +134,19 @@ def _language_model(sizes: AudioLMConfig, start: str | None) -> AudioLM:
 
         return lm_from_musicgen(start)
     return AudioLM.from_pretrained(start)
+
+
+def _styled(sizes: AudioLMConfig, start: str | None, config: TrainConfig, tokens: TokenSet) -> StyledLM:
+    """A language model with a style conditioner: that of `start`, or a new conditioner beside a language model."""
+    from minigen.conditioning.styled_lm import StyledLM
+    from minigen.generators.base import generator_name
+
+    if start is not None and generator_name(start) == "style":
+        return StyledLM.from_pretrained(start)
+    if start is not None:
+        _check_start(start, "language_model", "style")
+    some = tokens.batch(range(min(256, len(tokens))))[0]  # [n, K, T], for the k-means start
+    return StyledLM.from_language_model(_language_model(sizes, start), some, config.seed)
 
 
 def _denoiser(sizes: AudioLMConfig, start: str | None, *generators: str) -> Denoiser:

@@ -654,6 +654,14 @@ def test_a_masked_model_begins_from_a_language_model_and_goes_on_from_itself(cap
     )
 
 
+def test_a_style_model_begins_with_a_conditioner_that_was_trained_alone(small_models):
+    assert cli.main(f"{small_models} --out alone --generator conditioner --from lm".split()) == 0
+    assert cli.main(f"{small_models} --out both --generator style --from alone".split()) == 0
+    check_trained("style", ("alone", "both"))
+    before, alone = read_tensors(Path("lm")), read_tensors(Path("alone"))
+    assert all(torch.equal(before[name], alone[name]) for name in before)
+
+
 def test_a_style_model_begins_from_a_language_model_and_goes_on_from_itself(small_models):
     assert cli.main(f"{small_models} --out styled --generator style --from lm".split()) == 0
     assert cli.main(f"{small_models} --out again --generator style --from styled".split()) == 0

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from minigen.conditioning.styled_lm import (
+    AlignObjective,
     StyledLM,
     StyleObjective,
     draw_conditions,
     draw_excerpts,
     excerpt_cells,
     join,
+    readings,
 )
 from minigen.corpus.tokens import TokenSet
 from minigen.engine.errors import MinigenError
@@ -226,6 +228,47 @@ def test_training_learns_to_use_the_style(tmp_path):
     ranges = probabilities.unflatten(-1, (6, 4)).sum(-1)  # [6, 6]
     own = ranges[range(6), CODES[:, 0, 0] // 4]
     assert own.mean() > 0.4, "chance is 1/6"
+
+
+# the conditioner alone
+
+
+def test_the_readings_of_the_text_are_those_inside_the_language_model(model):
+    lm, (memory, mask) = model.lm, Words()(["dog", "rain"])
+    shifted = shift_right(DelayPattern(SIZES.delays).apply(tokens(2).batch(range(2))[0], V), V)
+    found = readings(lm, shifted, memory, mask)
+    layer, x, read = found[-1]
+    assert [each[0] for each in found] == list(lm.layers) and read.abs().min() > 0
+    last = x + read + layer.feed_forward(layer.ffn_norm(x + read))
+    torch.testing.assert_close(lm.norm(last), lm.hidden_states(shifted, memory, mask))
+
+
+def test_tokens_that_are_the_caption_have_the_loss_0_and_tokens_that_say_nothing_1(model, monkeypatch):
+    aligned = AlignObjective(model.eval(), Words(), TrainConfig())
+    batch = aligned.batch(*tokens().batch(range(4)), np.random.default_rng(0), drop=False)
+    monkeypatch.setattr(model.style, "tokens", lambda latents, q: batch["memory"][:, :1])  # the words without padding
+    assert aligned.loss(model, **batch)[0] < 1e-9
+    torch.nn.init.zeros_(model.lm.memory_projection.bias)
+    monkeypatch.setattr(model.style, "tokens", lambda latents, q: torch.zeros(4, 3, 8))
+    torch.testing.assert_close(aligned.loss(model, **batch)[0], torch.ones(()))
+
+
+def test_the_conditioner_learns_alone_what_captions_say(tmp_path):
+    model = styled()
+    frozen = {name: value.clone() for name, value in model.lm.state_dict().items()}
+    aligned = AlignObjective(model, Words(), TrainConfig())
+    config = TrainConfig(steps=60, batch_size=8, warmup=5, learning_rate=0.02, valid_every=60, ema=0.9)
+    history = train(model, Words(), tokens(), tokens(seed=1), tmp_path, config, progress=False, objective=aligned)
+    assert history[-1]["valid"] < 0.7 * history[0]["valid"]
+    assert all(torch.equal(value, frozen[name]) for name, value in model.lm.state_dict().items())
+    assert torch.equal(StyledLM.from_pretrained(tmp_path).style.mean, model.style.mean.half().float())
+
+
+def test_a_step_reads_a_part_of_the_clip_and_validation_all_of_it(model):
+    aligned = AlignObjective(model, Words(), TrainConfig())
+    codes, captions = tokens(4, frames=80).batch(range(4))
+    read = [aligned.batch(codes, captions, np.random.default_rng(0), drop)["sequence"].shape for drop in (None, True)]
+    assert read == [(4, K, 62), (4, K, 82)]
 
 
 def test_a_training_that_stopped_in_the_middle_ends_with_the_same_weights(tmp_path):
