@@ -8,7 +8,8 @@
     minigen compare mini mini-masked --guidance 3 --clips 40 --data corpus --csv data/generators/mini-masked/figures.csv
     python -m minigen.recipes.generators.ship mini-masked                 data/generators/mini-masked/card.md
 
-A training may go on from the shipped weights (`--from mini-masked`). The stages of a model are listed in stages.json:
+A training may go on from the shipped weights (`--from mini-masked`). A cascade is one folder, that of its coarse model.
+The first stage of a style model is named: `... ship mini-style first mini-dropout conditioner`. The stages of a model are listed in stages.json:
 one entry for each training, with the model that it began from. A training that began from another model begins the list
 anew.
 """
@@ -54,10 +55,11 @@ COLUMNS = ("recall", "recall_low", "recall_high", "of_codec", "clap", "kl", "fad
            "diversity")  # fmt: skip
 
 
-def bring(name: str, training: Path, start: str, top: Path = ROOT) -> None:
+def bring(name: str, training: Path, start: str, top: Path = ROOT, trained: str = "") -> None:
     """Copy a finished training to data/generators/`name`, and enter it in the list of stages.
 
     start: the model that the training began from.
+    trained: what `--generator` named, where it is not the name of the generator: conditioner.
 
     Raises:
         MinigenError: a file is missing; nothing is copied then.
@@ -66,7 +68,7 @@ def bring(name: str, training: Path, start: str, top: Path = ROOT) -> None:
     copy_training(training, target)
     stages = json.loads((target / STAGES).read_text("utf-8")) if start == name else []
     kind = generator_name(training)
-    stages.append(_stage(training, "coarse" if kind == "cascade" else kind, start))
+    stages.append(_stage(training, trained or ("coarse" if kind == "cascade" else kind), start))
     if (training / CASCADER).is_dir():
         copy_training(training / CASCADER, target / CASCADER)
         stages.append(_stage(training / CASCADER, CASCADER, f"stage-{len(stages)}"))
@@ -171,10 +173,10 @@ def _shown(row: dict[str, str]) -> list[str]:
             number("diversity", 3)]  # fmt: skip
 
 
-def main(name: str, training: str = "", start: str = "") -> None:
+def main(name: str, training: str = "", start: str = "", trained: str = "") -> None:
     """Copy a training to data/generators; without a training, write the card of the model."""
     if training:
-        bring(name, Path(training), start)
+        bring(name, Path(training), start, trained=trained)
     else:
         write_atomically(ROOT / "data/generators" / name / "card.md", card(name))
 

@@ -80,6 +80,12 @@ def test_a_training_that_goes_on_from_the_shipped_weights_is_a_second_stage(trai
     assert "--from mini " in text and "--from mini-masked " in text and "9600 clips" in text and "in 40 minutes" in text
 
 
+def test_a_stage_that_trained_a_part_is_named(training, tmp_path):
+    bring("mini-masked", training, "mini", tmp_path, trained="conditioner")
+    text = shipped(training, tmp_path, "mini-masked")
+    assert "--generator conditioner --from mini " in text and "--generator masked --from mini-masked " in text
+
+
 def test_a_training_from_another_model_begins_the_list_anew(training, tmp_path):
     assert "4800 clips" in shipped(training, tmp_path, "mini", "mini-masked", "mini")
 
