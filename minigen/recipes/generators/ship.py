@@ -9,9 +9,9 @@
     python -m minigen.recipes.generators.ship mini-masked                 data/generators/mini-masked/card.md
 
 A training may go on from the shipped weights (`--from mini-masked`). A cascade is one folder, that of its coarse model.
-The first stage of a style model is named: `... ship mini-style first mini-dropout conditioner`. The stages of a model are listed in stages.json:
-one entry for each training, with the model that it began from. A training that began from another model begins the list
-anew.
+The first stage of a style model is named: `... ship mini-style first mini-dropout conditioner`. The stages of a model
+are listed in stages.json: one entry for each training, with the model that it began from. A training that began from
+another model begins the list anew.
 """
 
 import csv
