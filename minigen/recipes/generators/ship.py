@@ -6,6 +6,7 @@
     minigen train tokens/train --valid tokens/validation --generator masked --from mini --out masked
     python -m minigen.recipes.generators.ship mini-masked masked mini     copy to data/generators/mini-masked
     minigen compare mini mini-masked --guidance 3 --clips 40 --data corpus --csv data/generators/mini-masked/figures.csv
+    python -m minigen.recipes.generators.abilities mini-masked corpus     data/generators/mini-masked/abilities.csv
     python -m minigen.recipes.generators.ship mini-masked                 data/generators/mini-masked/card.md
 
 A training may go on from the shipped weights (`--from mini-masked`). A cascade is one folder, that of its coarse model.
@@ -27,6 +28,7 @@ from minigen.engine.files import read_rows, write_atomically
 from minigen.engine.hub import ROOT
 from minigen.engine.weights import read_tensors
 from minigen.generators.base import CLASSES, generator_name
+from minigen.recipes.generators.abilities import FILE as ABILITIES
 from minigen.recipes.lm.ship import copy_training
 from minigen.train import SETTINGS_FILE
 
@@ -122,7 +124,7 @@ averaged weights on 64 clips:
 **Figures** of `minigen compare --guidance 3 --data corpus`, in {FIGURES} with all digits; the shares in percent.
 
 {_figures(folder / FIGURES)}
-
+{_abilities(folder / ABILITIES)}
 **Limits.** Kinds of event outside the corpus are generated as similar kinds of the corpus. One training: results vary
 between seeds. The training was still improving when it ended.{LIMITS.get(kind, "")}
 
@@ -159,6 +161,28 @@ def _figures(path: Path) -> str:
     return markdown_table(
         titles, [_shown(row) for row in rows if row["name"] not in ("noise", "silence")], numbers=True
     )
+
+
+def _abilities(path: Path) -> str:
+    """The rows of `minigen.recipes.generators.abilities`, as a section of the card; nothing where there are none."""
+    if not path.is_file():
+        return ""
+    rows = [
+        [
+            row["figure"],
+            row["clips"],
+            f"{float(row['value']):.3f}",
+            f"{float(row['low']):.3f}",
+            f"{float(row['high']):.3f}",
+        ]
+        for row in read_rows(path)
+    ]
+    table = markdown_table(["", "clips", "mean", "low", "high"], rows, numbers=True)
+    return f"""
+**Abilities**, of `python -m minigen.recipes.generators.abilities`: means over clips with their 95 % intervals.
+
+{table}
+"""
 
 
 def _shown(row: dict[str, str]) -> list[str]:
