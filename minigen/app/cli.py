@@ -283,10 +283,15 @@ def _prefer(listed) -> None:
     option("--beta", type=POSITIVE, default=0.1, help="strength of the tie to the model before the tuning")
     option("--captions", type=Range(int, 2), default=400, help="with --by: captions that samples are made for")
     option("--samples", type=Range(int, 2), default=4, help="with --by: samples of each caption")
+    stored = "with --by: pairs.safetensors of another run, whose pairs are taken instead of new samples"
+    option("--pairs", metavar="FILE", help=stored)
+    least = "with --by: smallest difference of the CLAP scores of a pair; pairs below it are left out"
+    option("--least", type=NOT_NEGATIVE, default=0.0, help=least)
     option("--data", help="corpus of the captions (default: the built-in corpus, made if need be)")
     option("--clips", type=Range(int, 2), default=48, help="held-out captions that the model is measured on")
     option("--seconds", type=SECONDS, default=4.0, help="length of a clip")
-    option("--guidance", type=GUIDANCE, default=3.0, help="strength of guidance of all samples")
+    option("--guidance", type=GUIDANCE, default=3.0, help="strength of guidance of the measured sounds")
+    option("--pair-guidance", type=GUIDANCE, default=1.0, help="with --by: that of the samples; 1 is none")
     option("--judge", default="mini", help="name or folder of the CLAP model")
     _add_tuning(option, "build/preferred", 8, 1e-4)
 

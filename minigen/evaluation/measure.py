@@ -14,7 +14,7 @@ import hashlib
 import io
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -76,10 +76,12 @@ COLUMNS = (
 class Measurement:
     """One row of the table; nan where a value does not apply, such as recall without known events.
 
-    The last three fields are values of the single clips, for intervals and for `difference`:
+    The last fields belong to the single clips, for intervals and for `difference`:
 
     matches: cosine of each clip with its caption; `clap` is their mean.
     asked, found: number of events in each caption, and how many of them are heard; `recall` is their ratio.
+    features: the tagger's features [n, E] that FAD compares. sounds: the judge's embeddings [n, E] that `diversity`
+    compares. A recording with several captions has one row in both.
     """
 
     name: str
@@ -95,6 +97,8 @@ class Measurement:
     matches: tuple[float, ...]
     asked: tuple[int, ...]
     found: tuple[int, ...]
+    features: Tensor | None = field(default=None, repr=False, compare=False)
+    sounds: Tensor | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def clap_interval(self) -> tuple[float, float]:
@@ -164,6 +168,8 @@ class Yardstick:
             matches=matches,
             asked=tuple(true.sum(1).tolist()),
             found=tuple(found.sum(1).tolist()),
+            features=own,
+            sounds=audio[once],
         )  # fmt: skip
 
     def heard(self, wavs: Tensor) -> list[list[str]]:

@@ -31,29 +31,33 @@ AT_ONCE = 32  # clips that are generated together
 @torch.no_grad()
 def sampled_pairs(
     tta: TextToAudio, judge, captions: list[str], file: str | Path, samples: int = 4, seconds: float = 4.0,
-    guidance: float = 3.0, seed: int = 0, progress: bool = True,
+    guidance: float = 1.0, seed: int = 0, progress: bool = True, least: float = 0.0,
 ) -> TokenSet:  # fmt: skip
     """Generate `samples` clips for each caption, and pair the one of the highest CLAP score with that of the lowest.
+
+    A pair whose scores hardly differ is a ranking by chance. `least` leaves such pairs out.
 
     Args:
         tta (TextToAudio): the pipeline before the tuning.
         judge: CLAP model, see `minigen.evaluation.clap`.
-        captions (list of str): one pair is made for each.
+        captions (list of str): at most one pair is made for each.
         file (str or Path): where pairs are stored batch by batch; an interrupted call goes on from there.
         samples (int): clips for each caption, 2 or more.
         seconds (float): length of the clips.
-        guidance (float): of the sampling.
+        guidance (float): of the sampling. 1 is none: the loss compares the model's own likelihoods, and the samples
+            of a caption differ more.
         seed (int): of the sampling; batch b takes `seed` + b.
         progress (bool): show a bar.
+        least (float): smallest difference of the two scores of a pair that is kept. The file holds all pairs.
 
     Raises:
-        MinigenError: fewer than two samples, or a file of other pairs.
+        MinigenError: fewer than two samples, a file of other pairs, or no pair whose scores differ by `least`.
     """
     if samples < 2:
         raise MinigenError(f"{samples} clips for each caption. Give two or more: a pair has two.")
     file, size = Path(file), max(1, AT_ONCE // samples)
     identity = repr((captions, samples, seconds, guidance, seed))
-    state: dict = {"identity": identity, "chosen": [], "rejected": []}
+    state: dict = {"identity": identity, "captions": captions, "chosen": [], "rejected": [], "margins": []}
     if file.is_file():
         state = load_checkpoint(file)
         if state["identity"] != identity:
@@ -67,8 +71,29 @@ def sampled_pairs(
         rows = torch.arange(len(part))
         state["chosen"].append(codes[rows, scores.argmax(1)])  # [n, K, T]
         state["rejected"].append(codes[rows, scores.argmin(1)])
+        state["margins"].append(scores.amax(1) - scores.amin(1))  # [n]
         save_checkpoint(file, state)
-    return _as_tokens(tta, torch.cat(state["chosen"]), torch.cat(state["rejected"]), captions)
+    return stored_pairs(file, tta, least)
+
+
+def stored_pairs(file: str | Path, tta: TextToAudio, least: float = 0.0) -> TokenSet:
+    """The pairs that `sampled_pairs` has stored, whatever their captions and settings; an interrupted call's too.
+
+    Raises:
+        MinigenError: no such file, another kind of file, or no pair whose scores differ by `least`.
+    """
+    if not Path(file).is_file():
+        raise MinigenError(f"{file} does not exist. Name the pairs.safetensors of a run of minigen prefer --by clap.")
+    state = load_checkpoint(file)
+    names = ("chosen", "rejected", "margins")
+    if not all(state.get(name) for name in ("captions", *names)):
+        raise MinigenError(f"{file} holds no pairs. Name the pairs.safetensors of a run of minigen prefer --by clap.")
+    chosen, rejected, margins = (torch.cat(state[name]) for name in names)
+    kept = (margins >= least).nonzero()[:, 0].tolist()
+    if not kept:
+        most = f"the largest difference is {float(margins.max()):.3f}"
+        raise MinigenError(f"the two clips of no pair differ by {least:g} in CLAP score; {most}. Ask for less.")
+    return _as_tokens(tta, chosen[kept], rejected[kept], [state["captions"][row] for row in kept])
 
 
 def _sample(tta: TextToAudio, captions: list[str], seconds: float, guidance: float, seed: int) -> Tensor:

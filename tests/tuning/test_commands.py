@@ -17,6 +17,7 @@ from minigen.app.tuning.finetune import verdict
 from minigen.audio import load_audio
 from minigen.corpus.synthesis.builtin import build_corpus
 from minigen.engine.checkpoint import CHECKPOINT
+from minigen.evaluation.change import load_rows, measure_changes
 from minigen.generate import TextToAudio
 from minigen.interop.random_models import save_musicgen
 from minigen.lm import AudioLM, AudioLMConfig
@@ -218,12 +219,20 @@ def test_own_samples_ranked_by_clap_tune_the_model(capsys, folder):
             "--steps", 4, "--clips", 4, "--out", "tuned", "--lora", 2, *SHORT]  # fmt: skip
     out = run(capsys, *argv)
     assert re.search(r"held-out pairs: loss 0\.693 before, \d\.\d+ after \(chance: 0\.693\)", out)
-    assert "after less before: CLAP" in out and "after less before: recall" in out
+    for measure in ("CLAP", "recall", "FAD", "diversity"):  # before, after, after less before, each with an interval
+        assert re.search(rf"\n\| {measure} +(\| [-+\d.]+ \[[-+\d.]+, [-+\d.]+\] +){{3}}\|", out), measure
     rows = list(csv.DictReader((folder / "tuned/table.csv").open()))
     assert [row["name"] for row in rows] == ["before", "after"] and {"clap", "recall", "fad", "diversity"} <= rows[
         0
     ].keys()
     TextToAudio.from_pretrained("base", adapter="tuned")
+    argv[argv.index("tuned")] = "again"
+    again = run(capsys, *argv, "--seed", 1, "--pairs", "tuned/pairs.safetensors")
+    assert "samples for each" not in again and not (folder / "again/pairs.safetensors").exists()
+    seeds = [load_rows(folder / name / "measured.safetensors") for name in ("tuned", "again")]
+    changes = measure_changes(*zip(*(rows for rows, _ in seeds), strict=True), seeds[0][1])
+    assert len(changes["fad"].change.seeds) == 2
+    assert "no pair differ by 2" in refused(capsys, *argv, "--pairs", "tuned/pairs.safetensors", "--least", 2)
 
 
 def test_the_answers_of_a_listening_test_tune_the_model(capsys, folder, monkeypatch):
@@ -243,7 +252,7 @@ def test_the_answers_of_a_listening_test_tune_the_model(capsys, folder, monkeypa
             "tuned", "--lora", 2, *SHORT]  # fmt: skip
     out = run(capsys, *argv)
     assert len(learnt) == 4 and len(set(learnt)) == 2  # two listeners, two of three captions: one is held out
-    assert re.search(r"held-out pairs: loss 0\.693 before, \d\.\d+ after", out) and "after less before: CLAP" in out
+    assert re.search(r"held-out pairs: loss 0\.693 before, \d\.\d+ after", out) and "after less before" in out
     assert [row["name"] for row in csv.DictReader((folder / "tuned/table.csv").open())] == ["before", "after"]
     TextToAudio.from_pretrained("base", adapter="tuned")
 

@@ -5,10 +5,11 @@ import torch
 from answering import answer, hum, make_test
 from standins import BandJudge, WordEncoder, tiny_codec, tiny_lm
 
+from minigen.engine.checkpoint import save_checkpoint
 from minigen.engine.errors import MinigenError
 from minigen.generate import TextToAudio
 from minigen.guidance import Condition
-from minigen.tuning.pairs import answered_pairs, sampled_pairs
+from minigen.tuning.pairs import answered_pairs, sampled_pairs, stored_pairs
 
 CAPTIONS = ["a dog barks", "rain falls", "a siren wails"]
 
@@ -34,7 +35,7 @@ def test_the_chosen_clip_has_the_highest_score_of_all_samples_and_the_rejected_o
     assert (score(chosen, CAPTIONS) > score(rejected, CAPTIONS)).all()
     tta = pipeline()
     text = Condition(*tta.encoder([caption for caption in CAPTIONS for _ in range(5)]))  # one batch: 15 of 32 clips
-    every = tta.generator.generate(text, 15, 3.0, torch.Generator().manual_seed(4))
+    every = tta.generator.generate(text, 15, 1.0, torch.Generator().manual_seed(4))
     for row, codes in enumerate(every.split(5)):
         scores = score(codes, [CAPTIONS[row]] * 5)
         assert torch.equal(chosen[row], codes[scores.argmax()]) and torch.equal(rejected[row], codes[scores.argmin()])
@@ -67,6 +68,25 @@ def test_a_file_of_other_pairs_and_single_samples_are_refused(tmp_path):
         sampled(tmp_path, seed=5)
     with pytest.raises(MinigenError, match="1 clips for each caption"):
         sampled(tmp_path, samples=1)
+
+
+def test_pairs_that_hardly_differ_are_left_out_and_stored_pairs_need_no_samples(tmp_path, monkeypatch):
+    every = sampled(tmp_path)
+    chosen, rejected = torch.from_numpy(every.codes).long().chunk(2, dim=-1)
+    margins = score(chosen, CAPTIONS) - score(rejected, CAPTIONS)
+    middle = float(margins.median()) - 1e-4
+    monkeypatch.setattr("minigen.tuning.pairs._sample", None)
+    kept, file = sampled(tmp_path, least=middle), tmp_path / "pairs.safetensors"
+    assert len(kept) == 2 and set(kept.captions) == {CAPTIONS[i] for i in range(3) if margins[i] >= middle}
+    assert (stored_pairs(file, pipeline(), middle).codes == kept.codes).all()
+    assert (stored_pairs(file, pipeline()).codes == every.codes).all()
+    with pytest.raises(MinigenError, match=r"no pair differ by 3 in CLAP score; the largest difference is 0\.\d+"):
+        sampled(tmp_path, least=3.0)
+    with pytest.raises(MinigenError, match="there does not exist"):
+        stored_pairs("there", pipeline())
+    save_checkpoint(tmp_path / "other", {"step": 3})
+    with pytest.raises(MinigenError, match="other holds no pairs"):
+        stored_pairs(tmp_path / "other", pipeline())
 
 
 # answers

@@ -3,6 +3,9 @@
     captions ─► own samples ranked by CLAP, or answers of `minigen listen` ─► pairs ─► DPO ─► adapter in --out
     held-out captions ─► sounds before and after, with the same seeds ─► CLAP, recall, FAD, diversity
 
+The pairs are sampled without guidance, because the loss compares the likelihoods of the model itself, not those of its
+guided distribution. Without guidance the samples of a caption also differ more, so a pair says more.
+
 The tuning aims at the CLAP score, and the table also shows measures that it does not aim at: a rising CLAP score alone
 says that the judge is pleased. The reference is the base model, frozen; under LoRA it takes no memory of its own.
 """
@@ -10,7 +13,7 @@ says that the judge is pleased. The reference is the base model, frozen; under L
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from minigen.app.commands import default_corpus
 from minigen.app.preflight import check_writable
@@ -18,10 +21,15 @@ from minigen.app.tuning.start import best_row, load_base, plan_steps, train_tune
 from minigen.engine.errors import MinigenError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from minigen.corpus.clip import Clip
     from minigen.corpus.token_cache import TokenSet
-    from minigen.evaluation.measure import Measurement
+    from minigen.evaluation.measure import Measurement, Yardstick
     from minigen.generate import TextToAudio
 
+MEASURED = "measured.safetensors"
+MEASUREMENTS = 4  # of the loss of the held-out pairs, in the course of the training
 REFERENCE = 240  # real clips that FAD compares with, at the most
 
 
@@ -41,17 +49,17 @@ def _tune(options: Namespace, base: TextToAudio) -> None:
     from minigen.tuning.preference import PreferenceObjective
 
     pairs, held = _split(_pairs(options, base))
-    rows = [_measure(options, base, "before")]
+    ruler = _ruler(options)
+    before = _measure(options, base, ruler, "before")
     if options.all_weights:
         reference = copy.deepcopy(base.lm)
     else:
         reference = without_adapter(add_lora(base.lm, options.lora, options.start, options.seed))
     config = tuned_config(options)
     objective = PreferenceObjective(base.lm.config, base.encoder, reference, options.beta)
-    config = plan_steps(config, options, base.lm, base.encoder, pairs, objective)
+    config = plan_steps(config, options, base.lm, base.encoder, pairs, objective, MEASUREMENTS)
     history = train_tuned(options, base, pairs, held, config, objective)
-    rows.append(_measure(options, base, "after"))
-    _report(options, rows, history)
+    _report(options, [before, _measure(options, base, ruler, "after")], ruler.yardstick.reference, history)
     print(f"hear it: {usage(options, 'a dog barks')}")
 
 
@@ -59,16 +67,18 @@ def _pairs(options: Namespace, base: TextToAudio) -> TokenSet:
     """Pairs ranked by CLAP, or of people's answers."""
     from minigen.corpus import read_corpus
     from minigen.evaluation.clap import load_judge
-    from minigen.tuning.pairs import answered_pairs, sampled_pairs
+    from minigen.tuning.pairs import answered_pairs, sampled_pairs, stored_pairs
 
     if options.answers:
         return answered_pairs(options.answers, base, options.seconds)
+    if options.pairs:
+        return stored_pairs(options.pairs, base, options.least)
     corpus = read_corpus(options.data or default_corpus(), "train", seconds=options.seconds)
     captions = list(dict.fromkeys(corpus.captions))[: options.captions]
     print(f"{options.samples} samples for each of {len(captions)} captions", flush=True)
     return sampled_pairs(
         base, load_judge(options.judge), captions, options.out / "pairs.safetensors", options.samples, options.seconds,
-        options.guidance, options.seed,
+        options.pair_guidance, options.seed, least=options.least,
     )  # fmt: skip
 
 
@@ -93,35 +103,48 @@ def _split(pairs: TokenSet) -> tuple[TokenSet, TokenSet]:
     )
 
 
-def _measure(options: Namespace, base: TextToAudio, name: str) -> Measurement:
-    """Measure the model on held-out captions, always with the same random numbers."""
+class _Ruler(NamedTuple):
+    """The yardstick, and the held-out clips that it measures on, with their sounds [n, 1, samples]."""
+
+    yardstick: Yardstick
+    clips: list[Clip]
+    real: Tensor
+
+
+def _ruler(options: Namespace) -> _Ruler:
     import torch
 
     from minigen.corpus import read_corpus
     from minigen.corpus.subsets import load_some
     from minigen.evaluation.clap import load_judge, load_tagger
-    from minigen.evaluation.measure import Yardstick, generate_for
+    from minigen.evaluation.measure import Yardstick
 
     data = options.data or default_corpus()
     clips, real = load_some(read_corpus(data, "test", seconds=options.seconds), options.clips)
     _, reference = load_some(read_corpus(data, "validation", seconds=options.seconds), REFERENCE)
-    yardstick = Yardstick(load_judge(options.judge), load_tagger(), reference)
-    captions = [clip.caption for clip in clips]
+    return _Ruler(Yardstick(load_judge(options.judge), load_tagger(), reference), clips, torch.cat(real))
+
+
+def _measure(options: Namespace, base: TextToAudio, ruler: _Ruler, name: str) -> Measurement:
+    """Measure the model on held-out captions, always with the same random numbers."""
+    from minigen.evaluation.measure import generate_for
+
+    captions = [clip.caption for clip in ruler.clips]
     wavs = generate_for(base, captions, options.seconds, options.guidance, options.seed, label=name)
-    return yardstick.measure(name, wavs, clips, torch.cat(real))
+    return ruler.yardstick.measure(name, wavs, ruler.clips, ruler.real)
 
 
-def _report(options: Namespace, rows: list[Measurement], history: list[dict]) -> None:
-    """Print the table and the differences, and save the table as CSV."""
-    from minigen.evaluation.measure import difference, save_csv, table
+def _report(options: Namespace, rows: list[Measurement], reference: Tensor, history: list[dict]) -> None:
+    """Print the table and the changes. Save the table, the changes, and the values of the clips that they come from."""
+    from minigen.evaluation.change import changes_table, measure_changes, save_changes, save_rows
+    from minigen.evaluation.measure import save_csv, table
 
     best = best_row(history)
     print(f"held-out pairs: loss {history[0]['valid']:.3f} before, {best['valid']:.3f} after (chance: 0.693)")
     if best["step"] == 0:
         print("worse: the loss of the held-out pairs only rose, so the start is kept: the result changes nothing.")
-    print(table(rows))
-    before, after = rows
-    for title, of in (("CLAP", "matches"), ("recall", "found")):
-        mean, low, high = difference(after, before, of)
-        print(f"after less before: {title} {mean:+.3f}, 95 % interval [{low:+.3f}, {high:+.3f}]")
+    changes = measure_changes(rows[:1], rows[1:], reference)
+    print(f"{table(rows)}\n\n{changes_table(changes)}")
     save_csv(options.out / "table.csv", rows)
+    save_changes(options.out / "changes.csv", changes)
+    save_rows(options.out / MEASURED, rows, reference)

@@ -42,8 +42,10 @@ def tuned_config(options: Namespace, **others) -> TrainConfig:
     )  # fmt: skip
 
 
-def plan_steps(config: TrainConfig, options: Namespace, lm, encoder, tokens: TokenSet, objective) -> TrainConfig:
-    """Set the number of steps: that of --steps, or as many as fit into --minutes; ten measurements on the way.
+def plan_steps(
+    config: TrainConfig, options: Namespace, lm, encoder, tokens: TokenSet, objective, measurements: int = 10
+) -> TrainConfig:
+    """Set the number of steps: that of --steps, or as many as fit into --minutes; and measurements on the way.
 
     Raises:
         MinigenError: the training does not fit into the free memory or disk.
@@ -53,12 +55,15 @@ def plan_steps(config: TrainConfig, options: Namespace, lm, encoder, tokens: Tok
 
     need = training_requirements(lm, tokens, config, options.out)
     need.check()
-    pace = seconds_per_step(lm, encoder, tokens, config, steps=6, objective=objective)
+    tried = 3 if options.steps else 6
+    pace = seconds_per_step(lm, encoder, tokens, config, tried, objective)
     steps = options.steps or max(1, int(60 * options.minutes / pace))
     if not options.steps:
         print(f"{steps} steps fit into {options.minutes:g} minutes (to go on after a break: --steps {steps})")
     announce(replace(need, seconds=steps * pace))
-    return replace(config, steps=steps, warmup=min(config.warmup, 1 + steps // 10), valid_every=max(1, steps // 10))
+    return replace(
+        config, steps=steps, warmup=min(config.warmup, 1 + steps // 10), valid_every=max(1, steps // measurements)
+    )
 
 
 def train_tuned(
