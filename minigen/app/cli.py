@@ -282,7 +282,7 @@ def _prefer(listed) -> None:
     option("--answers", nargs="+", metavar="PLACE", help=answers)
     option("--beta", type=POSITIVE, default=0.1, help="strength of the tie to the model before the tuning")
     option("--captions", type=Range(int, 2), default=400, help="with --by: captions that samples are made for")
-    option("--samples", type=Range(int, 2), default=4, help="with --by: samples of each caption")
+    option("--samples", type=Range(int, 2), default=4, help="with --by: samples of each caption at each guidance")
     stored = "with --by: pairs.safetensors of another run, whose pairs are taken instead of new samples"
     option("--pairs", metavar="FILE", help=stored)
     least = "with --by: smallest difference of the CLAP scores of a pair; pairs below it are left out"
@@ -291,7 +291,8 @@ def _prefer(listed) -> None:
     option("--clips", type=Range(int, 2), default=48, help="held-out captions that the model is measured on")
     option("--seconds", type=SECONDS, default=4.0, help="length of a clip")
     option("--guidance", type=GUIDANCE, default=3.0, help="strength of guidance of the measured sounds")
-    option("--pair-guidance", type=GUIDANCE, default=1.0, help="with --by: that of the samples; 1 is none")
+    strengths = "with --by: strengths of guidance of the samples of each caption; 1 is none"
+    option("--pair-guidance", type=GUIDANCE, nargs="+", default=[1.0, 3.0], help=strengths)
     option("--judge", default="mini", help="name or folder of the CLAP model")
     _add_tuning(option, "build/preferred", 8, 1e-4)
 

@@ -1,6 +1,6 @@
 """Pairs of clips for preference tuning: from the model's own samples ranked by CLAP, or from people's answers.
 
-    caption ─► generator: `samples` clips ─► CLAP score of each ─► best and worst   `sampled_pairs` (as in Tango 2)
+    caption ─► generator: some clips ─► CLAP score of each ─► best and worst        `sampled_pairs` (as in Tango 2)
     answers of a listening test ─► chosen and other clip of each trial ─► codec     `answered_pairs`
 
 Both give a token set whose rows hold the codes of the chosen clip and of the rejected one
@@ -8,7 +8,7 @@ Both give a token set whose rows hold the codes of the chosen clip and of the re
 pleases the judge more than what people hear. So measure with something else, too, and listen.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,15 +25,19 @@ from minigen.generate import TextToAudio, progress_bar
 from minigen.guidance import Condition
 from minigen.tuning.preference import pair_tokens
 
-AT_ONCE = 32  # clips that are generated together
+AT_ONCE = 32  # clips that are generated together, at one guidance
 
 
 @torch.no_grad()
 def sampled_pairs(
     tta: TextToAudio, judge, captions: list[str], file: str | Path, samples: int = 4, seconds: float = 4.0,
-    guidance: float = 1.0, seed: int = 0, progress: bool = True, least: float = 0.0,
+    guidances: Sequence[float] = (1.0, 3.0), seed: int = 0, progress: bool = True, least: float = 0.0,
 ) -> TokenSet:  # fmt: skip
-    """Generate `samples` clips for each caption, and pair the one of the highest CLAP score with that of the lowest.
+    """Generate clips for each caption, and pair the one of the highest CLAP score with that of the lowest.
+
+    The clips of a caption are sampled at several strengths of guidance. With guidance the model follows the caption
+    better, so the two clips of a pair differ more than those of one strength, and the pairs teach the model without
+    guidance what guidance adds.
 
     A pair whose scores hardly differ is a ranking by chance. `least` leaves such pairs out.
 
@@ -42,21 +46,21 @@ def sampled_pairs(
         judge: CLAP model, see `minigen.evaluation.clap`.
         captions (list of str): at most one pair is made for each.
         file (str or Path): where pairs are stored batch by batch; an interrupted call goes on from there.
-        samples (int): clips for each caption, 2 or more.
+        samples (int): clips for each caption at each guidance.
         seconds (float): length of the clips.
-        guidance (float): of the sampling. 1 is none: the loss compares the model's own likelihoods, and the samples
-            of a caption differ more.
+        guidances (sequence of float): strengths of guidance; 1 is none.
         seed (int): of the sampling; batch b takes `seed` + b.
         progress (bool): show a bar.
         least (float): smallest difference of the two scores of a pair that is kept. The file holds all pairs.
 
     Raises:
-        MinigenError: fewer than two samples, a file of other pairs, or no pair whose scores differ by `least`.
+        MinigenError: fewer than two clips for a caption, a file of other pairs, or no pair whose scores differ by
+            `least`.
     """
-    if samples < 2:
+    if samples * len(guidances) < 2:
         raise MinigenError(f"{samples} clips for each caption. Give two or more: a pair has two.")
     file, size = Path(file), max(1, AT_ONCE // samples)
-    identity = repr((captions, samples, seconds, guidance, seed))
+    identity = repr((captions, samples, seconds, tuple(guidances), seed))
     state: dict = {"identity": identity, "captions": captions, "chosen": [], "rejected": [], "margins": []}
     if file.is_file():
         state = load_checkpoint(file)
@@ -65,9 +69,12 @@ def sampled_pairs(
     starts = range(0, len(captions), size)
     for batch in progress_bar(range(len(state["chosen"]), len(starts)), "pairs", progress):
         part = captions[starts[batch] : starts[batch] + size]
-        codes = _sample(tta, [caption for caption in part for _ in range(samples)], seconds, guidance, seed + batch)
-        scores = _clap_scores(tta, judge, codes, part).view(len(part), samples)  # [n, samples]
-        codes = codes.view(len(part), samples, *codes.shape[1:])  # [n, samples, K, T]
+        each = [
+            _sample(tta, part, samples, seconds, guidance, seed + batch)  # [n, samples, K, T]
+            for guidance in guidances
+        ]
+        codes = torch.cat(each, dim=1)  # [n, samples at all guidances, K, T]
+        scores = _clap_scores(tta, judge, codes.flatten(0, 1), part).view(codes.shape[:2])
         rows = torch.arange(len(part))
         state["chosen"].append(codes[rows, scores.argmax(1)])  # [n, K, T]
         state["rejected"].append(codes[rows, scores.argmin(1)])
@@ -96,13 +103,13 @@ def stored_pairs(file: str | Path, tta: TextToAudio, least: float = 0.0) -> Toke
     return _as_tokens(tta, chosen[kept], rejected[kept], [state["captions"][row] for row in kept])
 
 
-def _sample(tta: TextToAudio, captions: list[str], seconds: float, guidance: float, seed: int) -> Tensor:
-    """Codes [n, K, T] on the CPU of one clip for each caption."""
+def _sample(tta: TextToAudio, captions: list[str], samples: int, seconds: float, guidance: float, seed: int) -> Tensor:
+    """Codes [n, samples, K, T] on the CPU: `samples` clips for each caption."""
     device, frames = tta.generator.device, max(1, round(seconds * tta.codec.frame_rate))
-    states, mask = tta.encoder(captions)  # [n, N, M], [n, N]
+    states, mask = tta.encoder([caption for caption in captions for _ in range(samples)])  # [n * samples, N, M]
     chance = torch.Generator(device).manual_seed(seed)
     text = Condition(states.to(device), mask.to(device))
-    return tta.generator.generate(text, frames, guidance, chance).cpu()
+    return tta.generator.generate(text, frames, guidance, chance).cpu().unflatten(0, (len(captions), samples))
 
 
 def _clap_scores(tta: TextToAudio, judge, codes: Tensor, captions: list[str]) -> Tensor:

@@ -35,9 +35,10 @@ def test_the_chosen_clip_has_the_highest_score_of_all_samples_and_the_rejected_o
     assert (score(chosen, CAPTIONS) > score(rejected, CAPTIONS)).all()
     tta = pipeline()
     text = Condition(*tta.encoder([caption for caption in CAPTIONS for _ in range(5)]))  # one batch: 15 of 32 clips
-    every = tta.generator.generate(text, 15, 1.0, torch.Generator().manual_seed(4))
-    for row, codes in enumerate(every.split(5)):
-        scores = score(codes, [CAPTIONS[row]] * 5)
+    every = [tta.generator.generate(text, 15, w, torch.Generator().manual_seed(4)).split(5) for w in (1.0, 3.0)]
+    for row, both in enumerate(zip(*every, strict=True)):
+        codes = torch.cat(both)  # [10, K, T]
+        scores = score(codes, [CAPTIONS[row]] * 10)
         assert torch.equal(chosen[row], codes[scores.argmax()]) and torch.equal(rejected[row], codes[scores.argmin()])
 
 
@@ -67,7 +68,9 @@ def test_a_file_of_other_pairs_and_single_samples_are_refused(tmp_path):
     with pytest.raises(MinigenError, match="pairs of other captions or settings"):
         sampled(tmp_path, seed=5)
     with pytest.raises(MinigenError, match="1 clips for each caption"):
-        sampled(tmp_path, samples=1)
+        sampled(tmp_path, samples=1, guidances=[2.0])
+    (tmp_path / "others").mkdir()
+    assert len(sampled(tmp_path / "others", samples=1)) == 3  # one clip at each of two guidances
 
 
 def test_pairs_that_hardly_differ_are_left_out_and_stored_pairs_need_no_samples(tmp_path, monkeypatch):

@@ -3,9 +3,6 @@
     captions ─► own samples ranked by CLAP, or answers of `minigen listen` ─► pairs ─► DPO ─► adapter in --out
     held-out captions ─► sounds before and after, with the same seeds ─► CLAP, recall, FAD, diversity
 
-The pairs are sampled without guidance, because the loss compares the likelihoods of the model itself, not those of its
-guided distribution. Without guidance the samples of a caption also differ more, so a pair says more.
-
 The tuning aims at the CLAP score, and the table also shows measures that it does not aim at: a rising CLAP score alone
 says that the judge is pleased. The reference is the base model, frozen; under LoRA it takes no memory of its own.
 """
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
     from minigen.generate import TextToAudio
 
 MEASURED = "measured.safetensors"
-MEASUREMENTS = 4  # of the loss of the held-out pairs, in the course of the training
+MEASUREMENTS = 2  # of the loss of the held-out pairs, in the course of the training
 REFERENCE = 240  # real clips that FAD compares with, at the most
 
 
@@ -75,7 +72,8 @@ def _pairs(options: Namespace, base: TextToAudio) -> TokenSet:
         return stored_pairs(options.pairs, base, options.least)
     corpus = read_corpus(options.data or default_corpus(), "train", seconds=options.seconds)
     captions = list(dict.fromkeys(corpus.captions))[: options.captions]
-    print(f"{options.samples} samples for each of {len(captions)} captions", flush=True)
+    strengths = " and ".join(f"{guidance:g}" for guidance in options.pair_guidance)
+    print(f"{options.samples} samples for each of {len(captions)} captions at guidance {strengths}", flush=True)
     return sampled_pairs(
         base, load_judge(options.judge), captions, options.out / "pairs.safetensors", options.samples, options.seconds,
         options.pair_guidance, options.seed, least=options.least,
