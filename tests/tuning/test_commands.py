@@ -220,7 +220,7 @@ def test_own_samples_ranked_by_clap_tune_the_model(capsys, folder):
     out = run(capsys, *argv)
     assert re.search(r"held-out pairs: loss 0\.693 before, \d\.\d+ after \(chance: 0\.693\)", out)
     for measure in ("CLAP", "recall", "FAD", "diversity"):  # before, after, after less before, each with an interval
-        assert re.search(rf"\n\| {measure} +(\| [-+\d.]+ \[[-+\d.]+, [-+\d.]+\] +){{3}}\|", out), measure
+        assert re.search(rf"\n\| {measure} +(\| +[-+\d.]+ \[[-+\d.]+, [-+\d.]+\] +){{3}}\|", out), measure
     rows = list(csv.DictReader((folder / "tuned/table.csv").open()))
     assert [row["name"] for row in rows] == ["before", "after"] and {"clap", "recall", "fad", "diversity"} <= rows[
         0

@@ -51,7 +51,10 @@ def test_the_runs_of_several_seeds_become_one_table_and_the_card_has_its_figures
     preference.main()
     changes = preference.pool(folders)
     before, after = zip(*rows, strict=True)
-    assert changes["clap"] == measure_changes(list(before), list(after), torch.zeros(3, 4))["clap"]
+    assert (
+        changes["clap"]
+        == measure_changes(list(before), list(after), torch.zeros(3, before[0].features.shape[1]))["clap"]
+    )
     card.main()
     text = card.CARD.read_text()
     for name, digits in (("clap", 3), ("recall", 3), ("fad", 1), ("diversity", 3)):
