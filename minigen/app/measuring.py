@@ -48,9 +48,7 @@ def _measure(options: Namespace, models: list[tuple[str, float, int | None]]) ->
     """
     if options.csv:
         check_writable(options.csv, is_file=True)
-    from minigen.evaluation.clap import load_judge, load_tagger
     from minigen.evaluation.measure import control_sounds, generate_for, save_csv, table
-    from minigen.evaluation.per_caption import make_evaluator
     from minigen.evaluation.study.table import of_captions
     from minigen.generate import TextToAudio
     from minigen.generators.base import generator_name
@@ -61,10 +59,8 @@ def _measure(options: Namespace, models: list[tuple[str, float, int | None]]) ->
         find_generator_folder(model)  # reports a wrong name before a corpus is made
         if steps and (kind := generator_name(model)) in ("language_model", "style"):
             raise MinigenError(f"{model} makes one column after the other ({kind}), not steps. Leave out --steps.")
-    clips, real = _some_clips(options, options.split, options.clips)
-    others, reference = _some_clips(options, "train" if options.split.startswith("val") else "validation", REFERENCE)
-    judge, tagger = load_judge(options.judge), load_tagger(options.tagger)
-    evaluator = make_evaluator(judge, tagger, clips, real, (others, list(reference.split(1))))
+    evaluator = evaluator_of(options)
+    clips, real = evaluator.clips, evaluator.real
     loaded = {model: TextToAudio.from_pretrained(model) for model, _, _ in models}
     captions = [clip.caption for clip in clips]
     sounds = control_sounds(real, loaded[models[0][0]].codec, options.seed)
@@ -83,7 +79,18 @@ def _measure(options: Namespace, models: list[tuple[str, float, int | None]]) ->
     return every[-len(models) :]
 
 
-def _some_clips(options: Namespace, split: str, count: int):
+def evaluator_of(options: Namespace):
+    """An `Evaluator` of clips of a split, beside real clips of another one; options are those of `minigen compare`."""
+    from minigen.evaluation.clap import load_judge, load_tagger
+    from minigen.evaluation.per_caption import make_evaluator
+
+    clips, real = some_clips(options, options.split, options.clips)
+    others, reference = some_clips(options, "train" if options.split.startswith("val") else "validation", REFERENCE)
+    judge, tagger = load_judge(options.judge), load_tagger(options.tagger)
+    return make_evaluator(judge, tagger, clips, real, (others, list(reference.split(1))))
+
+
+def some_clips(options: Namespace, split: str, count: int):
     """Choose up to `count` clips of a split, always the same ones: -> (clips, their sounds [n, 1, samples])."""
     import torch
 
@@ -164,7 +171,7 @@ def listen(options: Namespace) -> None:
 
         for model in named:
             find_generator_folder(model)  # reports a wrong name before a corpus is made
-        return _some_clips(Namespace(**recipe), recipe["split"], recipe["clips"])
+        return some_clips(Namespace(**recipe), recipe["split"], recipe["clips"])
 
     def model(name: str):
         from minigen.generate import TextToAudio

@@ -22,7 +22,6 @@ shares with the others; `families_table` makes the table.
 
 import copy
 import json
-import time
 from dataclasses import dataclass, fields, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -36,6 +35,7 @@ from minigen.engine.distributed import device
 from minigen.engine.files import exclusive, read_rows
 from minigen.engine.hub import has_weights
 from minigen.engine.resources import Requirements, memory_held
+from minigen.evaluation.cost import evaluations, is_cascade, makes_columns, processor_seconds, steps_for
 from minigen.evaluation.study.plan import (
     CONTROLS,
     ROWS,
@@ -55,7 +55,6 @@ from minigen.train import SETTINGS_FILE, seconds_per_step, train, training_requi
 
 FAMILIES = ("language_model", "masked", "discrete", "latent")
 COSTS = ("evaluations", "seconds_one", "seconds_eight")
-ROUNDS = 2  # of a measurement of time
 STAGES = "stages.json"  # trainings of a shipped model, one after the other (`minigen.recipes.generators.ship`)
 
 
@@ -138,11 +137,11 @@ class FamilyStudy(Study):
         """Train or load a model, measure it, and add its rows."""
         folder = self._folder(task)
         generator = load_generator(folder)
-        weights = generator.model if hasattr(generator, "model") else generator.lm  # type: ignore[attr-defined]
-        weights.to(device())
+        for weights in _networks(generator):
+            weights.to(device())
         tta, there = TextToAudio(self.parts.codec, self.parts.encoder, generator), done_rows(self._rows())
-        evaluations, options = self._budget(generator, task)
-        told = {**_training(folder), "evaluations": evaluations}
+        used, options = self._budget(generator, task)
+        told = {**_training(folder), "evaluations": used}
         for split, guidance in task.splits:
             if guidance is None:  # its choice needs the rows that this loop has added
                 guidance = chosen_guidance(self._rows(), task.model, self.config)
@@ -158,11 +157,10 @@ class FamilyStudy(Study):
 
     def _budget(self, generator, task: Task) -> tuple[int, dict]:
         """Evaluations of the network for a clip, and the options of the generator that make it so many."""
-        if hasattr(generator, "lm"):
-            frames = round(self.config.seconds * self.parts.codec.frame_rate)
-            return 2 * (frames + max(generator.config.delays)), {}
-        evaluations = task.changes.get("evaluations", self.config.evaluations)
-        return evaluations, {"steps": evaluations // 2}
+        if makes_columns(generator):
+            return evaluations(generator, round(self.config.seconds * self.parts.codec.frame_rate)), {}
+        options = steps_for(generator, task.changes.get("evaluations", self.config.evaluations))
+        return evaluations(generator, 0, **options), options
 
     # the trainings
 
@@ -195,19 +193,17 @@ class FamilyStudy(Study):
             codec, encoder = (copy.deepcopy(part).to("cpu") for part in (tta.codec, tta.encoder))
             tta = TextToAudio(codec, encoder, load_generator(folder))
         captions = list(islice(cycle(clip.caption for clip in self.evaluator(TEST).clips), 8))
-        found, threads = {}, torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            for name, some in (("seconds_one", captions[:1]), ("seconds_eight", captions)):
-                times = []
-                for _ in range(ROUNDS):
-                    began = time.process_time()
-                    tta.generate(some, self.config.seconds, guidance, seed=0, **options)
-                    times.append(time.process_time() - began)
-                found[name] = min(times)
-        finally:
-            torch.set_num_threads(threads)
-        return found
+        return {
+            name: processor_seconds(tta, some, self.config.seconds, guidance, **options)
+            for name, some in (("seconds_one", captions[:1]), ("seconds_eight", captions))
+        }
+
+
+def _networks(generator) -> list[torch.nn.Module]:
+    """The networks of a generator: one, or the two of a cascade."""
+    if is_cascade(generator):
+        return [generator.coarse.model, generator.cascader]
+    return [generator.lm if makes_columns(generator) else generator.model]
 
 
 def _codes(tokens: LatentSet | TokenSet) -> TokenSet:
