@@ -47,7 +47,7 @@ from minigen.engine.cuda_graphs import RecordedGradients
 from minigen.engine.errors import MinigenError
 from minigen.engine.files import write_atomically
 from minigen.engine.loop import Loop
-from minigen.engine.resources import Requirements, amount, fast_bf16, memory_held, training_memory
+from minigen.engine.resources import Requirements, amount, fast_bf16, memory_held, return_freed_memory, training_memory
 from minigen.lm import AudioLM, AudioLMConfig, shift_right
 from minigen.loss import at_least_float32, cross_entropy, heads_cross_entropy
 from minigen.optim import Ema, TrainConfig, learning_rate, make_optimizers, set_rate, trained_weights
@@ -413,6 +413,7 @@ def save_memory(lm: nn.Module, config: TrainConfig) -> None:
         kind = type(lm).__name__
         raise MinigenError(f"accumulate and checkpointing are for language models, not for a {kind}. Leave them out.")
     lm.row_parts, lm.checkpointing = config.accumulate, config.checkpointing
+    return_freed_memory()
 
 
 def copy_trained(lm: nn.Module) -> nn.Module:

@@ -8,6 +8,8 @@ PyTorch's "meta" device has tensors with shapes but without memory, so the size 
 allocated.
 """
 
+import contextlib
+import ctypes
 import math
 import shutil
 from collections.abc import Callable
@@ -21,6 +23,7 @@ MAX_SIZE = 2**20  # upper limit of every size in a config: wider layers do not e
 MAX_COUNT = 1024  # upper limit of what is built one by one in a loop
 COUNTS = ("layers", "blocks", "heads", "num_codebooks", "parts", "depth")
 BYTES = 4  # a float32
+MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of glibc's malloc.h
 PIECES = 3 * BYTES * 2**21  # bytes of the pieces of logits that `minigen.loss` holds at a time on a CPU
 
 
@@ -151,6 +154,18 @@ def memory_held() -> int:
     import psutil
 
     return psutil.Process().memory_info().rss
+
+
+def return_freed_memory() -> None:
+    """Have the C library give every freed block of 1 MB or more back to the system at once.
+
+    glibc gives freed blocks back above a limit, which it raises up to 32 MB in the course of a program. Below the limit
+    it keeps them, in one heap for each thread: a training with checkpointing computes its layers in two threads, and
+    its process then holds several times the memory of the tensors that are alive. The price is that the system clears
+    each block anew. On other systems nothing changes.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc: macOS, Windows, musl
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 2**20)
 
 
 def memory_free() -> float:

@@ -1,5 +1,9 @@
 """Saving memory: a batch in parts, and layers computed twice, give the same gradients from fewer kept activations."""
 
+import platform
+import subprocess
+import sys
+
 import psutil
 import pytest
 import torch
@@ -83,3 +87,28 @@ def test_the_memory_that_is_said_before_a_training_is_that_of_the_whole_process(
     beside = torch.ones(64 * 2**20)  # 256 MiB, such as a text encoder
     after = training_requirements(lm, tokens(), config, tmp_path)
     assert after.memory - before.memory == pytest.approx(beside.nbytes, rel=0.1)
+
+
+RETURNED = """
+import psutil, torch
+from minigen.engine.resources import return_freed_memory
+
+def held():
+    return psutil.Process().memory_info().rss / 2**20
+
+return_freed_memory()
+before, kept = held(), []
+for _ in range(3):  # freed in another order than made, with small blocks between: the heap cannot shrink
+    blocks = [(torch.ones(2**21), kept.append(torch.ones(100))) for _ in range(20)]  # 8 MB each
+    blocks = blocks[::2]
+print(held() - before)
+del blocks
+print(held() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
+def test_freed_memory_goes_back_to_the_system():
+    out = subprocess.run([sys.executable, "-c", RETURNED], capture_output=True, text=True, check=True).stdout
+    alive, after = map(float, out.split())
+    assert alive == pytest.approx(80, abs=10) and after < 10  # ten blocks of 8 MB are alive

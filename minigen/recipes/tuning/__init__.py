@@ -1,1 +1,1 @@
-"""Figures of the two tuning commands, for data/tuning: `preference` for DPO, `new_kind` for fine-tuning, `card`."""
+"""Figures of tuning, for data/tuning: `preference` for DPO, `new_kind` for fine-tuning, `memory`; `card` shows them."""

@@ -1,4 +1,4 @@
-"""Card of the figures of both tuning commands: data/tuning/card.md, from the tables beside it.
+"""Card of the figures of tuning: data/tuning/card.md, from the tables beside it.
 
 data/tuning/preference.csv, new_kind.csv ─► python -m minigen.recipes.tuning.card ─► data/tuning/card.md
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from minigen.display.tables import markdown_table
 from minigen.engine.files import write_atomically
 from minigen.evaluation.change import TITLES
-from minigen.recipes.tuning import new_kind, preference
+from minigen.recipes.tuning import memory, new_kind, preference
 
 CARD = new_kind.FIGURES.with_name("card.md")
 # The commands of the figures; update them when the figures are made anew.
@@ -19,6 +19,7 @@ for s in 0 1 2; do
     minigen prefer --by clap --captions 96 --pairs build/pairs-0/pairs.safetensors --seed $s --out build/preferred-$s
 done
 python -m minigen.recipes.tuning.preference build/preferred-0 build/preferred-1 build/preferred-2"""
+MEMORY = "python -m minigen.recipes.tuning.memory        # or with a number of layers"
 NEW_KIND = """\
 python -m minigen.recipes.tuning.new_kind record build/whistles
 minigen finetune build/whistles --rehearse build/corpus --out build/whistled
@@ -37,7 +38,24 @@ def card() -> str:
     if new_kind.FIGURES.is_file():
         parts += ["## A kind that the corpus lacks (`minigen finetune`)", _indented(NEW_KIND),
                   _new_kind(new_kind.FIGURES)]  # fmt: skip
+    if memory.FIGURES.is_file():
+        parts += [
+            "## Memory of a big model (`--lora 8 --checkpointing`)", _indented(MEMORY), _memory(memory.FIGURES),
+            "Two clips of 10 s a step, widths of MusicGen-small (which has 24 layers), constant weights, no text "
+            "encoder. The peak is that of the whole process, and so is what is said before. Without "
+            "`minigen.engine.resources.return_freed_memory` the process holds more: see there.",
+        ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
+
+
+def _memory(path: Path) -> str:
+    titles = ["layers", "weights", "said before", "peak", "peak less said", "processor seconds a step"]
+    lines = []
+    for row in _rows(path):
+        said, peak = float(row["said"]), float(row["peak"])
+        lines.append([row["layers"], f"{float(row['weights']) / 1e6:.0f} M", f"{said / 1e9:.2f} GB",
+                      f"{peak / 1e9:.2f} GB", f"{peak / said - 1:+.0%}", row["seconds"]])  # fmt: skip
+    return markdown_table(titles, lines)
 
 
 def _indented(text: str) -> str:

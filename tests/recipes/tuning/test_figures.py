@@ -14,7 +14,7 @@ from minigen.engine.errors import MinigenError
 from minigen.evaluation.change import measure_changes, save_rows
 from minigen.evaluation.measure import Yardstick
 from minigen.generate import TextToAudio
-from minigen.recipes.tuning import card, new_kind, preference
+from minigen.recipes.tuning import card, memory, new_kind, preference
 
 
 @pytest.fixture
@@ -22,6 +22,7 @@ def tables(tmp_path, monkeypatch):
     """The places of the tables and the card, in a folder of the test."""
     monkeypatch.setattr(preference, "FIGURES", tmp_path / "data/preference.csv")
     monkeypatch.setattr(new_kind, "FIGURES", tmp_path / "data/new_kind.csv")
+    monkeypatch.setattr(memory, "FIGURES", tmp_path / "data/memory.csv")
     monkeypatch.setattr(card, "CARD", tmp_path / "data/card.md")
     return tmp_path
 
@@ -93,3 +94,17 @@ def test_a_model_that_has_not_changed_is_measured_as_unchanged(tables, monkeypat
     assert "30 steps in 1.5 minutes" in card.CARD.read_text()
     with pytest.raises(MinigenError, match=r"holds no log\.csv"):
         new_kind.measure(tables / "nowhere", "")
+
+
+def test_a_training_of_another_size_adds_a_row_and_one_of_the_same_size_replaces_its_row(tables, monkeypatch):
+    monkeypatch.setattr(memory, "FRAMES", 12)
+    big = memory.model
+    monkeypatch.setattr(memory, "model", lambda layers, width: big(1, 64))
+    for layers in (3, 1, 3):
+        monkeypatch.setattr("sys.argv", ["memory", str(layers)])
+        memory.main()
+    rows = list(csv.DictReader(memory.FIGURES.open()))
+    assert [row["layers"] for row in rows] == ["1", "3"]
+    assert all(0 < int(row["weights"]) < int(row["said"]) for row in rows) and all(int(row["peak"]) for row in rows)
+    card.main()
+    assert f"{int(rows[0]['said']) / 1e9:.2f} GB" in card.CARD.read_text()
