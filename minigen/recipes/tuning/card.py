@@ -15,14 +15,16 @@ CARD = new_kind.FIGURES.with_name("card.md")
 # The commands of the figures; update them when the figures are made anew.
 PREFERENCE = """\
 minigen corpus --clips 12500
-for s in 0 1 2; do
-    minigen prefer --by clap --captions 96 --pairs build/pairs-0/pairs.safetensors --seed $s --out build/preferred-$s
+SETTINGS="--steps 60 --batch-size 4 --learning-rate 1e-3 --guidance 1 --clips 96"
+minigen prefer --by clap --captions 96 $SETTINGS --seed 0 --out build/preferred-0
+for s in 1 2; do
+    minigen prefer --by clap --pairs build/preferred-0/pairs.safetensors $SETTINGS --seed $s --out build/preferred-$s
 done
 python -m minigen.recipes.tuning.preference build/preferred-0 build/preferred-1 build/preferred-2"""
 MEMORY = "python -m minigen.recipes.tuning.memory        # or with a number of layers"
 NEW_KIND = """\
 python -m minigen.recipes.tuning.new_kind record build/whistles
-minigen finetune build/whistles --rehearse build/corpus --out build/whistled
+minigen finetune build/whistles --rehearse build/corpus --steps 100 --learning-rate 2e-3 --out build/whistled
 python -m minigen.recipes.tuning.new_kind measure build/whistled build/corpus"""
 
 
