@@ -2,6 +2,7 @@
 
     python -m minigen.recipes.generators.side_by_side                 all shipped models, at their own number of steps
     python -m minigen.recipes.generators.side_by_side --steps 4 8     and at these, where a model has steps to choose
+    python -m minigen.recipes.generators.side_by_side --again mini-masked     forget its rows first: its weights are new
 
     48 test captions ─► controls, each generator ─► Evaluator ─► data/generators/rows.csv        a row of numbers
                                                              └─► data/generators/captions.csv    scores of each caption
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import append_row, read_rows
+from minigen.engine.files import append_row, read_rows, write_atomically
 from minigen.engine.hub import ROOT, shipped
 from minigen.evaluation.cost import default_steps, evaluations, makes_columns, processor_seconds
 from minigen.evaluation.measure import control_sounds, generate_for
@@ -59,6 +60,13 @@ def measure_all(folder: Path, evaluator: Evaluator, names: list[str], steps: lis
             _add(folder, {"model": name, "steps": count}, costs, evaluator.measure(name, wavs))
 
 
+def forget(folder: Path, names: list[str]) -> None:
+    """Remove the rows and scores of models whose weights have changed."""
+    for file in (folder / ROWS, folder / CAPTIONS):
+        header, *lines = file.read_text("utf-8").splitlines(keepends=True)
+        write_atomically(file, "".join([header, *(line for line in lines if line.split(",")[0] not in names)]))
+
+
 def _costs(tta, captions: list[str], how: dict) -> dict[str, float]:
     """Evaluations for a clip, and processor seconds for one clip and for eight."""
     frames = round(SECONDS * tta.codec.frame_rate)
@@ -91,10 +99,13 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="*", default=[])
     parser.add_argument("--models", nargs="*")
+    parser.add_argument("--again", nargs="*", default=[])
     parser.add_argument("--data", type=Path)
     options = parser.parse_args(argv)
     names = options.models or models()
     torch.set_num_threads(1)
+    if options.again:
+        forget(FOLDER, options.again)
     asked = Namespace(data=options.data, split="test", clips=CLIPS, seconds=SECONDS, judge="mini", tagger="mini")
     measure_all(FOLDER, evaluator_of(asked), names, options.steps, TextToAudio.from_pretrained)
 

@@ -12,7 +12,7 @@ from minigen.generate import TextToAudio
 from minigen.generators.denoiser import Denoiser
 from minigen.generators.masked import MaskedGenerator
 from minigen.recipes.generators import side_by_side
-from minigen.recipes.generators.side_by_side import CAPTIONS, FOLDER, ROWS, measure_all, models
+from minigen.recipes.generators.side_by_side import CAPTIONS, FOLDER, ROWS, forget, measure_all, models
 
 
 @pytest.fixture
@@ -43,6 +43,8 @@ def test_rows_are_added_once_and_a_new_model_or_number_of_steps_later(evaluator,
     kept = read_rows(tmp_path / CAPTIONS)
     assert [(row["model"], row["steps"]) for row in kept] == [(row["model"], row["steps"]) for row in rows]
     assert all(len(CaptionScores.read(row).values["clap"]) == 3 for row in kept)
+    forget(tmp_path, ["mini-masked"])
+    assert read_rows(tmp_path / ROWS) == first and len(read_rows(tmp_path / CAPTIONS)) == len(first)
 
 
 def test_the_rows_of_the_repository_belong_to_shipped_models_and_have_their_scores():
