@@ -12,7 +12,7 @@ from minigen.generate import TextToAudio
 from minigen.generators.denoiser import Denoiser
 from minigen.generators.masked import MaskedGenerator
 from minigen.recipes.generators import side_by_side
-from minigen.recipes.generators.side_by_side import CAPTIONS, FOLDER, ROWS, forget, measure_all, models
+from minigen.recipes.generators.side_by_side import CAPTIONS, FOLDER, ROWS, digest, measure_all, models, outdated
 
 
 @pytest.fixture
@@ -31,10 +31,11 @@ def load(name: str) -> TextToAudio:
 
 def test_rows_are_added_once_and_a_new_model_or_number_of_steps_later(evaluator, tmp_path, monkeypatch):
     monkeypatch.setattr(side_by_side, "SECONDS", 0.5)
-    measure_all(tmp_path, evaluator, ["mini"], [], load)
+    old, new = {"mini": "a", "mini-masked": "b"}, {"mini": "a", "mini-masked": "c"}
+    measure_all(tmp_path, evaluator, ["mini"], [], load, old)
     first = read_rows(tmp_path / ROWS)
     assert [row["model"] for row in first] == [*CONTROLS, "mini"]
-    measure_all(tmp_path, evaluator, ["mini", "mini-masked"], [2], load)
+    measure_all(tmp_path, evaluator, ["mini", "mini-masked"], [2], load, old)
     rows = read_rows(tmp_path / ROWS)
     assert rows[:6] == first
     assert [(row["model"], row["steps"], row["evaluations"]) for row in rows[6:]] == [
@@ -43,8 +44,15 @@ def test_rows_are_added_once_and_a_new_model_or_number_of_steps_later(evaluator,
     kept = read_rows(tmp_path / CAPTIONS)
     assert [(row["model"], row["steps"]) for row in kept] == [(row["model"], row["steps"]) for row in rows]
     assert all(len(CaptionScores.read(row).values["clap"]) == 3 for row in kept)
-    forget(tmp_path, ["mini-masked"])
-    assert read_rows(tmp_path / ROWS) == first and len(read_rows(tmp_path / CAPTIONS)) == len(first)
+    assert outdated(rows, old) == [] and outdated(rows, new) == ["mini-masked"]
+    measure_all(tmp_path, evaluator, ["mini", "mini-masked"], [], load, new)
+    again = read_rows(tmp_path / ROWS)
+    assert again[:6] == first and [(row["steps"], row["weights"]) for row in again[6:]] == [("16", "c")]
+    assert len(read_rows(tmp_path / CAPTIONS)) == len(again)
+
+
+def test_the_digest_is_that_of_the_weights():
+    assert len({digest(name) for name in models()}) == len(models()) and len(digest("mini")) == 12
 
 
 def test_the_rows_of_the_repository_belong_to_shipped_models_and_have_their_scores():
