@@ -47,7 +47,8 @@ from minigen.text import TextEncoder
 
 WINDOW = 5  # frames to either side that the finer stages see
 SHORTEST = 50  # frames of the shortest crop in training: one second
-NOISE = 10.0  # τ; of 4.5, 10 and 16 it gave the highest recall of mini-masked on validation captions; MaskGIT has 4.5
+NOISE = 4.5  # τ, as in MaskGIT
+CLIP_NOISE = 10.0  # τ of whole clips: of 4.5, 10 and 16 it gave mini-masked the highest recall on validation captions
 FIRST_STAGE = 0.4  # share of the steps that codebook 0 takes in the order "stages"; the others share the rest
 
 
@@ -297,14 +298,16 @@ class MaskedGenerator:
         generator: torch.Generator | None = None,
         progress: bool = False,
         prompt: Tensor | None = None,
+        noise: float = CLIP_NOISE,
         **options,
     ) -> Tensor:
         """Codes int64 [B, K, frames]; the options are those of `fill`.
 
         prompt: codes [B, K, P] or [1, K, P] with P < frames, which become the first P frames.
+        noise: see `MaskSampler`; more than `fill` takes, because no neighbours are known that a clip must go on from.
         """
         known = blank(text, frames, self.config, self.device, prompt)  # [B, K, frames]
-        return self.fill(text, known, guidance, generator, progress, **options)
+        return self.fill(text, known, guidance, generator, progress, noise=noise, **options)
 
     def fill(
         self,
