@@ -50,8 +50,9 @@ DESCRIPTIONS = {
 }
 # What the training of a shipped model has not reached; change it with the weights.
 LIMITS = {
-    "style": " This training is too short for the second condition: notebook 14 measures that the excerpt is hardly "
-    "followed. Captions are followed as by the model that it began from.",
+    "style": " Only the conditioner was trained, so captions alone give the sounds of the language model that it began "
+    "with, bit for bit. It was trained to say what captions say, so a style says what kind of sound it is, and little "
+    "more.",
 }
 COLUMNS = ("recall", "recall_low", "recall_high", "of_codec", "clap", "kl", "fad", "fad_infinity", "kernel", "order",
            "diversity")  # fmt: skip
