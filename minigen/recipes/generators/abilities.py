@@ -1,6 +1,7 @@
 """Figures of what one kind of generator can do and the others cannot: repair, wider bands, styles.
 
     python -m minigen.recipes.generators.abilities mini-masked corpus       data/generators/mini-masked/abilities.csv
+    python -m minigen.recipes.generators.abilities mini-discrete corpus
     python -m minigen.recipes.generators.abilities mini-latent corpus
     python -m minigen.recipes.generators.abilities mini-style corpus
 
@@ -10,6 +11,8 @@ each kind of figure stands beside its control:
 
     masked   half a second in the middle is hidden and repaired. Seam: whether the spectral flux at both edges is below
              the 95th percentile of the recording's own flux. Control: the recording itself.
+    discrete captions at 25 steps, with the exact stride of the library and with that of two released samplers (notebook
+             12), with the same seed: share of the captions' events that is heard, and the paired difference.
     latent   a clip is muffled at 2 kHz and made whole. Gain: distance to the original above 2 kHz of the codec's output
              of the muffled clip, less that of the extended clip, in log10. Control: the model's part is left out.
     style    an excerpt of 2 s, without a caption: likeness and copying (`minigen.metrics`) over the codebooks q.
@@ -37,6 +40,10 @@ from minigen.engine.files import write_atomically
 from minigen.engine.hub import ROOT
 from minigen.generate import TextToAudio
 from minigen.generators.base import generator_name
+from minigen.generators.discrete_diffusion import DiscreteSampler
+from minigen.generators.filling import blank
+from minigen.generators.iterate import iterate
+from minigen.guidance import Condition
 from minigen.metrics import bootstrap_interval, is_nearest, neighbours_in_common
 
 FILE = "abilities.csv"
@@ -44,7 +51,7 @@ CLIPS, OTHERS, SECONDS, SEED = 10, 200, 4.0, 0
 HOLE = (1.75, 2.25)  # seconds
 CUTOFF = 2000.0  # Hz
 EXCERPT = 32000  # samples of a style, 2 s
-STYLES = 20
+STYLES, CAPTIONS_OF_STRIDES, STEPS = 20, 40, 25
 
 
 class Row(NamedTuple):
@@ -95,6 +102,43 @@ def repairs(tta: TextToAudio, wavs: Tensor, captions: list[str]) -> list[Row]:
         row("the same places in the recording", [float(is_smooth(wav, wav, edges)) for wav in wavs]),
         row("cells outside the hole unchanged", kept),
     ]
+
+
+# discrete
+
+
+class ReleasedSampler(DiscreteSampler):
+    """The sampler with the stride of `sample_fast` in VQ-Diffusion and Diffsound: single steps, whatever is skipped."""
+
+    def step(
+        self, state: Tensor, known: Tensor, t: float, s: float, predicted: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """As `DiscreteSampler.step`, but the state of time t is taken for one of time s + 1."""
+        return super().step(state, known, s + 1, s, predicted, generator)
+
+
+def strides(tta: TextToAudio, captions: list[str], asked: Tensor, tagger) -> list[Row]:
+    """Rows of the exact and the released stride at `STEPS` steps. asked: bool [n, kinds], events of the captions."""
+    generator = tta.generator
+    shares = {}
+    for name, sampler in (("exact", DiscreteSampler), ("released", ReleasedSampler)):
+        found = []
+        for first in range(0, len(captions), 8):
+            text = Condition(*tta.encoder(captions[first : first + 8]))
+            known = blank(text, round(50 * SECONDS), generator.config, generator.device, None)  # [B, K, T]
+            draw = torch.Generator().manual_seed(SEED)
+            made = iterate(generator.model, sampler(generator.transitions), known, text.memory, text.memory_mask, STEPS,
+                           3.0, draw, False)  # fmt: skip
+            heard = tagger.probabilities(tta.sound(made.state)) >= 0.5  # [B, kinds]
+            found += share_heard(heard, asked[first : first + 8])
+        shares[name] = found
+    rows = [row(f"{name} stride, {STEPS} steps: events heard", each) for name, each in shares.items()]
+    return [*rows, row("exact less released", [a - b for a, b in zip(*shares.values(), strict=True)])]
+
+
+def share_heard(heard: Tensor, asked: Tensor) -> list[float]:
+    """Share of each caption's events that is heard; both bool [n, kinds]."""
+    return [float((h & w).sum() / w.sum()) for h, w in zip(heard, asked, strict=True)]
 
 
 # latent
@@ -160,9 +204,7 @@ def styles(
     rows.append(row("another's output, q = 3: neighbours in common", strangers))
     for beta in (1.0, 3.0, 5.0, 7.0):
         mixed = tta.generate([*captions[1:], captions[0]], 2.0, style=excerpts, style_guidance=beta, seed=SEED)
-        heard = tagger.probabilities(mixed) >= 0.5  # [n, kinds]
-        wanted = asked.roll(-1, 0)
-        shares = [float((h & w).sum() / w.sum()) for h, w in zip(heard, wanted, strict=True)]
+        shares = share_heard(tagger.probabilities(mixed) >= 0.5, asked.roll(-1, 0))
         rows.append(row(f"β = {beta:g}: events of the caption heard", shares))
         rows.append(row(f"β = {beta:g}: neighbours in common", _each(neighbours_in_common, near, mixed, far, judge)))
     return rows
@@ -214,20 +256,22 @@ def measure(name: str, corpus: str) -> list[Row]:
     """All rows of a model."""
     tta, kind = TextToAudio.from_pretrained(name), generator_name(name)
     test = read_corpus(corpus, "test", None, SECONDS, tta.codec.sample_rate)
-    count = STYLES if kind == "style" else CLIPS
+    count = {"style": STYLES, "discrete": CAPTIONS_OF_STRIDES}.get(kind, CLIPS)
     clips, sounds = load_some(test, count + OTHERS, SEED)
     wavs, captions = torch.cat(sounds[:count]), [clip.caption for clip in clips]  # [n, 1, samples]
     if kind == "masked":
         return repairs(tta, wavs, captions[:count])
     if kind == "latent":
         return bands(tta, wavs, captions[:count])
-    if kind != "style":
+    if kind not in ("discrete", "style"):
         raise MinigenError(f"{name} is a {kind} generator, which has no ability of its own. Name another model.")
     from minigen.evaluation.clap import load_judge, load_tagger
 
     judge, tagger, others = load_judge(), load_tagger(), torch.cat(sounds[count:])
     present = [{event.kind for event in clip.events} for clip in clips[:count]]
     asked = torch.tensor([[kind in kinds for kind in tagger.kinds] for kinds in present])  # [n, kinds]
+    if kind == "discrete":
+        return strides(tta, captions[:count], asked, tagger)
     rows = styles(tta, wavs, captions[:count], asked, others, judge, tagger)
     return rows + retrieval(tta, others, captions[count:], judge)
 

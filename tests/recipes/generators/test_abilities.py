@@ -6,8 +6,19 @@ import pytest
 import torch
 
 from minigen.engine.errors import MinigenError
+from minigen.generators.discrete_diffusion import DiscreteSampler, Transitions
 from minigen.recipes.generators import abilities
-from minigen.recipes.generators.abilities import FILE, distance_above, is_smooth, measure, muffle, row, save
+from minigen.recipes.generators.abilities import (
+    FILE,
+    ReleasedSampler,
+    distance_above,
+    is_smooth,
+    measure,
+    muffle,
+    row,
+    save,
+    share_heard,
+)
 from minigen.recipes.generators.ship import _abilities
 
 RATE = 16000
@@ -39,6 +50,24 @@ def test_the_distance_above_the_cutoff_does_not_see_what_lies_below():
     assert distance_above(muffle(wav, RATE), wav, RATE) > 1
     other_lows = wav - muffle(wav, RATE, 1500.0)
     assert distance_above(other_lows, wav, RATE) < 0.05
+
+
+def test_the_released_stride_keeps_masks_longer_than_the_exact_one():
+    """From a state of masks at time 100 to time 90, with the network's answer the same."""
+    noise, V = Transitions(8, 100, "mask_uniform"), 8
+    state, logits = torch.full((1, 1, 4000), V), torch.zeros(1, 1, 4000, V)
+    left = []
+    for sampler in (DiscreteSampler(noise), ReleasedSampler(noise)):
+        after = sampler.step(state, state, 100.0, 90.0, logits, torch.Generator().manual_seed(0))
+        left.append((after == V).float().mean().item())
+    masks = [noise.cumulative(t)[2] for t in (90, 91, 100)]
+    assert abs(left[0] - masks[0] / masks[2]) < 0.02 and abs(left[1] - masks[0] / masks[1]) < 0.02
+    assert left[1] > left[0] + 0.05
+
+
+def test_the_share_heard_counts_the_events_of_each_caption():
+    heard, asked = torch.tensor([[True, False], [True, True]]), torch.tensor([[True, True], [False, True]])
+    assert share_heard(heard, asked) == [0.5, 1.0]
 
 
 def test_a_row_is_a_mean_with_an_interval_and_reaches_the_card(tmp_path):
