@@ -24,7 +24,7 @@ python -m minigen.recipes.tuning.preference build/preferred-0 build/preferred-1 
 MEMORY = "python -m minigen.recipes.tuning.memory        # or with a number of layers"
 NEW_KIND = """\
 python -m minigen.recipes.tuning.new_kind record build/whistles
-minigen finetune build/whistles --rehearse build/corpus --steps 100 --learning-rate 2e-3 --out build/whistled
+minigen finetune build/whistles --rehearse build/corpus --steps 400 --learning-rate 5e-3 --out build/whistled
 python -m minigen.recipes.tuning.new_kind measure build/whistled build/corpus"""
 
 
