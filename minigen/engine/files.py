@@ -94,6 +94,20 @@ def append_row(path: str | Path, row: dict) -> None:
     append_lines(path, [line])
 
 
+def write_rows(path: str | Path, rows: list[dict]) -> None:
+    """Write rows of the same columns as a CSV file, with a header, in folders that are made if need be.
+
+    Raises:
+        MinigenError: the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.getvalue())
+
+
 def read_rows(path: str | Path) -> list[dict[str, str]]:
     """Rows of a file written by `append_row`, without an incomplete last one; no rows if the file does not exist.
 

@@ -12,9 +12,7 @@ deviations of the resamples. It covers the captions and the seeds of these train
 clips.
 """
 
-import io
 from collections.abc import Callable
-from csv import DictWriter
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +26,7 @@ from minigen import metrics
 from minigen.display.tables import padded_table
 from minigen.engine.checkpoint import load_checkpoint, save_checkpoint
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import write_atomically
+from minigen.engine.files import write_rows
 from minigen.evaluation import bootstrap
 from minigen.evaluation.bootstrap import Difference, Ratio
 from minigen.evaluation.measure import Measurement
@@ -125,11 +123,7 @@ def save_changes(path: str | Path, changes: dict[str, Change]) -> None:
         for when, each in zip(Change._fields, change, strict=True):
             seeds = {f"seed_{s}": value for s, value in enumerate(each.seeds)}
             rows.append({"measure": name, "when": when, "mean": each.mean, "low": each.low, "high": each.high, **seeds})
-    text = io.StringIO()
-    writer = DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue())
+    write_rows(path, rows)
 
 
 def save_rows(path: str | Path, rows: list[Measurement], reference: ArrayLike) -> None:

@@ -22,7 +22,15 @@ from test_train import SIZES, WORDS, Words, run, tokens
 from minigen.corpus import build_corpus, read_corpus, tokenize
 from minigen.engine.checkpoint import load_checkpoint, save_checkpoint, save_tensors
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import append_row, atomic_file, read_rows, remove_stale_parts, try_lock, write_atomically
+from minigen.engine.files import (
+    append_row,
+    atomic_file,
+    read_rows,
+    remove_stale_parts,
+    try_lock,
+    write_atomically,
+    write_rows,
+)
 from minigen.lm import AudioLM
 from minigen.train import CHECKPOINT, CrossEntropyObjective, TrainConfig, Trainer, train
 
@@ -379,3 +387,10 @@ def test_answers_are_kept_row_by_row_and_a_torn_one_is_lost_alone(tmp_path):
         assert list(csv.reader(file)) == [["clip", "answer"], ["1", "a, b and c"], ["2", "é"], ["4", ""]]
     with pytest.raises(MinigenError, match="has the columns clip,answer, not clip,choice"):
         append_row(table, {"clip": 5, "choice": "x"})
+
+
+def test_rows_written_at_once_are_those_that_are_read(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    write_rows(path, [{"name": "a, b", "value": 1.5}, {"name": "c", "value": 2}])
+    assert path.read_text() == 'name,value\n"a, b",1.5\nc,2\n'
+    assert read_rows(path) == [{"name": "a, b", "value": "1.5"}, {"name": "c", "value": "2"}]

@@ -21,8 +21,6 @@ each kind of figure stands beside its control:
              that the corpus lacks, with and without a retrieved style, by a detector.
 """
 
-import csv
-import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,7 +34,7 @@ from minigen.audio import log_mel
 from minigen.corpus.readers import read_corpus
 from minigen.corpus.subsets import load_some
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import write_atomically
+from minigen.engine.files import write_rows
 from minigen.engine.hub import ROOT
 from minigen.generate import TextToAudio
 from minigen.generators.base import generator_name
@@ -278,10 +276,7 @@ def measure(name: str, corpus: str) -> list[Row]:
 
 def save(rows: list[Row], path: Path) -> None:
     """Write the rows as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([Row._fields, *rows])
-    write_atomically(path, text.getvalue())
+    write_rows(path, [each._asdict() for each in rows])
 
 
 def main(name: str, corpus: str) -> None:

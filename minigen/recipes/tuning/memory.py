@@ -7,8 +7,6 @@ MusicGen-small has), trains one step of two clips of 10 s with LoRA of rank 8 an
 in data/tuning/memory.csv: one row for each number of layers. There is no text encoder beside it.
 """
 
-import csv
-import io
 import sys
 import time
 from pathlib import Path
@@ -18,7 +16,7 @@ import torch
 
 from minigen.app.tuning.start import peak_memory
 from minigen.corpus.token_cache import TokenSet
-from minigen.engine.files import read_rows, write_atomically
+from minigen.engine.files import read_rows, write_rows
 from minigen.engine.hub import ROOT
 from minigen.engine.weights import WithoutMemory
 from minigen.lm import AudioLM, AudioLMConfig
@@ -74,12 +72,7 @@ def main() -> None:
     row = measure(int(sys.argv[1]) if len(sys.argv) > 1 else LAYERS)
     rows = [old for old in read_rows(FIGURES) if int(old["layers"]) != row["layers"]]
     rows = sorted([*rows, row], key=lambda each: int(each["layers"]))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(row), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    FIGURES.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(FIGURES, text.getvalue())
+    write_rows(FIGURES, rows)
     print(f"{row}\n{FIGURES}")
 
 

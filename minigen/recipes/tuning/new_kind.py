@@ -26,7 +26,7 @@ from minigen.corpus.subsets import load_some
 from minigen.course.new_kind import CAPTIONS, slide_whistles
 from minigen.display.tables import padded_table
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import read_rows, write_atomically
+from minigen.engine.files import read_rows, write_atomically, write_rows
 from minigen.engine.hub import ROOT
 from minigen.evaluation.change import Change, measure_changes
 from minigen.evaluation.clap import load_judge, load_tagger
@@ -111,12 +111,7 @@ def measure(adapter: Path, data: str) -> None:
     row: dict[str, object] = {"clips": CLIPS, "steps": last["step"], "minutes": last["minutes"], **figures}
     for name, each in zip(("recall_before", "recall_after", "recall_change"), recall, strict=True):
         row |= {name: each.mean, f"{name}_low": each.low, f"{name}_high": each.high}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(row), lineterminator="\n")
-    writer.writeheader()
-    writer.writerow(row)
-    FIGURES.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(FIGURES, text.getvalue())
+    write_rows(FIGURES, [row])
     print(padded_table(["figure", "value"], [[name, str(value)] for name, value in row.items()]))
     print(FIGURES)
 
