@@ -294,7 +294,7 @@ def _prefer(listed) -> None:
     strengths = "with --by: strengths of guidance of the samples of each caption; 1 is none"
     option("--pair-guidance", type=GUIDANCE, nargs="+", default=[1.0, 3.0], help=strengths)
     option("--judge", default="mini", help="name or folder of the CLAP model")
-    _add_tuning(option, "build/preferred", 8, 1e-4)
+    _add_tuning(option, "build/preferred", 8, 3e-4)
 
 
 def _add_tuning(option: Callable, out: str, batch_size: int, learning_rate: float) -> None:
@@ -331,7 +331,7 @@ def _learn_word(listed) -> None:
     option = _command(listed, conditions.learn_word, "learn a new word that stands for the sound of a file", example)
     option("sound", help="sound file; its first 4 s are learnt from")
     option("--word", default="<x>", help="new word, in angle brackets and quotes")
-    option("--like", help='plain caption to begin from, such as "a dog barks" (default: the likeliest one)')
+    option("--like", help='plain caption to begin from, such as "a dog barks" (default: the closest one by the judge)')
     option(
         "--space", choices=("word", "memory"), default="word", help="learn vectors before the text encoder, or after it"
     )

@@ -82,8 +82,9 @@ def learn_word(options: Namespace) -> None:
     out = options.out or Path(f"{options.word.strip('<>')}.safetensors")
     check_writable(out, room=20_000, is_file=True)
     from minigen.audio import check_audio, load_audio
-    from minigen.conditioning.inversion import check_word, invert
+    from minigen.conditioning.inversion import check_word, closest_caption, invert
     from minigen.corpus.corpus import SILENT
+    from minigen.evaluation.clap import load_judge
     from minigen.generate import TextToAudio
 
     rate, frames = check_audio(options.sound)
@@ -95,7 +96,8 @@ def learn_word(options: Namespace) -> None:
     wav = load_audio(options.sound, tta.codec.sample_rate, seconds=LEARNT)
     if wav.abs().max() < SILENT:
         raise MinigenError(f"{options.sound} is silent. Use a recording in which something is heard.")
-    word = invert(lm, tta.encoder, tta.codec.encode(wav), options.word, options.space, options.like, seed=options.seed)
+    like = options.like or closest_caption(load_judge(), wav, tta.codec.sample_rate)
+    word = invert(lm, tta.encoder, tta.codec.encode(wav), options.word, options.space, like, seed=options.seed)
     word.save(out)
     before, after = word.loss
     print(f'{out}: {word.word} began as "{word.like}"; loss on held-out frames {before:.3f}, now {after:.3f}')

@@ -10,6 +10,13 @@ recordings of it lie in a token set: the excerpt shows the model what the captio
 
 A caption is compared with the captions of the clips, a sound with their sounds. A caption could be compared with the
 sounds as well, in the judge's joint space, but there a word that the judge has never read lies near the wrong sounds.
+Among captions such a word misleads as well, since the other words decide. So `retrieve_styles` adds a score of shared
+words to the cosine, in which rare words count most:
+
+    score(x, c) = cos(x, c) + Σ_{v in x and c} idf(v) / Σ_{v in x} idf(v)        idf(v) = log((n + 1) / n_v)
+
+n_v is the number of the n captions with the word v. Words of x that no caption has are left out of both sums.
+Dense search together with words is common practice; idf is Spärck Jones's (1972).
 
 Source: retrieval-augmented text-to-audio generation (Yuan et al., arXiv 2309.08051), which feeds features of the
 retrieved clips to cross-attention; here the style conditioner (`minigen.conditioning.style`) makes them.
@@ -17,6 +24,10 @@ retrieved clips to cross-attention; here the style conditioner (`minigen.conditi
 Symbols: n clips · E width of an embedding · k neighbours · K, T see `minigen.train`.
 """
 
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -107,18 +118,41 @@ class ClipMemory:
 def retrieve_styles(
     captions: list[str], memory: ClipMemory, tokens: TokenSet, codec: nn.Module, judge: Embedder, k: int = 1
 ) -> Tensor:
-    """A style for each caption: the loudest 2 s of the clip nearest to it, or of the k-th; [B, 1, samples].
+    """A style for each caption: the loudest 2 s of the clip with the highest score, or the k-th; [B, 1, samples].
 
-    `TextToAudio.generate(captions, style=retrieve_styles(...))` takes it.
+    The score is that of the module. `TextToAudio.generate(captions, style=retrieve_styles(...))` takes it.
 
     Raises:
-        MinigenError: a memory of another token set; see `ClipMemory.nearest`.
+        MinigenError: a memory of another token set, k below 1 or above the number of clips.
     """
     if len(memory.sounds) != len(tokens):
         raise MinigenError(f"a memory of {len(memory.sounds)} clips for {len(tokens)}. Build it from these tokens.")
-    rows = memory.nearest(judge.embed_text(captions), k)[0][:, k - 1]  # [B]
+    if not 1 <= k <= len(tokens):
+        raise MinigenError(f"k is {k} for {len(tokens)} clips. Give 1 to {len(tokens)}.")
+    scores = judge.embed_text(captions) @ memory.texts.T + shared_words(captions, tokens.captions)  # [B, n]
+    rows = scores.argsort(dim=1, descending=True, stable=True)[:, k - 1]  # [B], the first of equal ones
     codes, _ = tokens.batch(rows.tolist())  # [B, K, T]
     return loudest(codec.decode(codes), codec.sample_rate)
+
+
+def shared_words(queries: Sequence[str], captions: Sequence[str]) -> Tensor:
+    """Share of each query's words that each caption has, rare words weighing more: float32 [B, n] in [0, 1].
+
+    It is the second part of the score of the module.
+    """
+    words = [set(_words(caption)) for caption in captions]
+    counts = Counter(word for each in words for word in each)
+    rarity = {word: math.log((len(words) + 1) / count) for word, count in counts.items()}
+    rows = []
+    for query in queries:
+        known = {word: rarity[word] for word in _words(query) if word in rarity}
+        total = sum(known.values()) or 1.0
+        rows.append([sum(weight for word, weight in known.items() if word in each) / total for each in words])
+    return torch.tensor(rows)
+
+
+def _words(caption: str) -> list[str]:
+    return re.findall(r"\w+", caption.lower())
 
 
 def loudest(wav: Tensor, sample_rate: int, seconds: float = EXCERPT) -> Tensor:

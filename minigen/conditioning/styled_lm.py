@@ -29,6 +29,7 @@ Source: MusicGen-Style (Rouard et al., arXiv 2407.12563), section 3, and its con
 Symbols: as in `minigen.conditioning.style` and `minigen.train`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,22 @@ class StyledLM(HubModel, nn.Module):
             ours.load_state_dict({"weight": theirs.weight[: sizes.codebook_size].detach()})
         style.start(codes[:, : config.streams, :LONGEST], torch.Generator().manual_seed(seed))
         return cls(lm, style)
+
+    def narrowed(self, entries: int, codes: Tensor, seed: int = 0) -> "StyledLM":
+        """The same networks around a new bottleneck, whose codebooks have so many entries.
+
+        Args:
+            entries: of each codebook.
+            codes: int64 [B, K, T] of some clips, for the k-means start of the codebooks.
+            seed: of k-means.
+        """
+        style = StyleConditioner(replace(self.style.config, entries=entries))
+        kept = {name: value for name, value in self.style.state_dict().items() if not name.startswith("quantizer.")}
+        style.load_state_dict(kept, strict=False)
+        with torch.no_grad():
+            latents = style.normalise(style.latents(codes[:, : style.config.streams, :LONGEST]))  # [B, F, C]
+        style.quantizer.start(latents.flatten(0, 1), torch.Generator().manual_seed(seed))
+        return StyledLM(self.lm, style.eval())
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, dtype: torch.dtype | None = torch.float32) -> "StyledLM":

@@ -198,6 +198,22 @@ def test_it_stops_when_the_loss_on_the_held_out_frames_no_longer_falls(lm, encod
     assert len(trained_on) == inversion.EVERY * inversion.PATIENCE and len(measured) == len(held_out) + len(trained_on)
 
 
+def test_the_closest_caption_is_that_of_the_highest_cosine_of_a_plain_loop():
+    class Judge:
+        """Embeds a caption by its length and its number of letters "o", a sound as (19, 3)."""
+
+        def embed_text(self, captions):
+            return torch.nn.functional.normalize(torch.tensor([[len(c), 9.0 * c.count("o")] for c in captions]), dim=1)
+
+        def embed_audio(self, wav, sample_rate):
+            return torch.nn.functional.normalize(torch.tensor([[19.0, 27.0]]), dim=1)
+
+    judge, every = Judge(), [caption for kind in PHRASES for caption in inversion.describing_captions(kind)]
+    cosines = {caption: float(judge.embed_text([caption])[0] @ judge.embed_audio(None, 1)[0]) for caption in every}
+    found = inversion.closest_caption(judge, torch.zeros(1, 1, 9), 16000)
+    assert cosines[found] == pytest.approx(max(cosines.values()), abs=1e-6)
+
+
 def test_without_a_caption_it_begins_as_the_likeliest_one(lm, encoder, monkeypatch):
     monkeypatch.setattr(inversion, "likeliest_caption", lambda *models: "a bell rings")
     assert invert(lm, encoder, CODES, steps=0, progress=False).like == "a bell rings"

@@ -1,12 +1,14 @@
 """Retrieval: nearest clips beside a plain loop, the memory's file, and the excerpt that is taken."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from standins import BandJudge, tiny_codec
 from torch.nn.functional import normalize
 
-from minigen.conditioning.retrieval import ClipMemory, loudest, retrieve_styles
+from minigen.conditioning.retrieval import ClipMemory, loudest, retrieve_styles, shared_words
 from minigen.corpus.tokens import TokenSet
 from minigen.engine.errors import MinigenError
 
@@ -56,6 +58,29 @@ def test_a_caption_finds_the_sound_of_a_caption_like_it(tokens):
     assert any(torch.equal(second, loudest(codec.decode(tokens.batch([row])[0]), 16000)) for row in (1, 4))
 
 
+def test_shared_words_weigh_by_rarity():
+    captions = ["a dog barks", "a dog and a cat", "a zither", "rain"]
+    (row,) = shared_words(["A zither and an unheard kazoo"], captions).tolist()
+    rarity = {"a": math.log(5 / 3), "zither": math.log(5), "and": math.log(5)}  # "an", "unheard", "kazoo" are nowhere
+    shares = [rarity["a"], rarity["a"] + rarity["and"], rarity["a"] + rarity["zither"], 0]
+    assert row == pytest.approx([share / sum(rarity.values()) for share in shares])
+    assert shared_words(["kazoo"], captions).tolist() == [[0, 0, 0, 0]]
+
+
+class Deaf:
+    """A judge that hears no difference between captions."""
+
+    def embed_text(self, captions):
+        return torch.ones(len(captions), 1)
+
+
+@torch.no_grad()
+def test_a_word_that_the_judge_has_never_read_is_found(tokens):
+    codec, kept = tiny_codec(), ClipMemory(torch.zeros(5, 1), torch.ones(5, 1))
+    found = retrieve_styles(["somewhere a siren"], kept, tokens, codec, Deaf())
+    assert torch.equal(found, loudest(codec.decode(tokens.batch([3])[0]), 16000))
+
+
 def test_the_excerpt_is_the_loudest_part():
     wav = torch.zeros(2, 1, 1000)
     wav[0, 0, 400:500] = 0.5
@@ -74,6 +99,7 @@ def test_the_excerpt_is_the_loudest_part():
         (lambda tokens: memory().nearest(torch.ones(1, 4), by="ear"), "by is 'ear'"),
         (lambda tokens: memory().nearest(torch.ones(1, 3)), r"queries are \[1, 3\]. Give \[B, 4\]"),
         (lambda tokens: retrieve_styles(["rain"], memory(), tokens, None, None), "a memory of 9 clips for 5"),
+        (lambda tokens: retrieve_styles(["rain"], memory(5), tokens, None, None, 6), "k is 6 for 5 clips"),
         (lambda tokens: ClipMemory.load("nowhere.safetensors"), "nowhere.safetensors holds no memory"),
     ],
 )

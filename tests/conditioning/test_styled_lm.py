@@ -264,6 +264,17 @@ def test_the_conditioner_learns_alone_what_captions_say(tmp_path):
     assert torch.equal(StyledLM.from_pretrained(tmp_path).style.mean, model.style.mean.half().float())
 
 
+@torch.no_grad()
+def test_a_narrowed_bottleneck_has_other_codebooks_and_the_same_networks(model):
+    narrow = model.narrowed(4, tokens().batch(range(12))[0])
+    assert narrow.style.config.entries == 4 and narrow.lm is model.lm
+    torch.testing.assert_close(narrow.style.latents(CODES), model.style.latents(CODES), rtol=0, atol=0)
+    again = model.narrowed(4, tokens().batch(range(12))[0])
+    assert torch.equal(narrow.style(CODES, 6), again.style(CODES, 6))
+    assert len(narrow.style.quantizer.decode(torch.arange(4)[:, None, None]).unique(dim=0)) == 4
+    assert model.style.config.entries == 64
+
+
 def test_a_step_reads_a_part_of_the_clip_and_validation_all_of_it(model):
     aligned = AlignObjective(model, Words(), TrainConfig())
     codes, captions = tokens(4, frames=80).batch(range(4))

@@ -1,4 +1,4 @@
-"""The corpus of a lesson: one name for all notebooks, built once, whoever asks first."""
+"""The corpus of a lesson: one name for all notebooks, built once, by the first notebook that asks for it."""
 
 import os
 import subprocess
@@ -84,7 +84,7 @@ def test_two_processes_that_build_at_once_both_find_a_whole_corpus(folder):
     assert len(list(folder.iterdir())) == 1
 
 
-def test_whoever_comes_second_takes_what_the_first_one_made(folder, monkeypatch):
+def test_the_second_notebook_takes_what_the_first_one_made(folder, monkeypatch):
     """Between looking and renaming, another notebook was quicker."""
     made = lesson_corpus(clips=3, seconds=1.0)
     (place,) = folder.iterdir()

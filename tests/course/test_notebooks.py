@@ -114,7 +114,7 @@ def test_any_python_kernel_will_do(path):
     assert read(path).metadata.kernelspec.name == "python3"
 
 
-@every_lesson
+@every_notebook
 def test_at_least_ten_outputs_are_compared(path):
     assert sum(bool(words(cell)) for cell in code_cells(path) if not is_exempt(cell)) >= 10
 

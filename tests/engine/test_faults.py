@@ -248,7 +248,7 @@ def test_a_tensor_that_the_format_cannot_hold_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
-def test_a_written_file_may_be_read_by_whoever_may_read_other_new_files(tmp_path):
+def test_a_written_file_has_the_permissions_of_other_new_files(tmp_path):
     """The library's writer creates files that only their owner may read."""
     (tmp_path / "usual").touch()
     save_checkpoint(tmp_path / "c", {"x": torch.ones(3)})

@@ -70,7 +70,7 @@ class FamiliesConfig(StudyConfig):
     steps: int = 750
     guidances: tuple[float, ...] = (2.0, 3.0, 5.0)
     at_once: int = 25
-    shipped: tuple[str, ...] = (BEST, "mini-masked", "mini-discrete", "mini-latent")
+    shipped: tuple[str, ...] = (BEST, "mini-masked", "mini-discrete", "mini-latent", "mini-cascade")
     models: tuple[str, ...] = FAMILIES
     evaluations: int = 64
     others: tuple[int, ...] = (4, 8, 16, 32, 128)
@@ -215,7 +215,7 @@ def _training(folder: Path) -> dict:
     """Columns about the training of a model in a folder, as far as its files tell; of a shipped one, of all stages."""
     found = [folder / name for name in (STAGES, SETTINGS_FILE) if (folder / name).is_file()]
     told = json.loads(found[0].read_text("utf-8")) if found else []
-    steps = sum(stage["steps"] for stage in (told if isinstance(told, list) else [told]))
+    steps = sum(stage.get("steps", 0) for stage in (told if isinstance(told, list) else [told]))
     log = read_rows(folder / "log.csv")
     last = {name: float(log[-1][name]) for name in ("valid", "valid_no_text")} if log else {}
     return {"steps": steps or "", "hours": round(float(log[-1]["minutes"]) / 60, 3) if log else "", **last}

@@ -164,7 +164,8 @@ class Study:
 
     def __init__(self, folder: Path, rows: Path, config: StudyConfig, parts: StudyParts, progress: bool):
         self.folder, self.rows, self.config, self.parts, self.progress = folder, rows, config, parts, progress
-        text = json.dumps([asdict(config), parts.digest()])
+        sizes = asdict(replace(config, shipped=()))  # a further shipped model adds rows and changes none
+        text = json.dumps([sizes, parts.digest()])
         self.identity = hashlib.sha256(text.encode()).hexdigest()[:10]
         for row in read_rows(rows / ROWS):
             if row["study"] != self.identity:

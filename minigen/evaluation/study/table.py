@@ -49,6 +49,7 @@ from minigen.evaluation.study.results import (
 ARROWS = {"low": " ↓", "high": " ↑", "near": ""}
 SUMMARY_METRICS = ("recall", "recall_held_out", "clap", "fad")
 COMPARED_METRICS = ("recall", "recall_held_out", "clap", "kl", "order", "count")
+NAMED = 8  # missing tasks that a table names
 MARKED = r"(?<=<!-- {0} -->\n).*?(?=<!-- end of {0} -->)"  # in README.md and docs/study.md
 
 
@@ -163,9 +164,12 @@ def _validation(results: Results, run: str) -> float:
 
 
 def missing_tasks(results: Results) -> str:
-    """A sentence that names the missing tasks; "" if there are none."""
+    """A sentence that counts the missing tasks and names the first `NAMED` of them; "" if there are none."""
     left = [task.name for task in missing(results.config.tasks(results.rows), results.rows)]
-    return f"**Not finished**: {len(left)} tasks are missing ({', '.join(left)})." if left else ""
+    if not left:
+        return ""
+    names = ", ".join(left[:NAMED]) + (f" and {len(left) - NAMED} more" if len(left) > NAMED else "")
+    return f"**Not finished**: {len(left)} tasks are missing ({names})."
 
 
 def _verdict(results: Results) -> str:

@@ -16,9 +16,10 @@ each kind of figure stands beside its control:
     latent   a clip is muffled at 2 kHz and made whole. Gain: distance to the original above 2 kHz of the codec's output
              of the muffled clip, less that of the extended clip, in log10. Control: the model's part is left out.
     style    an excerpt of 2 s, without a caption: likeness and copying (`minigen.metrics`) over the codebooks q.
-             Control: the output for another excerpt. Then a caption of one clip with the style of another, over the
-             guidance β: share of the caption's events that is heard, and likeness to the excerpt. Then a kind of sound
-             that the corpus lacks, with and without a retrieved style, by a detector.
+             Controls: the excerpt after the codec, and the output for another excerpt. Then a caption of one clip with
+             the style of another, over the guidance β, with α = 1: share of the caption's events that is heard, and
+             likeness to the excerpt. Then kinds of sound that the corpus lacks (`minigen.course.new_kind`), with and
+             without retrieved styles, each by a detector of its own (`minigen.evaluation.probe`).
 """
 
 import sys
@@ -49,7 +50,9 @@ CLIPS, OTHERS, SECONDS, SEED = 10, 200, 4.0, 0
 HOLE = (1.75, 2.25)  # seconds
 CUTOFF = 2000.0  # Hz
 EXCERPT = 32000  # samples of a style, 2 s
-STYLES, CAPTIONS_OF_STRIDES, STEPS = 20, 40, 25
+STYLES, CAPTIONS_OF_STRIDES, STEPS = 200, 40, 25
+AT_ONCE = 25  # clips with a style that are generated together
+REMEMBERED, EACH = 10, 4  # recordings of a new kind in the collection; sounds for each caption
 
 
 class Row(NamedTuple):
@@ -184,6 +187,19 @@ def bands(tta: TextToAudio, wavs: Tensor, captions: list[str]) -> list[Row]:
 # style
 
 
+def in_parts(
+    tta: TextToAudio, captions: list[str] | None, excerpts: Tensor | None, guidance: float = 3.0, **how
+) -> Tensor:
+    """Sounds [n, 1, 32000] of captions, of excerpts [n, 1, samples], or of both, `AT_ONCE` of them at a time."""
+    count = len(excerpts if captions is None else captions)  # type: ignore[arg-type]
+    made = []
+    for first in range(0, count, AT_ONCE):
+        part = slice(first, first + AT_ONCE)
+        style = {} if excerpts is None else {"style": excerpts[part], **how}
+        made.append(tta.generate(captions and captions[part], 2.0, guidance, seed=SEED + first, **style))
+    return torch.cat(made)
+
+
 def styles(
     tta: TextToAudio, wavs: Tensor, captions: list[str], asked: Tensor, others: Tensor, judge, tagger
 ) -> list[Row]:
@@ -193,15 +209,18 @@ def styles(
     """
     excerpts = wavs[..., :EXCERPT]
     near, far = judge.embed_audio(excerpts), judge.embed_audio(others[..., :EXCERPT])
-    made = {q: tta.generate(None, 2.0, style=excerpts, codebooks=q, seed=SEED) for q in (1, 3, 6)}
+    made = {q: in_parts(tta, None, excerpts, codebooks=q) for q in (1, 3, 6)}
     rows = []
     for q, sounds in made.items():
         rows.append(row(f"q = {q}: neighbours in common", _each(neighbours_in_common, near, sounds, far, judge)))
         rows.append(row(f"q = {q}: copied", _each(is_nearest, near, sounds, far, judge)))
-    strangers = _each(neighbours_in_common, near, made[3].roll(1, 0), far, judge)
-    rows.append(row("another's output, q = 3: neighbours in common", strangers))
+    copies, strangers = through_codec(tta, excerpts), made[3].roll(1, 0)
+    rows.append(row("the excerpt after the codec: neighbours in common",
+                    _each(neighbours_in_common, near, copies, far, judge)))  # fmt: skip
+    rows.append(row("another's output, q = 3: neighbours in common",
+                    _each(neighbours_in_common, near, strangers, far, judge)))  # fmt: skip
     for beta in (1.0, 3.0, 5.0, 7.0):
-        mixed = tta.generate([*captions[1:], captions[0]], 2.0, style=excerpts, style_guidance=beta, seed=SEED)
+        mixed = in_parts(tta, [*captions[1:], captions[0]], excerpts, 1.0, style_guidance=beta)
         shares = share_heard(tagger.probabilities(mixed) >= 0.5, asked.roll(-1, 0))
         rows.append(row(f"β = {beta:g}: events of the caption heard", shares))
         rows.append(row(f"β = {beta:g}: neighbours in common", _each(neighbours_in_common, near, mixed, far, judge)))
@@ -214,37 +233,59 @@ def _each(metric: Callable, near: Tensor, sounds: Tensor, far: Tensor, judge) ->
     return [metric(near[i : i + 1], made[i : i + 1], far) for i in range(len(near))]
 
 
+def through_codec(tta: TextToAudio, wavs: Tensor) -> Tensor:
+    """The first 2 s of sounds after the codec: [n, 1, samples] -> [n, 1, 32000]."""
+    return torch.cat([tta.codec.decode(tta.codec.encode(part)) for part in wavs[..., :EXCERPT].split(16)])
+
+
 def retrieval(tta: TextToAudio, others: Tensor, captions: list[str], judge) -> list[Row]:
-    """Rows of a kind that the corpus lacks: share of sounds with it, for captions alone and with retrieved styles."""
-    from minigen.conditioning.retrieval import ClipMemory, retrieve_styles
-    from minigen.corpus.tokens import TokenSet
-    from minigen.course.new_kind import CAPTIONS, slide_whistles
+    """Rows of kinds that the corpus lacks: share of sounds with the kind, for captions alone and with retrieved styles.
+
+    The collection holds some recordings of each new kind, and half of the `others`. The other half are the negative
+    examples of the detectors. Neither the recordings nor the captions that are asked for are in the collection twice.
+    """
+    from minigen.course.new_kind import NEW_KINDS, recordings
     from minigen.evaluation.probe import train_probe
 
-    codec, half = tta.codec, len(others) // 2
+    half = len(others) // 2
+    known = [(wav, caption) for wav, caption in zip(others[:half], captions, strict=False)]
+    for kind, new in NEW_KINDS.items():
+        some = recordings(kind, REMEMBERED, seed=0)
+        known += [(wav, new.captions[i % len(new.captions)]) for i, wav in enumerate(some)]
+    find = collection(tta, known, judge)
+    negatives = judge.embed_audio(through_codec(tta, others[half:]))
+    found: dict[str, list[float]] = {"unseen recordings": [], "caption alone": [], "caption and retrieved style": [],
+                                     "retrieved style": []}  # fmt: skip
+    rows = []
+    for kind, new in NEW_KINDS.items():
+        probe = train_probe(judge.embed_audio(through_codec(tta, recordings(kind, 32, seed=1))), negatives)
+        asked = [*new.asked] * EACH
+        styles = torch.cat([find([*new.asked], k) for k in range(1, EACH + 1)])  # [n, 1, samples]
+        sounds = {
+            "unseen recordings": through_codec(tta, recordings(kind, 20, seed=2)),
+            "caption alone": in_parts(tta, asked, None),
+            "caption and retrieved style": in_parts(tta, asked, styles, style_guidance=1.0, codebooks=6),
+            "retrieved style": in_parts(tta, None, styles, codebooks=6),
+        }
+        for name, wavs in sounds.items():
+            heard = [float(p > 0.5) for p in probe.probabilities(judge.embed_audio(wavs))]
+            found[name] += heard
+            if name in ("caption alone", "retrieved style"):
+                rows.append(row(f"{kind}, {name}", heard))
+    return [row(f"new kinds, {name}", heard) for name, heard in found.items()] + rows
 
-    def through_codec(wavs: Tensor) -> Tensor:
-        return torch.cat([codec.decode(codec.encode(part)) for part in wavs[..., :EXCERPT].split(16)])
 
-    collection = torch.cat([codec.encode(part[..., :EXCERPT]) for part in (others[:half], slide_whistles(10, seed=0))])
-    written = [*captions[:half], *(CAPTIONS[i % len(CAPTIONS)] for i in range(10))]
-    n = len(collection)
-    clips = TokenSet(collection.numpy().astype(np.int16), written, [()] * n, [[]] * n, 50.0, codec.codebook_size)
-    remembered = ClipMemory.build(clips, codec, judge, progress=False)
-    asked = ["somebody blows a slide whistle", "a slide whistle goes up", "a slide whistle falls and rises"] * 4
-    excerpts = retrieve_styles(asked, remembered, clips, codec, judge)
-    probe = train_probe(judge.embed_audio(through_codec(slide_whistles(32, seed=1))),
-                        judge.embed_audio(through_codec(others[half:])))  # fmt: skip
+def collection(tta: TextToAudio, known: list[tuple[Tensor, str]], judge) -> Callable[[list[str], int], Tensor]:
+    """A function of captions and k that gives the loudest 2 s of the k-th nearest of some clips with captions."""
+    from minigen.conditioning.retrieval import ClipMemory, retrieve_styles
+    from minigen.corpus.tokens import TokenSet
 
-    def whistles(wavs: Tensor) -> list[float]:
-        return [float(p > 0.5) for p in probe.probabilities(judge.embed_audio(wavs))]
-
-    how = {"style": excerpts, "style_guidance": 1.0, "codebooks": 6}
-    return [
-        row("a new kind: unseen recordings heard", whistles(through_codec(slide_whistles(20, seed=2)))),
-        row("a new kind: caption alone", whistles(tta.generate(asked, 2.0, seed=SEED))),
-        row("a new kind: retrieved style", whistles(tta.generate(asked, 2.0, seed=SEED, **how))),
-    ]
+    codes = torch.cat([tta.codec.encode(wav[None, :, :EXCERPT]) for wav, _ in known])  # [n, K, T]
+    n = len(known)
+    clips = TokenSet(codes.numpy().astype(np.int16), [caption for _, caption in known], [()] * n, [[]] * n, 50.0,
+                     tta.codec.codebook_size)  # fmt: skip
+    remembered = ClipMemory.build(clips, tta.codec, judge, progress=False)
+    return lambda captions, k: retrieve_styles(captions, remembered, clips, tta.codec, judge, k)
 
 
 # the command

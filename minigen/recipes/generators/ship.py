@@ -10,9 +10,9 @@
     python -m minigen.recipes.generators.ship mini-masked                 data/generators/mini-masked/card.md
 
 A training may go on from the shipped weights (`--from mini-masked`). A cascade is one folder, that of its coarse model.
-The first stage of a style model is named: `... ship mini-style first mini-dropout conditioner`. The stages of a model
-are listed in stages.json: one entry for each training, with the model that it began from. A training that began from
-another model begins the list anew.
+The first stage of a style model is named: `... ship mini-style first mini-dropout conditioner`. Its last one is
+`minigen.recipes.generators.bottleneck`. The stages of a model are listed in stages.json: one entry for each, with the
+model that it began from. A training that began from another model begins the list anew.
 """
 
 import csv
@@ -34,7 +34,7 @@ from minigen.train import SETTINGS_FILE
 
 # Clips of the corpus and share of mixtures of the shipped trainings; update both when the corpus of a training differs.
 CLIPS, MIX, SECONDS = 12500, 0.2, 4.0
-STAGES, FIGURES, CASCADER = "stages.json", "figures.csv", "cascader"
+STAGES, FIGURES, CASCADER, BOTTLENECK = "stages.json", "figures.csv", "cascader", "bottleneck"
 DESCRIPTIONS = {
     "masked": "Masked generation (MaskGIT, SpecMaskGIT, MAGNeT): all cells of a clip are hidden, and filled in a few "
     "steps, the surest first. It also repairs, extends and varies recordings: `minigen inpaint`, `extend`, `vary`, "
@@ -52,7 +52,7 @@ DESCRIPTIONS = {
 LIMITS = {
     "style": " Only the conditioner was trained, so captions alone give the sounds of the language model that it began "
     "with, bit for bit. It was trained to say what captions say, so a style says what kind of sound it is, and little "
-    "more.",
+    "more. Beside a caption it is hardly heard. Its codebooks were made by k-means after the training.",
 }
 COLUMNS = ("recall", "recall_low", "recall_high", "of_codec", "clap", "kl", "fad", "fad_infinity", "kernel", "order",
            "diversity")  # fmt: skip
@@ -95,7 +95,8 @@ def card(name: str, top: Path = ROOT) -> str:
     weights = _parameters(folder)
     clips = split_sizes(CLIPS)["train"]
     rows = round(clips * (1 + MIX))
-    seen = sum(stage["steps"] * stage["batch_size"] for stage in stages)
+    trainings = [stage for stage in stages if stage["generator"] != BOTTLENECK]
+    seen = sum(stage["steps"] * stage["batch_size"] for stage in trainings)
     parts = [folder, folder / CASCADER] if kind == "cascade" else [folder]
     curves = "\n\n".join(str(_curve(part)) for part in parts)
     return f"""# generators/{name}
@@ -111,7 +112,7 @@ def card(name: str, top: Path = ROOT) -> str:
     minigen tokenize corpus --out tokens/validation --split validation --mix 0 --latents
 {_commands(kind, stages)}
 
-in {sum(stage["minutes"] for stage in stages):.0f} minutes on one processor core that other work shared: {seen} clips
+in {sum(stage["minutes"] for stage in trainings):.0f} minutes on one processor core that other work shared: {seen} clips
 seen, {seen / rows:.1f} epochs, beside what the model that it began from had seen.
 
 **Data.** The training split of the built-in corpus, {clips} clips of {SECONDS:g} s, and {rows - clips} mixtures of two
@@ -142,6 +143,9 @@ def _commands(kind: str, stages: list[dict]) -> str:
     given, lines = "minigen train tokens/train --valid tokens/validation --generator", []
     for number, stage in enumerate(stages, 1):
         trained, start = stage.get("generator", kind), stage["from"]
+        if trained == BOTTLENECK:
+            lines.append(f"    python -m minigen.recipes.generators.bottleneck {start} {stage['entries']} tokens/train")
+            continue
         options = f"--batch-size {stage['batch_size']} --steps {stage['steps']} "
         options += f"--learning-rate {stage['learning_rate']:g} --text-dropout {stage['text_dropout']:g}"
         out = f"{start}/{CASCADER}" if trained == CASCADER else f"stage-{number}"

@@ -1,1 +1,1 @@
-"""Figures of tuning, for data/tuning: `preference` for DPO, `new_kind` for fine-tuning, `memory`; `card` shows them."""
+"""Figures of tuning, for data/tuning: `preference`, `new_kind`, `words` and `memory` make tables, `card` shows them."""

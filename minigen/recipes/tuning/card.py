@@ -1,6 +1,8 @@
 """Card of the figures of tuning: data/tuning/card.md, from the tables beside it.
 
-data/tuning/preference.csv, new_kind.csv ─► python -m minigen.recipes.tuning.card ─► data/tuning/card.md
+preference.csv, preference_guided.csv, new_kind.csv, words.csv, memory.csv in data/tuning ─► data/tuning/card.md
+
+python -m minigen.recipes.tuning.card
 """
 
 import csv
@@ -9,22 +11,31 @@ from pathlib import Path
 from minigen.display.tables import markdown_table
 from minigen.engine.files import write_atomically
 from minigen.evaluation.change import TITLES
-from minigen.recipes.tuning import memory, new_kind, preference
+from minigen.recipes.tuning import memory, new_kind, preference, words
 
 CARD = new_kind.FIGURES.with_name("card.md")
 # The commands of the figures; update them when the figures are made anew.
 PREFERENCE = """\
 minigen corpus --clips 12500
-SETTINGS="--steps 60 --batch-size 4 --learning-rate 1e-3 --guidance 1 --clips 96"
-minigen prefer --by clap --captions 96 $SETTINGS --seed 0 --out build/preferred-0
+SETTINGS="--steps 100 --batch-size 8 --learning-rate 3e-4 --clips 96"
+PAIRS="--pairs build/preferred-0/pairs.safetensors"
+minigen prefer --by clap --captions 400 $SETTINGS --guidance 1 --seed 0 --out build/preferred-0
 for s in 1 2; do
-    minigen prefer --by clap --pairs build/preferred-0/pairs.safetensors $SETTINGS --seed $s --out build/preferred-$s
+    minigen prefer --by clap $PAIRS $SETTINGS --guidance 1 --seed $s --out build/preferred-$s
 done
 python -m minigen.recipes.tuning.preference build/preferred-0 build/preferred-1 build/preferred-2"""
+GUIDED = """\
+for s in 0 1 2; do
+    cp -r build/preferred-$s build/guided-$s
+    minigen prefer --by clap $PAIRS $SETTINGS --guidance 3 --seed $s --out build/guided-$s
+done
+python -m minigen.recipes.tuning.preference guided build/guided-0 build/guided-1 build/guided-2"""
 MEMORY = "python -m minigen.recipes.tuning.memory        # or with a number of layers"
+WORDS = "python -m minigen.recipes.tuning.words ESC10        # a folder of recordings in class folders"
 NEW_KIND = """\
 python -m minigen.recipes.tuning.new_kind record build/whistles
-minigen finetune build/whistles --rehearse build/corpus --steps 400 --learning-rate 5e-3 --out build/whistled
+minigen finetune build/whistles --rehearse build/corpus --steps 500 --learning-rate 5e-3 \\
+    --lora 16 --text-dropout 0 --out build/whistled
 python -m minigen.recipes.tuning.new_kind measure build/whistled build/corpus"""
 
 
@@ -37,9 +48,15 @@ def card() -> str:
             "Each value is the mean of the seeds, with its 95 % interval over captions and seeds; the last column has "
             "the change at each seed. FAD is that of the tagger's features against other real clips.",
         ]  # fmt: skip
+    if preference.GUIDED.is_file():
+        parts += ["The same adapters, measured with guidance 3, with which sounds are usually made:",
+                  _indented(GUIDED), _preference(preference.GUIDED)]  # fmt: skip
     if new_kind.FIGURES.is_file():
         parts += ["## A kind that the corpus lacks (`minigen finetune`)", _indented(NEW_KIND),
                   _new_kind(new_kind.FIGURES)]  # fmt: skip
+    if words.FIGURES.is_file():
+        parts += ["## A new word for a recording (`minigen learn-word`)", _indented(WORDS), _words(words.FIGURES),
+                  words.summary(_rows(words.FIGURES))]  # fmt: skip
     if memory.FIGURES.is_file():
         parts += [
             "## Memory of a big model (`--lora 8 --checkpointing`)", _indented(MEMORY), _memory(memory.FIGURES),
@@ -48,6 +65,16 @@ def card() -> str:
             "`minigen.engine.resources.return_freed_memory` the process holds more: see there.",
         ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
+
+
+def _words(path: Path) -> str:
+    titles = ["recording of", "began as", "held-out loss", "plain caption", "beginning", "word", "rain beside the word"]
+    lines = []
+    for row in _rows(path):
+        losses = f"{float(row['loss_before']):.3f} → {float(row['loss_after']):.3f}"
+        cosines = [f"{float(row[name]):.2f}" for name in ("plain", "began", "word")]
+        lines.append([row["kind"], row["like"], losses, *cosines, f"{float(row['rain']):.0%}"])
+    return markdown_table(titles, lines)
 
 
 def _memory(path: Path) -> str:

@@ -35,7 +35,7 @@ from minigen.evaluation.probe import Probe, train_probe
 from minigen.generate import TextToAudio
 
 FIGURES = ROOT / "data/tuning/new_kind.csv"
-RECORDINGS = 40  # of which a part is held out by `minigen finetune`
+RECORDINGS = 100  # of which a part is held out by `minigen finetune`
 CLIPS = 40  # sounds of the new kind, and captions of the corpus, that are measured before and after
 HEARD = 0.5  # probability from which the detector hears the kind
 SEEDS = {"recordings": 0, "detector": 1, "test of the detector": 2}  # no recording is in two of them

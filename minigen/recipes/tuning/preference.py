@@ -1,11 +1,14 @@
 """Preference tuning over several seeds: the runs of `minigen prefer` become one row for each measure.
 
-    for s in 0 1 2: minigen prefer ... --seed s --out build/preferred-s
+    for s in 0 1 2: minigen prefer ... --guidance 1 --seed s --out build/preferred-s
     python -m minigen.recipes.tuning.preference build/preferred-0 build/preferred-1 build/preferred-2
+    for s in 0 1 2: minigen prefer ... --guidance 3 --seed s --out build/guided-s       copies of the folders above
+    python -m minigen.recipes.tuning.preference guided build/guided-0 build/guided-1 build/guided-2
 
-writes data/tuning/preference.csv: CLAP, recall, FAD and diversity before, after, and after less before, each with its
-95 % interval over captions and seeds (`minigen.evaluation.change`), and the values of the seeds. The exact commands of
-the figures are in data/tuning/card.md.
+The first writes data/tuning/preference.csv, measured without guidance; the second data/tuning/preference_guided.csv,
+the same adapters measured with guidance. Both hold CLAP, recall, FAD and diversity before, after, and after less
+before, each with its 95 % interval over captions and seeds (`minigen.evaluation.change`), and the values of the seeds.
+The exact commands of the figures are in data/tuning/card.md.
 """
 
 import sys
@@ -17,6 +20,7 @@ from minigen.engine.hub import ROOT
 from minigen.evaluation.change import Change, changes_table, load_rows, measure_changes, save_changes
 
 FIGURES = ROOT / "data/tuning/preference.csv"
+GUIDED = FIGURES.with_name("preference_guided.csv")
 
 
 def pool(folders: list[Path]) -> dict[str, Change]:
@@ -35,10 +39,12 @@ def pool(folders: list[Path]) -> dict[str, Change]:
 
 def main() -> None:
     """Pool the runs that the command line names."""
-    changes = pool([Path(name) for name in sys.argv[1:]])
-    FIGURES.parent.mkdir(parents=True, exist_ok=True)
-    save_changes(FIGURES, changes)
-    print(f"{changes_table(changes)}\n{FIGURES}")
+    guided, names = sys.argv[1:2] == ["guided"], sys.argv[1:]
+    changes = pool([Path(name) for name in (names[1:] if guided else names)])
+    file = GUIDED if guided else FIGURES
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_changes(file, changes)
+    print(f"{changes_table(changes)}\n{file}")
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ def test_the_report_counts_who_was_preferred_whatever_the_side(folder):
     assert "no preference shown" in str(found)
 
 
-def test_whoever_fails_a_check_is_named_and_left_out(folder):
+def test_a_listener_who_fails_a_check_is_named_and_left_out(folder):
     answer_all(folder, "anna", honest(MODELS[0]))
     answer_all(folder, "deaf", lambda models: models[1])
     checks = [shown for shown in PLAN.shown_to("hasty") if PLAN.trials[shown.trial].models[0] == REAL_CHECK]

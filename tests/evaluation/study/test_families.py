@@ -57,11 +57,11 @@ def test_one_seed_of_every_family_comes_first_and_the_costliest_last():
     config = FamiliesConfig()
     names = [task.name for task in config.tasks([])]
     assert names[:5] == [CONTROLS, *(f"{family}-0" for family in FAMILIES)]
-    assert names[5:9] == [f"{model}-0" for model in config.shipped]
-    assert names[9:14] == [f"masked@{count}-0" for count in (4, 8, 16, 32, 128)]
-    assert names[24:32] == [f"{family}-{seed}" for seed in (1, 2) for family in FAMILIES]
-    assert names[32:37] == [f"mini-masked@{count}-0" for count in (4, 8, 16, 32, 128)]
-    assert len(set(names)) == len(names) == 47
+    assert names[5:10] == [f"{model}-0" for model in config.shipped]
+    assert names[10:15] == [f"masked@{count}-0" for count in (4, 8, 16, 32, 128)]
+    assert names[25:33] == [f"{family}-{seed}" for seed in (1, 2) for family in FAMILIES]
+    assert names[33:38] == [f"mini-masked@{count}-0" for count in (4, 8, 16, 32, 128)]
+    assert len(set(names)) == len(names) == 53
     assert not [name for name in names if name.startswith(("language_model@", "mini-regularized@"))]
 
 
@@ -127,6 +127,17 @@ def test_a_finished_study_does_nothing(finished):
 
     rows = finished / "rows"
     assert run_study(finished, rows, SMALL, refuse, progress=False, kind=FamilyStudy) == []
+
+
+def test_a_further_shipped_model_adds_rows_to_a_study_and_changes_none(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("minigen.engine.hub.DATA", tmp_path / "data")
+    shutil.copytree(finished / "masked-0", tmp_path / "data/generators/mini-masked")
+    rows = tmp_path / "rows"
+    shutil.copytree(finished / "rows", rows)
+    before = (rows / ROWS).read_text()
+    config = replace(SMALL, shipped=("mini-regularized", "mini-masked"))
+    done = run_study(finished, rows, config, parts, progress=False, kind=FamilyStudy)
+    assert done == ["mini-masked-0", "mini-masked@4-0"] and (rows / ROWS).read_text().startswith(before)
 
 
 def test_a_shipped_model_that_is_not_there_is_passed_over_and_nothing_waits_for_it(finished, tmp_path, monkeypatch):

@@ -605,6 +605,7 @@ def test_a_table_of_a_part_says_what_is_missing(tmp_path):
     write_rows(tmp_path, CONFIG, SKILL, left_out)
     text = make_table(tmp_path, CONFIG)
     assert "**Not finished**: 14 tasks are missing (no-dropout-1, dropout-1," in text
+    assert " and 6 more)." in text
     assert "| regulariser | " in text and "**mean pooling**" not in text
     waiting = {task.name for task in plan(CONFIG)[3:]}
     write_rows(tmp_path, CONFIG, SKILL, waiting)

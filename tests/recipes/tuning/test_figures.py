@@ -21,6 +21,7 @@ from minigen.recipes.tuning import card, memory, new_kind, preference
 def tables(tmp_path, monkeypatch):
     """The places of the tables and the card, in a folder of the test."""
     monkeypatch.setattr(preference, "FIGURES", tmp_path / "data/preference.csv")
+    monkeypatch.setattr(preference, "GUIDED", tmp_path / "data/preference_guided.csv")
     monkeypatch.setattr(new_kind, "FIGURES", tmp_path / "data/new_kind.csv")
     monkeypatch.setattr(memory, "FIGURES", tmp_path / "data/memory.csv")
     monkeypatch.setattr(card, "CARD", tmp_path / "data/card.md")
@@ -62,7 +63,12 @@ def test_the_runs_of_several_seeds_become_one_table_and_the_card_has_its_figures
         change = changes[name].change
         assert f"{change.mean:+.{digits}f} [{change.low:+.{digits}f}, {change.high:+.{digits}f}]" in text
         assert f"{change.seeds[0]:+.{digits}f}, {change.seeds[1]:+.{digits}f}" in text
-    assert "A kind that" not in text
+    assert "A kind that" not in text and "measured with guidance 3" not in text
+    monkeypatch.setattr("sys.argv", ["preference", "guided", *map(str, folders)])
+    preference.main()
+    card.main()
+    assert "measured with guidance 3" in card.CARD.read_text()
+    assert preference.GUIDED.read_text() == preference.FIGURES.read_text()
     with pytest.raises(MinigenError, match="no finished run of minigen prefer in elsewhere"):
         preference.pool([folders[0], Path("elsewhere")])
 
