@@ -199,7 +199,8 @@ def test_a_run_stores_the_outputs_and_says_what_it_took(tmp_path):
     path = small_notebook(tmp_path / "small.ipynb", "2 + 2")
     taken = course.execute(path)
     assert code_cells(path)[0].outputs[0].data["text/plain"] == "4"
-    assert 0 < taken.processor < 60 and taken.seconds > 0 and 10 < taken.memory < 1000
+    assert 0 < taken.processor < 60 and taken.seconds > 0
+    assert 10 < taken.memory < 4000, "Linux counts the memory of this process, which starts the run, as well"
     with pytest.raises(MinigenError, match="small.ipynb stopped: ZeroDivisionError: division by zero"):
         course.execute(small_notebook(path, "1 / 0"))
 
