@@ -242,7 +242,8 @@ def retrieval(tta: TextToAudio, others: Tensor, captions: list[str], judge) -> l
     """Rows of kinds that the corpus lacks: share of sounds with the kind, for captions alone and with retrieved styles.
 
     The collection holds some recordings of each new kind, and half of the `others`. The other half are the negative
-    examples of the detectors. Neither the recordings nor the captions that are asked for are in the collection twice.
+    examples of the detectors. No caption that is asked for is in the collection, and no detector learns from its
+    recordings.
     """
     from minigen.course.new_kind import NEW_KINDS, recordings
     from minigen.evaluation.probe import train_probe
