@@ -170,12 +170,14 @@ def save_audio(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) ->
         sample_rate: Hz.
 
     Raises:
-        MinigenError: another shape or suffix, no samples, NaN or infinity, a rate that files do not have, or a place
-            that cannot be written.
+        MinigenError: another shape or suffix, integers, no samples, NaN or infinity, a rate that files do not have, or
+            a place that cannot be written.
     """
     import soundfile
 
-    path, wav = Path(path), torch.as_tensor(wav).detach().cpu().float()
+    path, wav = Path(path), torch.as_tensor(wav).detach().cpu()
+    check_floats(wav)
+    wav = wav.float()
     if path.suffix.lower() not in WRITABLE:
         raise MinigenError(f"cannot write {path.suffix or 'no suffix'!r} ({path}). End the name in .wav or .flac.")
     if wav.ndim == 0 or wav.numel() == 0 or wav.numel() != wav.shape[-1]:
@@ -187,6 +189,12 @@ def save_audio(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) ->
     samples = wav.flatten().clamp(-1, 1).numpy()
     soundfile.write(encoded, samples, sample_rate, "PCM_16", format=WRITABLE[path.suffix.lower()])
     write_atomically(path, encoded.getvalue())
+
+
+def check_floats(wav: Tensor) -> None:
+    """Raise MinigenError unless the samples are floating-point numbers: integers have another range than [-1, 1]."""
+    if not wav.is_floating_point():
+        raise MinigenError(f"the waveform is {wav.dtype}. Give floats in [-1, 1]: divide 16-bit samples by 32768.")
 
 
 def resample(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from minigen.audio import check_waveform
 from minigen.engine.checkpoint import save_tensors
 from minigen.engine.errors import MinigenError
-from minigen.engine.files import write_atomically
+from minigen.engine.files import atomic_file, write_atomically
 from minigen.engine.hub import HubModel, find_model
 from minigen.engine.resources import check_config, check_model
 from minigen.engine.weights import read_config
@@ -301,8 +301,9 @@ class Codec(HubModel, nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors (float16), each whole or not at all."""
         folder = Path(folder)
-        write_atomically(folder / "config.json", json.dumps(asdict(self.config), indent=2) + "\n")
-        save_tensors(folder / "model.safetensors", {name: value.half() for name, value in self.state_dict().items()})
+        with atomic_file(folder / "model.safetensors") as part:  # gets its name last, after the settings
+            save_tensors(part, {name: value.half() for name, value in self.state_dict().items()})
+            write_atomically(folder / "config.json", json.dumps(asdict(self.config), indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "Codec":
@@ -311,6 +312,7 @@ class Codec(HubModel, nn.Module):
         Raises:
             MinigenError: no such codec, or weights that do not fit their config.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder = find_model("codec", name)
@@ -319,7 +321,7 @@ class Codec(HubModel, nn.Module):
             check_model(lambda: cls(config), "the codec")
             codec = cls(config)
             codec.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
-        except (RuntimeError, TypeError, ValueError) as error:  # shapes, an unknown setting, or no JSON
+        except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:  # files, shapes, settings
             reason = " ".join(str(error).split())[:300]
             raise MinigenError(f"the codec weights in {folder} do not fit their config: {reason}") from error
         return codec.eval()

@@ -277,7 +277,7 @@ class TextToAudio(HubModel):
             return cls(*pipeline_from_musicgen(folder, dtype))
         codec, text, name = _read_pipeline(folder)
         kind = find_generator(name, folder)
-        encoder = load_text_encoder(text) if dtype == torch.float32 else load_text_encoder(text, dtype)
+        encoder = load_text_encoder(text, dtype)
         return cls(load_codec(codec), encoder, kind.from_pretrained(folder, dtype))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
@@ -447,7 +447,9 @@ class TextToAudio(HubModel):
 
 def check_captions(captions: str | list[str] | None) -> list[str]:
     """List of the captions; raises MinigenError where there is none, or one without a word."""
-    captions = [captions] if isinstance(captions, str) else list(captions or [])
+    if captions is None:
+        captions = []
+    captions = [captions] if isinstance(captions, str) else list(captions)
     if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
         raise MinigenError(f"captions are {captions!r}. Give one or more, each with at least a word.")
     return captions
@@ -500,6 +502,8 @@ def canvas(sizes, device: torch.device, batch: int, frames: int, prompt: Tensor 
     if prompt is None:
         return codes
     _check_tensor("prompt", prompt)
+    if prompt.is_floating_point():
+        raise MinigenError(f"prompt is {prompt.dtype}. Give integer codes.")
     if prompt.ndim != 3 or prompt.shape[1] != streams or len(prompt) not in (1, batch) or prompt.shape[2] >= frames:
         raise MinigenError(
             f"prompt has shape {list(prompt.shape)}. Give [{batch}, {streams}, P], P below the {frames} frames to make."

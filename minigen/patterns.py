@@ -21,7 +21,7 @@ prediction can depend on:
 
 `Pattern` is the interface of the four classes.
 
-Sources: the patterns and their comparison are MusicGen's (arXiv 2306.05284, section 2.2). AudioGen's paper (arXiv
+Sources: the patterns are MusicGen's (arXiv 2306.05284, section 2.2; section 4 compares them). AudioGen's paper (arXiv
 2209.15352) predicts its streams in parallel; the AudioGen released in audiocraft uses MusicGen's delay pattern.
 
     B batch, K codebooks, T codec frames, S columns (sequence steps), V codebook size

@@ -71,7 +71,7 @@ class TextEncoder(HubModel):
         Raises:
             MinigenError: no captions, a caption that is empty or not text, or one of more than 256 tokens.
         """
-        _check(captions)
+        check_texts(captions)
         tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(list(captions))]
         self._check_lengths([len(ids) for ids in tokens])
         rows = [torch.tensor(ids) for ids in tokens]
@@ -161,7 +161,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
     write_atomically(Path(folder) / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
 
 
-def _check(captions: list[str]) -> None:
+def check_texts(captions: list[str]) -> None:
     """Refuse captions that are not text, empty, or not valid Unicode."""
     if not isinstance(captions, list | tuple) or not all(isinstance(caption, str) for caption in captions):
         raise MinigenError(f"captions must be a list of texts, not {captions!r:.60}. Write ['a dog barks'].")

@@ -322,7 +322,7 @@ class Trainer:
             set_rate(optimizer, learning_rate(self.step, config))
             optimizer.step()
         self.step += 1
-        if self.step % config.ema_every == 0:
+        if self.step % config.ema_every == 0 or self.step == config.steps:
             self.ema.update(self.lm)
         similarity = parts["similarity"].item() if "similarity" in parts else None
         return {"loss": parts["loss"].item(), "similarity": similarity, "dropped": "memory" not in batch}

@@ -179,6 +179,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
         ("a.wav", torch.zeros(2, 1, 10)),
         ("a.wav", torch.zeros(0)),
         ("a.wav", torch.tensor(0.5)),
+        ("a.wav", torch.tensor([0, 1000, -32768], dtype=torch.int16)),
     ]:
         with pytest.raises(MinigenError):
             save_audio(tmp_path / name, wav)

@@ -413,6 +413,16 @@ def test_weights_that_do_not_fit_give_one_clear_line(tmp_path, change):
         load_codec(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", None])
+def test_damaged_or_missing_weights_give_one_clear_line(tmp_path, content):
+    Codec(TINY).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    if content is not None:
+        (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(MinigenError, match="do not fit their config"):
+        Codec.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("shape", [(16000,), (1, 16000), (1, 2, 16000), (1, 1, 0), (0, 1, 16000)])
 def test_a_waveform_of_another_shape_is_refused(shape):
     with pytest.raises(MinigenError, match=r"\[B, 1, samples\]"):

@@ -257,6 +257,16 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert same_weights(first, second)
 
 
+@pytest.mark.parametrize("steps", [1, 5, 15])
+def test_the_last_step_is_in_the_weights_that_are_kept(tmp_path, steps):
+    lm, _ = run(tmp_path, steps=steps, ema=0.0)
+    start = new_trainer(steps=steps, warmup=5, valid_every=20)
+    rows = [clips_of_step(48, start.config, step) for step in range(steps)]
+    for chosen in rows:
+        start.train_step(*tokens().batch(chosen))
+    assert all(torch.equal(lm.state_dict()[name], value) for name, value in start.lm.state_dict().items())
+
+
 def test_the_folder_holds_a_model_a_log_and_what_goes_with_it(tmp_path):
     lm, history = run(tmp_path)
     loaded = AudioLM.from_pretrained(tmp_path)

@@ -423,6 +423,7 @@ def _compare(listed) -> None:
 
 def _add_measuring(option: Callable) -> None:
     option("--data", help="corpus to measure on (default: the built-in corpus, made if need be)")
+    option("--audio", help="folder of the clips, if they are not beside the CSV")
     option("--split", default="test", help="train, validation or test")
     option("--clips", type=Range(int, 2), default=48, help="number of captions")
     option("--seconds", type=SECONDS, default=4.0, help="length of a clip")

@@ -130,7 +130,7 @@ def train(options: Namespace) -> None:
 def _say_next(options: Namespace) -> None:
     """Print the command that makes sound with a trained model, or that trains the second model of a cascade."""
     folder = options.out.parent if options.generator == "cascader" else options.out
-    place = f"{options.start} --adapter {folder}" if options.lora else _as_name(folder)
+    place = f"{options.start} --adapter {folder}" if options.lora else as_name(folder)
     if options.generator == "coarse":
         print(f"next: minigen train {options.tokens or ''} --generator cascader --from {place} --out {place}/cascader")
     else:
@@ -163,7 +163,7 @@ def _is_musicgen(name: str) -> bool:
     return "model_type" in read_config(find_generator_folder(name))
 
 
-def _as_name(folder: Path) -> str:
+def as_name(folder: Path) -> str:
     """A folder as the name of a model: `./mini`, because `mini` is the shipped one."""
     return f"./{folder}" if str(folder).startswith("mini") else str(folder)
 
@@ -352,4 +352,4 @@ def convert(options: Namespace) -> None:
 
     check_writable(options.out)
     convert_audiocraft(options.checkpoint, options.out)
-    print(f'{options.out}; hear it: minigen generate "a dog barks" --model {_as_name(options.out)}')
+    print(f'{options.out}; hear it: minigen generate "a dog barks" --model {as_name(options.out)}')

@@ -1,7 +1,7 @@
 """`minigen doctor`: tests every part of the installation, and names the command that repairs a broken one.
 
-    ok       PyTorch         2.13.0+cpu: no GPU, 2 threads, fast bfloat16
-    broken   torchaudio      libcudart.so.13: cannot open shared object file: No such file or directory
+    ok       PyTorch             2.13.0+cpu: no GPU, 2 threads, fast bfloat16
+    broken   torchaudio          libcudart.so.13: cannot open shared object file: No such file or directory
              repair it with: .venv/bin/python -m minigen doctor --mend
 
 Not part of the chain. Nothing heavy is imported at the top, because it has to work without PyTorch too.
@@ -40,7 +40,7 @@ class Finding:
     essential: bool = True
 
     def __str__(self) -> str:
-        line = f"{self.state:<9}{self.what:<16}{self.detail}"
+        line = f"{self.state:<9}{self.what:<20}{self.detail}"
         return line + (f"\n{'':<9}repair it with: {self.mend}" if self.mend else "")
 
 

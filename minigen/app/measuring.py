@@ -97,7 +97,8 @@ def some_clips(options: Namespace, split: str, count: int):
     from minigen.corpus import read_corpus
     from minigen.corpus.subsets import load_some
 
-    corpus = read_corpus(options.data or default_corpus(), split, seconds=options.seconds)
+    audio = getattr(options, "audio", None)  # only `evaluate` and `compare` have this option
+    corpus = read_corpus(options.data or default_corpus(), split, audio, options.seconds)
     clips, wavs = load_some(corpus, count)
     if len(wavs) < 2:
         raise MinigenError(f"{len(wavs)} usable clips in the {split} split. Measuring needs two or more.")

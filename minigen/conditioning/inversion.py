@@ -48,7 +48,7 @@ from minigen.generate import progress_bar
 from minigen.lm import AudioLM, shift_right
 from minigen.loss import heads_cross_entropy
 from minigen.patterns import DelayPattern
-from minigen.text import TextEncoder
+from minigen.text import TextEncoder, check_texts
 
 SPACES = ("word", "memory")
 STEPS = 60  # at the most
@@ -142,6 +142,7 @@ class EncoderWithWords(TextEncoder):
 
     def __call__(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """As `TextEncoder.__call__`."""
+        check_texts(captions)
         if not any(name in caption for caption in captions for name in self.words):
             return super().__call__(captions)
         with torch.no_grad():
@@ -296,6 +297,8 @@ def invert(
 
 def first_vectors(encoder: TextEncoder, like: str, space: str) -> Tensor:
     """Vectors [n, D] of a plain caption: the embeddings of its tokens, or their states, without the closing `</s>`."""
+    if not like.strip():
+        raise MinigenError(f"the caption to begin from is {like!r}. Give one with a word, such as 'a dog barks'.")
     ids = encoder.tokenizer.encode(like).ids[:-1]
     if space == "word":
         return encoder.model.shared.weight[ids].detach().float().clone()
@@ -309,7 +312,7 @@ def _descend(
     start = empty.vectors
     vectors, size = start.clone().requires_grad_(True), start.square().mean().sqrt()
     optimizer = torch.optim.Adam([vectors], lr=RATE * size.item())
-    held_out = held_out_frames(codes.shape[-1], seed)  # [T]
+    held_out = held_out_frames(codes.shape[-1], seed).to(codes.device)  # [T]
 
     def loss_of(vectors: Tensor, frames: Tensor) -> Tensor:
         memory, mask = encoder.states([empty.word], {empty.word: vectors})  # [1, N, D]
@@ -318,12 +321,12 @@ def _descend(
     best, losses = start, []
     with _Frozen(lm):
         for step in progress_bar(range(steps + 1), "steps", progress):
-            if step % EVERY == 0:
+            if step % EVERY == 0 or step == steps:
                 with torch.no_grad():
                     losses.append(loss_of(vectors, held_out).item())
                 if losses[-1] == min(losses):
                     best = vectors.detach().clone()
-                if len(losses) - 1 - losses.index(min(losses)) >= PATIENCE:
+                if step == steps or len(losses) - 1 - losses.index(min(losses)) >= PATIENCE:
                     break
             loss = loss_of(vectors, ~held_out) + PULL * ((vectors - start) / size).square().mean()
             optimizer.zero_grad()

@@ -4,9 +4,9 @@
     Rain falls        |~~~~rain~~~~~~~~|   -->   |  dog  dog      |   A dog barks while rain falls
                                                  |    ~~~~rain~~~~|
 
-The level of one clip relative to the other and the delay are random, as in AudioGen (Kreuk et al., arXiv 2209.15352,
-section 3.2). Waveforms are mixed before the codec encodes them: codes are indices of codebook entries, so the codes of
-a sum are not the sum of the codes.
+The level of one clip relative to the other and the delay are random, as in AudioGen (Kreuk et al., arXiv 2209.15352).
+Waveforms are mixed before the codec encodes them: codes are indices of codebook entries, so the codes of a sum are not
+the sum of the codes.
 """
 
 import numpy as np

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from minigen.audio import SAMPLE_RATE
+from minigen.audio import SAMPLE_RATE, check_floats
 from minigen.display.plots import spectrogram_png
 from minigen.engine.errors import MinigenError
 
@@ -65,6 +65,7 @@ def audio_tag(wav: Tensor, sample_rate: int, autoplay: bool = False) -> str:
     """
     if wav.ndim == 0 or wav.numel() == 0 or wav.numel() != wav.shape[-1]:
         raise MinigenError(f"a player plays one sound, got shape {list(wav.shape)}. Give one row, such as wav[0].")
+    check_floats(wav)
     if not wav.isfinite().all():
         raise MinigenError("the sound holds NaN or infinity. Check the model that made it.")
     source = data_uri(flac(wav, sample_rate), "audio/flac")

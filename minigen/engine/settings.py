@@ -116,7 +116,7 @@ class TrainConfig:
     weight_decay: float = setting(0.1, NOT_NEGATIVE)
     clip: float = setting(1.0, Range(float, 0, math.inf, above=True))  # largest gradient norm
     ema: float = setting(0.99, Range(float, 0, 1, below=True))  # moving average of the weights
-    ema_every: int = setting(10, COUNT)  # steps between two updates of the average
+    ema_every: int = setting(10, COUNT)  # steps between two updates of the average; the last step makes one, too
     text_dropout: float = setting(0.1, SHARE, "share of the steps without text, the whole batch at once")
     similarity: float = setting(0.0, NOT_NEGATIVE, "weight of the similarity regulariser in the steps without text")
     pooling: str = setting("max", ("max", "mean"), "how the regulariser pools text and audio states")

@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from minigen.engine.checkpoint import save_tensors
 from minigen.engine.errors import MinigenError, one_line
-from minigen.engine.files import write_atomically
+from minigen.engine.files import atomic_file, write_atomically
 from minigen.engine.hub import INDEX, WEIGHTS, has_weights
 
 M = TypeVar("M", bound=nn.Module)
@@ -102,8 +102,9 @@ def write_model(folder: str | Path, config: dict, tensors: dict[str, Tensor], dt
     """Write config.json and model.safetensors atomically; floats in `dtype` (None: as they are)."""
     folder = Path(folder)
     stored = {name: tensor.detach().to("cpu", _type(tensor, dtype)).contiguous() for name, tensor in tensors.items()}
-    write_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    save_tensors(folder / WEIGHTS, stored, {"format": "pt"})
+    with atomic_file(folder / WEIGHTS) as part:  # gets its name last: if the disk is full, both earlier files stay
+        save_tensors(part, stored, {"format": "pt"})
+        write_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def module_from_tensors(make: Callable[[], M], tensors: dict[str, Tensor], place: str | Path) -> M:

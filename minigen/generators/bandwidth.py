@@ -78,7 +78,10 @@ def extend_bandwidth(
 
 def _condition(tta: TextToAudio, caption: str | list[str] | None, rows: int, device: torch.device) -> Condition:
     """States of the captions of `rows` clips; without a caption, states that are all masked."""
-    captions = [caption or "sound"] * rows if caption is None or isinstance(caption, str) else caption
+    if caption is None:
+        captions = ["sound"] * rows  # any text: its states are masked
+    else:
+        captions = [caption] * rows if isinstance(caption, str) else caption
     if len(captions) != rows:
         raise MinigenError(f"{len(captions)} captions for {rows} clips. Give one, or one for each clip.")
     states, mask = tta.encoder(captions)  # [B, N, M], [B, N]

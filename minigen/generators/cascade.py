@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from minigen.engine.errors import MinigenError
 from minigen.engine.settings import Range, check_number
-from minigen.generators.iterate import iterate
+from minigen.generators.iterate import Guidance, iterate
 from minigen.generators.latent_diffusion import (
     LatentDenoiser,
     LatentDiffusionGenerator,
@@ -94,6 +94,7 @@ class Refiner(nn.Module):
         super().__init__()
         self.cascader = cascader
         self.beside = torch.cat([condition, torch.full_like(condition[..., :1], level)], -1)  # [B, T, C + 1]
+        self.train(cascader.training)  # `iterate` restores the mode that it finds
 
     def hidden_states(self, state: Tensor, memory=None, memory_mask=None, time=None, attend=None) -> Tensor:
         """As `Denoiser.hidden_states`."""
@@ -151,7 +152,7 @@ class CascadeGenerator:
         self,
         text: Condition,
         frames: int,
-        guidance: float = 3.0,
+        guidance: Guidance = 3.0,
         generator: torch.Generator | None = None,
         progress: bool = False,
         steps: int = 50,

@@ -106,7 +106,8 @@ class TimeModulation(nn.Module):
         width = self.inner.in_features
         features = wave(time * TIME_SCALE, width).to(self.inner.weight)  # [B, D]
         six = self.outer(nn.functional.silu(self.inner(features))).unflatten(-1, (6, width))  # [B, 6, D]
-        return (self.gates + self.offsets[:, :, None] + six.transpose(0, 1)).unsqueeze(3)  # [layers, 6, B, 1, D]
+        offsets = self.gates.to(six) + self.offsets[:, :, None]  # [layers, 6, 1, D]
+        return (offsets + six.transpose(0, 1)).unsqueeze(3)  # [layers, 6, B, 1, D]
 
 
 def wave(positions: Tensor, width: int) -> Tensor:
@@ -194,7 +195,7 @@ class Denoiser(HubModel, nn.Module):
         attend: Tensor | None = None,
     ) -> Tensor:
         """States after the last norm, [B, T, D]: the input of `head`. Arguments as in `forward`."""
-        self._check(state, memory, time)
+        self._check(state, memory, memory_mask, time)
         x = self._embed(state)  # [B, T, D]
         x = x + sinusoids(x.shape[1], self.config.width, x.device).to(x)
         text, mask = self._project(memory), None if memory_mask is None else memory_mask[:, None, None]  # [B, 1, 1, N]
@@ -233,13 +234,15 @@ class Denoiser(HubModel, nn.Module):
 
     def _embed(self, state: Tensor) -> Tensor:
         if self.config.kind == "latents":
-            return self.input(state)  # [B, T, C] -> [B, T, D]
+            return self.input(state.to(self.input.weight))  # [B, T, C] -> [B, T, D], in the type of the weights
         return sum(embedding(state[:, k]) for k, embedding in enumerate(self.embeddings))  # [B, T, D]
 
     def _project(self, memory: Tensor | None) -> Tensor | None:
-        return None if memory is None else self.memory_projection(memory)  # [B, N, M] -> [B, N, D]
+        if memory is None:
+            return None
+        return self.memory_projection(memory.to(self.memory_projection.weight))  # [B, N, M] -> [B, N, D]
 
-    def _check(self, state: Tensor, memory: Tensor | None, time: Tensor | None) -> None:
+    def _check(self, state: Tensor, memory: Tensor | None, mask: Tensor | None, time: Tensor | None) -> None:
         config = self.config
         if config.kind == "codes":
             fits = state.ndim == 3 and state.shape[1] == config.num_codebooks and not state.is_floating_point()
@@ -251,11 +254,20 @@ class Denoiser(HubModel, nn.Module):
             raise MinigenError(f"state is {state.dtype} {list(state.shape)}. Give {wanted}.")
         if config.kind == "codes" and (state.min() < 0 or state.max() > config.codebook_size):
             raise MinigenError(f"codes lie in {state.min()}..{state.max()}. Give 0 to {config.codebook_size} (masked).")
-        if memory is not None and (memory.ndim != 3 or len(memory) != len(state)):
-            raise MinigenError(f"memory has shape {list(memory.shape)} for {len(state)} clips. Give [B, N, M].")
+        if memory is not None:
+            _check_memory(memory, mask, len(state), config.memory_width)
         if (time is None) == config.timed:
             advice = "Give time [B] in 0..1." if config.timed else "Leave time out: the model is not timed."
             raise MinigenError(f"time is {'missing' if config.timed else 'given'}. {advice}")
+
+
+def _check_memory(memory: Tensor, mask: Tensor | None, clips: int, width: int) -> None:
+    """Raise MinigenError unless memory is [clips, N, width] and mask is None or bool [clips, N]."""
+    if memory.ndim != 3 or len(memory) != clips or memory.shape[2] != width:
+        raise MinigenError(f"memory has shape {list(memory.shape)} for {clips} clips. Give [{clips}, N, {width}].")
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != memory.shape[:2]):
+        wanted = list(memory.shape[:2])
+        raise MinigenError(f"memory_mask is {mask.dtype} {list(mask.shape)}. Give bool {wanted}, True for real tokens.")
 
 
 def _modulated(layer: Layer, x: Tensor, text, text_mask, attend: Tensor | None, six: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from minigen.engine.settings import COUNT, check_number
 from minigen.generate import progress_bar
 from minigen.generators.denoiser import Denoiser
 from minigen.guidance import guide, rescale_guidance
+from minigen.loss import at_least_float32
 
 Guidance = float | Callable[[float], float]  # a number, or a function of the progress from 0 to 1
 
@@ -124,9 +125,9 @@ def guided(
         uncond = model.hidden_states(state, None, None, time, attend)
         cond = model.hidden_states(state, memory, mask, time, attend)
         hidden, evaluations = guide(cond, uncond, w), 2
-    predicted = model.head(hidden)  # [B, K, T, V] or [B, T, C]
+    predicted = at_least_float32(model.head(hidden))  # [B, K, T, V] or [B, T, C]
     if rescale and evaluations == 2:
-        predicted = rescale_guidance(predicted, model.head(cond), rescale)
+        predicted = rescale_guidance(predicted, at_least_float32(model.head(cond)), rescale)
     if not torch.isfinite(predicted).all():
         raise MinigenError(f"the prediction is not finite at guidance {w:g}. Give a smaller guidance, such as 3.")
     return predicted, evaluations

@@ -41,9 +41,9 @@ import torch
 from torch import Tensor
 
 from minigen.engine.errors import MinigenError
-from minigen.engine.settings import COUNT, GUIDANCE, check_number
+from minigen.engine.settings import COUNT, GUIDANCE, SHARE, check_number
 from minigen.generators.denoiser import Denoiser, DenoiserConfig
-from minigen.generators.iterate import iterate
+from minigen.generators.iterate import Guidance, iterate
 from minigen.generators.masked import crop
 from minigen.guidance import Condition
 from minigen.loss import at_least_float32
@@ -326,10 +326,10 @@ class LatentDenoiser(Denoiser):
         missing = self.config.latent - self.config.components
         return torch.nn.functional.pad(x0 * self.scale + self.mean, (0, missing))
 
-    def _check(self, state: Tensor, memory: Tensor | None, time: Tensor | None) -> None:
+    def _check(self, state: Tensor, memory: Tensor | None, mask: Tensor | None, time: Tensor | None) -> None:
         if state.ndim == 3 and state.shape[2] != self.config.inputs:
             raise MinigenError(f"state has shape {list(state.shape)}. Give [B, T, {self.config.inputs}].")
-        super()._check(state[..., : self.config.components], memory, time)
+        super()._check(state[..., : self.config.components], memory, mask, time)
 
     def copy_fitting(self, other: torch.nn.Module) -> int:
         """Copy the weights of another model, such as a language model, that have the same name and shape.
@@ -380,7 +380,7 @@ class LatentDiffusionGenerator:
         self,
         text: Condition,
         frames: int,
-        guidance: float = 3.0,
+        guidance: Guidance = 3.0,
         generator: torch.Generator | None = None,
         progress: bool = False,
         steps: int = 50,
@@ -395,7 +395,7 @@ class LatentDiffusionGenerator:
         Args:
             text: states of B captions.
             frames: T.
-            guidance: strength of the text.
+            guidance: strength of the text, or a function of the progress.
             generator: source of chance on the device of the weights.
             progress: whether to show a bar.
             steps: number of steps, 2 or more; a guided step evaluates the network twice.
@@ -409,11 +409,14 @@ class LatentDiffusionGenerator:
             MinigenError: an option out of range, a result that is not finite because guidance is too large.
         """
         check_number("frames", frames, COUNT)
-        check_number("guidance", guidance, GUIDANCE)
+        if not callable(guidance):
+            check_number("guidance", guidance, GUIDANCE)
+        check_number("rescale", rescale, SHARE)
         model, batch = self.model, 1 if text.memory is None else len(text.memory)
         sampler = LatentSampler(model.process, method, threshold, model.limit.item(), constraint)
         stride = self.config.stride
-        canvas = model.mean.new_full((batch, math.ceil(frames / stride), self.config.components), math.nan)
+        shape = (batch, math.ceil(frames / stride), self.config.components)
+        canvas = torch.full(shape, math.nan, device=self.device)  # float32, whatever the type of the weights
         if known is not None:
             canvas = canvas.where(known[..., : canvas.shape[2]].isnan(), model.to_state(known))
         made = iterate(model, sampler, canvas, text.memory, text.memory_mask, steps, guidance, generator, progress,
@@ -422,7 +425,7 @@ class LatentDiffusionGenerator:
         return model.to_latents(made.state).repeat_interleave(stride, 1)[:, :frames]
 
 
-def check_range(state: Tensor, guidance: float) -> None:
+def check_range(state: Tensor, guidance: Guidance) -> None:
     """Refuse a clip that no sound could have.
 
     Raises:
@@ -430,9 +433,10 @@ def check_range(state: Tensor, guidance: float) -> None:
     """
     if not (state.abs() < FARTHEST).all():  # true for NaN, too
         largest = state.abs().max().item()
+        at = "" if callable(guidance) else f" at guidance {guidance:g}"
         raise MinigenError(
-            f"the clip is out of range at guidance {guidance:g}: its largest component is {largest:.3g}, that of real "
-            "clips below 20. Give a smaller guidance, such as 3, or a threshold."
+            f"the clip is out of range{at}: its largest component is {largest:.3g}, that of real clips below 20. Give "
+            "a smaller guidance, such as 3, or a threshold."
         )
 
 

@@ -231,7 +231,8 @@ def _cells(order: str, t: float, streams: int) -> tuple[slice, int]:
 
 def _falling(t: float, s: float) -> float:
     """Factor of the noise: 1 at the first of S = 1 / (s - t) steps, 0 at the last, linear between."""
-    return 1 - t / (1 - (s - t)) if s - t < 1 else 0.0
+    step = s - t  # 1 / S
+    return 1 - t / (1 - step) if step < 1 else 0.0
 
 
 def _counts(made: Tensor, hidden: Tensor, s: float) -> Tensor:
@@ -350,7 +351,8 @@ class MaskedGenerator:
             cosine_counts(steps, cells)  # refuses more steps than cells
 
         def make(part: Tensor, bar: bool) -> Tensor:
-            own = min(steps, max(missing_cells(part, mask), part.shape[1]))  # the last window may have few cells
+            # The last window may have few cells. The order "stages" needs a step for each codebook.
+            own = min(steps, max(missing_cells(part, mask), part.shape[1]))
             texts = text.memory, text.memory_mask
             return iterate(self.model, sampler, part, *texts, own, guidance, generator, bar).state
 

@@ -12,7 +12,8 @@ A generator is one function and its entry in `TRAINABLE`. The function takes
     config      TrainConfig
     tokens      clips to learn from: a `LatentSet` for the generators in LATENT, which learn from latents
 
-and returns the model and the objective. Random weights are those that a language model begins with, in every generator.
+and returns the model and the objective. Random weights are those that a language model begins with in the
+generators of codes, and PyTorch's own in those of latents.
 """
 
 from __future__ import annotations

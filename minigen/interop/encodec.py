@@ -10,6 +10,7 @@ Source: Défossez et al., "High fidelity neural audio compression" (arXiv 2210.1
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from minigen.audio import check_waveform
 from minigen.engine.errors import MinigenError, one_line
 from minigen.engine.hub import HubModel, find_model
-from minigen.engine.weights import load_official, no_loading_bar, read_config
+from minigen.engine.weights import load_official, read_config, write_model
 from minigen.quantizer import check_codes
 
 
@@ -89,8 +90,8 @@ class EncodecCodec(HubModel, nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors in the official format, for `load_codec` and for `transformers`."""
-        with no_loading_bar():
-            self.model.save_pretrained(folder)
+        settings = {**json.loads(self.model.config.to_json_string()), "architectures": ["EncodecModel"]}
+        write_model(folder, settings, self.model.state_dict(), None)
 
 
 def check_mono(config) -> None:

@@ -138,6 +138,8 @@ def read_adapter(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else None
         raise MinigenError(f"{folder} holds an adapter of the kind {kind!r}. Only LORA is read: merge it with peft.")
+    if not isinstance(config.get("lora_alpha"), int | float):
+        raise MinigenError(f"{folder / SETTINGS} has no number lora_alpha. Copy or make the adapter again.")
     used = [name for name in UNKNOWN if config.get(name)]
     if used or config.get("bias", "none") != "none":
         raise MinigenError(
@@ -162,7 +164,8 @@ def merge_adapter(lm: AudioLM, folder: str | Path) -> AudioLM:
     """
     config, tensors = read_adapter(folder)
     modules, rank = dict(lm.named_modules()), config.get("r")
-    for name, (a, b) in pair_matrices(tensors, folder).items():
+    pairs = pair_matrices(tensors, folder)
+    for name, (a, b) in pairs.items():  # all are checked before the first is added
         found, wanted = (len(b), a.shape[1]), tuple(getattr(modules.get(name), "weight", torch.empty(0)).shape)
         if found != wanted:
             there = f"{wanted[0]} x {wanted[1]}" if len(wanted) == 2 else "missing"
@@ -175,6 +178,7 @@ def merge_adapter(lm: AudioLM, folder: str | Path) -> AudioLM:
                 f"the adapter in {folder} has the rank {rank} in {SETTINGS}, but {name} has {len(a)}. Copy both files "
                 "of one adapter."
             )
+    for name, (a, b) in pairs.items():
         scale = config["lora_alpha"] / (len(a) ** 0.5 if config.get("use_rslora") else len(a))
         weight = modules[name].weight
         weight += (scale * (b.float() @ a.float())).to(weight)  # [out, in]

@@ -262,6 +262,7 @@ def test_a_file_that_is_no_word_is_one_clear_line(tmp_path, content):
         ({"space": "sound"}, "space is 'sound'. Choose one of word, memory"),
         ({"codes": CODES[..., :24]}, r"codes \[1, 2, 24\]. Give \[n, K, T\], T of at least 25"),
         ({"codes": CODES[0]}, r"codes \[2, 60\]"),
+        ({"like": " "}, "the caption to begin from is ' '"),
     ],
 )
 def test_what_cannot_be_learnt_is_refused(lm, encoder, options, message):
@@ -272,3 +273,12 @@ def test_what_cannot_be_learnt_is_refused(lm, encoder, options, message):
 def test_vectors_of_another_width_are_refused(encoder):
     with pytest.raises(MinigenError, match="<x> has vectors of width 8, the text encoder 256"):
         EncoderWithWords(encoder, [word(torch.randn(2, 8))])
+
+
+def test_captions_beside_a_learnt_word_are_checked_too(encoder):
+    with pytest.raises(MinigenError, match="caption 1 is empty"):
+        EncoderWithWords(encoder, [word(torch.randn(2, encoder.width))])(["<x>", ""])
+
+
+def test_a_few_steps_are_measured_at_their_end(lm, encoder):
+    assert not torch.equal(learn(lm, encoder, steps=3).vectors, learn(lm, encoder, steps=0).vectors)

@@ -27,7 +27,9 @@ def test_players_show_a_picture_beside_every_sound():
     assert 'alt="spectrogram: two"' in html
 
 
-@pytest.mark.parametrize("wav", [torch.zeros(2, 1, 100), torch.zeros(1, 1, 0), torch.tensor(0.5), SINE / 0])
+@pytest.mark.parametrize(
+    "wav", [torch.zeros(2, 1, 100), torch.zeros(1, 1, 0), torch.tensor(0.5), SINE / 0, (1000 * SINE).short()]
+)
 def test_what_is_no_single_sound_is_refused(wav):
     with pytest.raises(MinigenError):
         player(wav)

@@ -31,6 +31,7 @@ from minigen.engine.files import (
     write_atomically,
     write_rows,
 )
+from minigen.engine.weights import read_config, read_tensors, write_model
 from minigen.lm import AudioLM
 from minigen.train import CHECKPOINT, CrossEntropyObjective, TrainConfig, Trainer, train
 
@@ -394,3 +395,15 @@ def test_rows_written_at_once_are_those_that_are_read(tmp_path):
     write_rows(path, [{"name": "a, b", "value": 1.5}, {"name": "c", "value": 2}])
     assert path.read_text() == 'name,value\n"a, b",1.5\nc,2\n'
     assert read_rows(path) == [{"name": "a, b", "value": "1.5"}, {"name": "c", "value": "2"}]
+
+
+def test_a_model_whose_weights_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
+    write_model(tmp_path, {"width": 1}, {"x": torch.ones(1)}, None)
+
+    def full(*_):
+        raise MinigenError("no space")
+
+    monkeypatch.setattr("minigen.engine.weights.save_tensors", full)
+    with pytest.raises(MinigenError, match="no space"):
+        write_model(tmp_path, {"width": 2}, {"x": torch.ones(2)}, None)
+    assert read_config(tmp_path) == {"width": 1} and len(read_tensors(tmp_path, None)["x"]) == 1

@@ -113,6 +113,16 @@ def test_what_does_not_fit_is_one_clear_line(codec, model, given, message):
         extend_bandwidth(tta, sounds(), **given)
 
 
+def test_an_empty_caption_reaches_the_encoder_which_refuses_it(codec, model):
+    class Strict(WideEncoder):
+        def __call__(self, captions):
+            raise MinigenError(f"captions are {captions}")
+
+    tta = TextToAudio(codec, Strict(), LatentDiffusionGenerator(model))
+    with pytest.raises(MinigenError, match=r"captions are \['', ''\]"):
+        extend_bandwidth(tta, sounds(), "")
+
+
 def test_other_generators_are_refused():
     tta = TextToAudio(tiny_codec(), WordEncoder(), tiny_lm(1))
     with pytest.raises(MinigenError, match="the language_model generator cannot extend a clip"):

@@ -45,7 +45,7 @@ def folder(tmp_path, monkeypatch):
     module.Countdown = Countdown
     monkeypatch.setitem(sys.modules, "countdown_module", module)
     monkeypatch.setitem(base.CLASSES, "countdown", ("countdown_module", "Countdown"))
-    monkeypatch.setattr("minigen.generate.load_text_encoder", lambda name: WordEncoder())
+    monkeypatch.setattr("minigen.generate.load_text_encoder", lambda name, *how: WordEncoder())
     monkeypatch.setattr(WordEncoder, "save_pretrained", lambda self, folder: None, raising=False)
     TextToAudio(tiny_codec(), WordEncoder(), Countdown(tiny_lm(1).config)).save_pretrained(tmp_path)
     return tmp_path

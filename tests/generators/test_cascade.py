@@ -106,6 +106,9 @@ def test_a_clip_is_made_coarse_first_and_depends_on_the_seed(tmp_path):
     generator.save_pretrained(tmp_path, torch.float32)
     loaded = CascadeGenerator.from_pretrained(tmp_path)
     assert torch.equal(loaded.generate(text, 10, generator=seed(), **options), first)
+    half = CascadeGenerator.from_pretrained(tmp_path, torch.bfloat16).generate(text, 10, generator=seed(), **options)
+    assert half.dtype == torch.float32 and half.isfinite().all()
+    assert not loaded.cascader.training
 
 
 def test_a_coarse_clip_that_is_trusted_less_matters_less():

@@ -175,6 +175,9 @@ def test_inputs_that_do_not_fit_are_refused():
         ({"state": given["state"].float()}, "Give integer codes"),
         ({"state": given["state"] + 5}, "Give 0 to 10"),
         ({"memory": given["memory"][:2]}, "for 3 clips"),
+        ({"memory": given["memory"][..., :4]}, r"Give \[3, N, "),
+        ({"memory_mask": given["memory_mask"].float()}, "memory_mask is torch.float32"),
+        ({"memory_mask": given["memory_mask"][:, :1]}, r"memory_mask is torch.bool \[3, 1\]. Give bool \[3, "),
         ({"time": torch.rand(3)}, "not timed"),
     ):
         with pytest.raises(MinigenError, match=says):

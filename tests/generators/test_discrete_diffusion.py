@@ -354,13 +354,15 @@ def test_a_clip_longer_than_those_of_training_is_made_in_windows(pipeline, monke
 
 
 def test_saved_and_loaded_a_pipeline_gives_the_same(pipeline, tmp_path, monkeypatch):
-    monkeypatch.setattr("minigen.generate.load_text_encoder", lambda name: WordEncoder())
+    monkeypatch.setattr("minigen.generate.load_text_encoder", lambda name, *how: WordEncoder())
     monkeypatch.setattr(WordEncoder, "save_pretrained", lambda self, folder: None, raising=False)
     pipeline.save_pretrained(tmp_path, torch.float32)
     loaded = TextToAudio.from_pretrained(tmp_path)
     assert loaded.generator.name == "discrete" and loaded.generator.transitions.kind == "mask_uniform"
     text = Condition(*WordEncoder()(["rain", "a dog"]))
     assert torch.equal(*(tta.generator.generate(text, 10, generator=seed(), steps=5) for tta in (pipeline, loaded)))
+    half = TextToAudio.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.generate(["rain", "a dog"], 0.2, seed=0, steps=5).isfinite().all()
 
 
 @pytest.mark.parametrize(

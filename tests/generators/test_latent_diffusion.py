@@ -298,6 +298,20 @@ def test_guidance_that_is_too_large_is_one_clear_line(generator, text):
         make(generator, text, guidance=math.inf)
 
 
+def test_guidance_may_be_a_function_of_the_progress_and_rescale_is_a_share(generator, text):
+    assert torch.equal(make(generator, text, guidance=lambda progress: 2.0), make(generator, text, guidance=2.0))
+    with pytest.raises(MinigenError, match="out of range: "):
+        make(generator, text, guidance=lambda progress: 1e6, threshold="none", rescale=0.0)
+    with pytest.raises(MinigenError, match="rescale is 5"):
+        make(generator, text, rescale=5.0)
+
+
+def test_latents_are_float32_whatever_the_type_of_the_weights(generator, text, tmp_path):
+    generator.save_pretrained(tmp_path)
+    made = make(LatentDiffusionGenerator.from_pretrained(tmp_path, torch.bfloat16), text)
+    assert made.dtype == torch.float32 and made.isfinite().all()
+
+
 def test_a_saved_model_makes_the_same_clips(generator, text, tmp_path):
     generator.save_pretrained(tmp_path, torch.float32)
     loaded = LatentDiffusionGenerator.from_pretrained(tmp_path)

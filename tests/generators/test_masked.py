@@ -17,7 +17,7 @@ from minigen.engine.errors import MinigenError
 from minigen.engine.resources import training_memory
 from minigen.generate import TextToAudio
 from minigen.generators.denoiser import Denoiser, DenoiserConfig
-from minigen.generators.filling import windows
+from minigen.generators.filling import missing_cells, windows
 from minigen.generators.iterate import iterate
 from minigen.generators.masked import (
     MaskedGenerator,
@@ -416,7 +416,7 @@ def test_a_model_of_latents_or_with_time_is_no_masked_generator():
 def tta(tmp_path, monkeypatch) -> TextToAudio:
     """The pipeline of a shipped masked generator, `mini-tiny`, without knowledge."""
     monkeypatch.setattr("minigen.engine.hub.DATA", tmp_path)
-    monkeypatch.setattr("minigen.generate.load_text_encoder", lambda name: WordEncoder())
+    monkeypatch.setattr("minigen.generate.load_text_encoder", lambda name, *how: WordEncoder())
     folder = tmp_path / "generators" / "mini-tiny"
     torch.manual_seed(0)
     sizes = DenoiserConfig(num_codebooks=2, codebook_size=16, width=16, layers=1, heads=2, ffn=16, memory_width=8)
@@ -460,3 +460,17 @@ def test_a_file_is_written_by_the_command(tta, capsys, tmp_path, monkeypatch):
     torch.testing.assert_close(load_audio("sound.wav"), expected, atol=1e-4, rtol=0)
     assert cli.main("generate rain --model mini-tiny --steps 300 --seconds 0.5 -o no.wav".split()) == 2
     assert "300 steps for 50 cells" in capsys.readouterr().err and not Path("no.wav").exists()
+
+
+def test_a_complete_clip_of_a_batch_takes_no_step_from_the_others(masked):
+    known = hidden_clip()
+    known[0] = torch.randint(0, V, (K, T), generator=seed())
+    assert missing_cells(known, V) == K * T
+    made = masked.fill(TEXT, known, generator=seed(1), steps=K * T)
+    assert torch.equal(made[0], known[0]) and made.max() < V
+
+
+def test_it_speaks_in_bfloat16(masked, tmp_path):
+    masked.save_pretrained(tmp_path)
+    made = MaskedGenerator.from_pretrained(tmp_path, torch.bfloat16).generate(TEXT, T, 2.0, seed(1), steps=5)
+    assert made.shape == (2, K, T) and made.max() < V

@@ -85,7 +85,7 @@ def test_a_waveform_becomes_codes_and_reaches_the_generator(tta, monkeypatch):
 
 
 def test_the_folder_is_a_pipeline_that_names_the_style_generator(tta, tmp_path, monkeypatch):
-    monkeypatch.setattr("minigen.generate.load_text_encoder", lambda name: WordEncoder())
+    monkeypatch.setattr("minigen.generate.load_text_encoder", lambda name, *how: WordEncoder())
     monkeypatch.setattr(WordEncoder, "save_pretrained", lambda self, folder: None, raising=False)
     tta.save_pretrained(tmp_path, torch.float32)
     assert json.loads((tmp_path / "pipeline.json").read_text())["generator"] == "style"

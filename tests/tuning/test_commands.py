@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from official_models import official_musicgen
 
 from minigen.app import cli
 from minigen.app.tuning.finetune import verdict
+from minigen.app.tuning.start import usage
 from minigen.audio import load_audio
 from minigen.corpus.synthesis.builtin import build_corpus
 from minigen.engine.checkpoint import CHECKPOINT
@@ -261,3 +263,9 @@ def test_preferences_need_one_source(capsys):
     assert "one source of preferences" in refused(capsys, "prefer", "--from", "base")
     assert "one source" in refused(capsys, "prefer", "--from", "base", "--by", "clap", "--answers", "there")
     assert "lies in no listening test" in refused(capsys, "prefer", "--from", "base", "--answers", "base")
+
+
+@pytest.mark.parametrize("out, named", [("/tmp/tuned", "/tmp/tuned"), ("tuned", "tuned"), ("mini-own", "./mini-own")])
+def test_the_printed_command_finds_the_model(out, named):
+    whole = Namespace(out=Path(out), all_weights=True, start="base")
+    assert usage(whole, "rain") == f'minigen generate "rain" --model {named}'

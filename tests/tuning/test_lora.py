@@ -211,8 +211,10 @@ def test_an_adapter_of_another_model_is_refused(tmp_path):
     ):
         merge_adapter(model(width=16), tmp_path)
     stored(tmp_path, layers=2)
+    one = model()
     with pytest.raises(MinigenError, match=r"layers\.1\.\S+ is 32 x 32 there, missing in this one"):
-        merge_adapter(model(), tmp_path)
+        merge_adapter(one, tmp_path)
+    assert all(torch.equal(value, model().state_dict()[name]) for name, value in one.state_dict().items())
 
 
 def edit(folder, **settings):
@@ -223,7 +225,8 @@ def edit(folder, **settings):
 @pytest.mark.parametrize(
     "settings, said",
     [({"r": 8}, "has the rank 8 in adapter_config.json, but .* has 4"), ({"use_dora": True}, "uses use_dora"),
-     ({"bias": "all"}, "uses bias"), ({"peft_type": "IA3"}, "of the kind 'IA3'")],
+     ({"bias": "all"}, "uses bias"), ({"peft_type": "IA3"}, "of the kind 'IA3'"),
+     ({"lora_alpha": None}, "has no number lora_alpha")],
 )  # fmt: skip
 def test_an_adapter_of_another_rank_or_kind_is_refused(tmp_path, settings, said):
     stored(tmp_path)

@@ -42,12 +42,14 @@ def _tune(options: Namespace, base: TextToAudio) -> None:
     """Make the pairs, train, and measure before and after."""
     import copy
 
+    from minigen.engine.distributed import device
     from minigen.tuning.lora import add_lora, without_adapter
     from minigen.tuning.preference import PreferenceObjective
 
     pairs, held = _split(_pairs(options, base))
     ruler = _ruler(options)
     before = _measure(options, base, ruler, "before")
+    base.lm.to(device())  # before the reference is made, which copies or shares these weights
     if options.all_weights:
         reference = copy.deepcopy(base.lm)
     else:

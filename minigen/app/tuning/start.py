@@ -86,7 +86,10 @@ def best_row(history: list[dict]) -> dict:
 
 def usage(options: Namespace, caption: str) -> str:
     """The command that lets the result be heard."""
-    place = f"--model ./{options.out}" if options.all_weights else f"--model {options.start} --adapter {options.out}"
+    from minigen.app.commands import as_name
+
+    own, adapted = f"--model {as_name(options.out)}", f"--model {options.start} --adapter {options.out}"
+    place = own if options.all_weights else adapted
     return f'minigen generate "{caption}" {place}'
 
 

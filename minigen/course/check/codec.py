@@ -216,11 +216,25 @@ def training_step(function: Callable) -> Verdict:
         return UNANSWERED
     try:
         codec, first, batch, last = _train_small(function)
+        commits = _commitment_reaches_the_encoder(function)
     except Exception as error:  # whatever a reader's function may raise
         return stopped("the step", error)
     fault = _training_fault(codec, first, batch, last)
+    if not fault and not commits:
+        fault = "the commitment loss does not reach the encoder. Is it detached?"
     said = "the encoder gets the decoder's gradient, and each codebook learns from its residual."
     return Verdict(not fault, fault or said)
+
+
+def _commitment_reaches_the_encoder(step: Callable) -> bool:
+    """Whether a step moves the encoder where the decoder's matrix is 0, so that only the commitment loss can do it."""
+    torch.manual_seed(0)
+    codec = SmallCodec()
+    nn.init.zeros_(codec.up.weight)
+    first = codec.down.weight.detach().clone()
+    optimizer = torch.optim.SGD([*codec.down.parameters(), *codec.up.parameters()], lr=0.1)
+    step(codec, torch.randn(64, 6), optimizer, torch.Generator().manual_seed(0))
+    return not torch.equal(codec.down.weight, first)
 
 
 def _train_small(step: Callable) -> tuple[SmallCodec, SmallCodec, Tensor, Tensor]:

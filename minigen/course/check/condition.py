@@ -175,6 +175,7 @@ def _hidden(
 # learning one vector
 
 STEPS, RATE, PATIENCE = 60, 0.1, 3
+LOWEST = torch.tensor([1.0, -0.5, 0.75])  # of the held-out loss
 
 
 def learn(function: Callable[..., Tensor]) -> Verdict:
@@ -203,8 +204,11 @@ def learn(function: Callable[..., Tensor]) -> Verdict:
     if len(asked) > steps and (_alike(value, best) or len(asked) >= STEPS):
         return Verdict(False, f"{len(asked)} steps are taken. After {steps}, {PATIENCE} measurements in a row have "
                               "brought no new lowest one: stop.")  # fmt: skip
-    if _alike(value, best) and len(asked) >= steps - 1:
-        return Verdict(True, f"{steps} steps, and back to the best of them.")
+    if _alike(value, best) and len(asked) == steps:
+        return _learn_nothing(function) or Verdict(True, f"{steps} steps, and back to the best of them.")
+    if _alike(value, best):
+        return Verdict(False, f"{len(asked)} steps are taken instead of {steps}. Stop after {PATIENCE} measurements "
+                              "in a row that brought no new lowest one.")  # fmt: skip
     mistakes = (
         (last, "this is the last vector. Keep a copy of the best one: v.detach().clone()."),
         (torch.zeros(3), "this is the start. Take steps, and keep the best vector."),
@@ -215,13 +219,22 @@ def learn(function: Callable[..., Tensor]) -> Verdict:
     return _diagnose(value, mistakes, hint)
 
 
+def _learn_nothing(function: Callable[..., Tensor]) -> Verdict | None:
+    """A verdict on a start that every step makes worse; None if the start comes back."""
+    value, failed = call("learn(...)", function, _loss, _held_out, LOWEST.clone(), STEPS, RATE, PATIENCE)
+    if failed or (isinstance(value, Tensor) and _alike(value, LOWEST)):
+        return failed
+    return Verdict(False, "where every step makes held_out worse, the start is the best vector. Measure it before the "
+                          "first step.")  # fmt: skip
+
+
 def _loss(v: Tensor) -> Tensor:
     return (v - torch.tensor([2.0, -1.0, 0.5])).square().sum()
 
 
 def _held_out(v: Tensor) -> Tensor:
     """Falls at first, and rises when the vector has come half of the way."""
-    return (v - torch.tensor([1.0, -0.5, 0.75])).square().sum()
+    return (v - LOWEST).square().sum()
 
 
 def _learn(optimiser: type[torch.optim.Optimizer], loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, int]:

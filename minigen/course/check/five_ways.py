@@ -52,7 +52,7 @@ FRONT_MISTAKES = (
 SITUATIONS = {  # situation -> (the families that fit, why)
     "laptop": ({"language model"}, "one clip on one core, soon: a cached column is cheaper than a pass over a clip"),
     "hole": ({"masked"}, "half a second of a recording made anew: both sides of the hole must be read, the rest kept"),
-    "muffled": ({"continuous diffusion"}, "missing high frequencies: codes have no frequency axis, latents do"),
+    "muffled": ({"continuous diffusion"}, "missing high frequencies: latents are linear in the bands, codes are not"),
     "doubts": ({"discrete diffusion"}, "codes that may be wrong: the noise of its training has such codes"),
     "like this": ({"style"}, "a sound that words do not describe: the recording itself is the condition"),
 }  # fmt: skip

@@ -27,6 +27,8 @@ def lora(layer: Callable) -> Verdict:
             return UNANSWERED
         if found := _wrong_matrices(down, up):
             return Verdict(False, found)
+        if sum(part.numel() for part in module.parameters() if part.requires_grad) > down.numel() + up.numel():
+            return Verdict(False, "W is trained as well. Keep it a plain tensor: only down and up are parameters.")
         begins = module(x)
         if begins is ...:
             return UNANSWERED

@@ -24,6 +24,7 @@ from minigen.evaluation.study.table import (
     comparisons,
     difference,
     missing_tasks,
+    over_seeds,
     paragraphs,
     results_with_controls,
     table,
@@ -49,7 +50,7 @@ def make_table(folder: str | Path, config: FamiliesConfig) -> str:
     one_seed = Results(folder, replace(config, seeds=config.seeds[:1]))
     metrics, dropped = sound_metrics(results, (*_families(config), *_shipped(config)))
     text = paragraphs([
-        "# The families", _settings(config), missing_tasks(results),
+        "# The families", _settings(config), missing_tasks(results, names=True),
         table(results, [*COST_METRICS, *metrics], _families(config)), "\n".join(dropped),
         "## Differences", comparisons(results, metrics, _pairs(config)),
         "## The shipped models", _shipped_part(results, metrics),
@@ -156,19 +157,19 @@ def _budgets(results: Results, metrics: list[Metric]) -> str:
 def _verdict(results: Results) -> str:
     """One sentence: how each family differs from the first, and whether the difference is told from 0."""
     first, *others = _families(results.config)
-    told = []
+    told, seeds = [], len(results.config.seeds)
     for entry in others:
         one, other = common_seeds(results, entry, first)
         if not one:
             return "There is no conclusion yet: not all families are measured."
-        parts = []
+        parts, seeds = [], min(seeds, len(one))
         for metric in sound_metrics(results, (first, *others))[0]:
             if metric.field in JUDGED_BY:
                 found = paired_difference(results.ratio(metric.field, one), results.ratio(metric.field, other))
                 parts.append(f"{metric.title} {difference(metric, found)}{'' if found.sure else ' (cannot tell)'}")
         told.append(f"{entry.name} {', '.join(parts)}")
-    seeds, captions = len(results.config.seeds), results.config.captions
-    return f"Over {seeds} seeds and {captions} captions, compared with the {first.name}: {'; '.join(told)}."
+    over = over_seeds(seeds, results.config.captions)
+    return f"{over}, compared with the {first.name}: {'; '.join(told)}."
 
 
 # figures

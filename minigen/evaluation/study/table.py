@@ -66,7 +66,8 @@ def make_table(folder: str | Path, config: StudyConfig | None = None) -> str:
     results = results_with_controls(folder, config or StudyConfig())
     metrics, dropped = sound_metrics(results)
     parts = [
-        "# The study", _settings(results), missing_tasks(results), table(results, metrics), "\n".join(dropped),
+        "# The study", _settings(results), missing_tasks(results, names=True),
+        table(results, metrics), "\n".join(dropped),
         _relative_to_codec(results, metrics, ENTRIES),
         "## The shipped models", _shipped(results, metrics) or "None is measured.",
         "## What the regulariser changed", _similarity(results),
@@ -163,29 +164,38 @@ def _validation(results: Results, run: str) -> float:
     return next(float(row["clap"]) for row in results.rows if row["run"] == run and row["split"] != TEST)
 
 
-def missing_tasks(results: Results) -> str:
-    """A sentence that counts the missing tasks and names the first `NAMED` of them; "" if there are none."""
-    left = [task.name for task in missing(results.config.tasks(results.rows), results.rows)]
+def missing_tasks(results: Results, names: bool = False) -> str:
+    """A sentence that counts the missing tasks and, with `names`, names the first `NAMED`; "" if there are none."""
+    tasks = results.config.tasks(results.rows)
+    left = [task.name for task in missing(tasks, results.rows)]
     if not left:
         return ""
-    names = ", ".join(left[:NAMED]) + (f" and {len(left) - NAMED} more" if len(left) > NAMED else "")
-    return f"**Not finished**: {len(left)} tasks are missing ({names})."
+    text = f"**Not finished**: {len(left)} of {len(tasks)} tasks of the study are missing"
+    if not names:
+        return f"{text}. The same command continues it."
+    rest = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+    return f"{text} ({', '.join(left[:NAMED])}{rest})."
 
 
 def _verdict(results: Results) -> str:
     """One sentence: the change of recall by guidance and by the regulariser, and whether it differs from 0."""
-    changes = []
+    changes, seeds = [], len(results.config.seeds)
     for cause, one, other in (("guidance", GUIDED, UNGUIDED), ("the regulariser", REGULARISED, GUIDED)):
         runs = common_seeds(results, one, other)
         if not runs[0]:
             return "There is no conclusion yet: not all of these models are measured."
+        seeds = min(seeds, len(runs[0]))
         found = paired_difference(*(results.ratio("recall", of) for of in runs))
         verb = "makes no difference to recall that can be told from 0:"
         if found.sure:
             verb = "raises recall:" if found.mean > 0 else "lowers recall:"
         changes.append(f"{cause} {verb} {difference(METRICS[0], found)}")
-    seeds, captions = len(results.config.seeds), results.config.captions
-    return f"Over {seeds} seeds and {captions} captions, {changes[0]}; {changes[1]}."
+    return f"{over_seeds(seeds, results.config.captions)}, {changes[0]}; {changes[1]}."
+
+
+def over_seeds(seeds: int, captions: int) -> str:
+    """The beginning of a sentence about differences: the numbers of seeds and of captions that it rests on."""
+    return f"Over {seeds} seed{'s' if seeds > 1 else ''} and {captions} captions"
 
 
 def _relative_to_codec(results: Results, metrics: list[Metric], entries: tuple[Entry, ...]) -> str:

@@ -54,6 +54,10 @@ LIMITS = {
     "with, bit for bit. It was trained to say what captions say, so a style says what kind of sound it is, and little "
     "more. Beside a caption it is hardly heard. Its codebooks were made by k-means after the training.",
 }
+CONDITIONER_LOSS = (
+    "The loss of a conditioner is the relative squared distance between what the layers read from the style and from\n"
+    "the caption (0: equal). It has no part without text, so the two numbers are the same."
+)
 COLUMNS = ("recall", "recall_low", "recall_high", "of_codec", "clap", "kl", "fad", "fad_infinity", "kernel", "order",
            "diversity")  # fmt: skip
 
@@ -99,6 +103,8 @@ def card(name: str, top: Path = ROOT) -> str:
     seen = sum(stage["steps"] * stage["batch_size"] for stage in trainings)
     parts = [folder, folder / CASCADER] if kind == "cascade" else [folder]
     curves = "\n\n".join(str(_curve(part)) for part in parts)
+    if kind == "style":
+        curves += f"\n\n{CONDITIONER_LOSS}"
     return f"""# generators/{name}
 
 {DESCRIPTIONS[kind]} Class `{model[1]}` in `{model[0].replace(".", "/")}.py`.

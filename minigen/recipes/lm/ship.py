@@ -2,7 +2,7 @@
 
     minigen train ... --out build/mini-dropout
     python -m minigen.recipes.lm.ship mini-dropout build/mini-dropout    copy to data/lm/mini-dropout
-    minigen study                                                        rows of mini-dropout-0 in data/study/rows.csv
+    minigen study --first                                                table of the rows, which are in data/study
     python -m minigen.recipes.lm.ship                                    data/lm/*/card.md from these rows
 
 The models are trained like the study's, for more steps and on more clips. "Text dropout without guidance" and "with

@@ -181,6 +181,17 @@ def test_early_stopping_is_accepted_however_it_counts(function):
     assert check.learn(function).right
 
 
+def without_the_first(loss, held_out, start, *rest):
+    """The first step counts as an improvement, whatever it is."""
+    calls = []
+
+    def measured(v):
+        calls.append(v)
+        return held_out(v) if len(calls) > 1 else torch.tensor(float("inf"))
+
+    return with_a_count(loss, measured, start, *rest)
+
+
 def on_the_start(loss, held_out, start, *rest):
     v = with_a_count(loss, held_out, start, *rest)
     start += v
@@ -192,6 +203,8 @@ def on_the_start(loss, held_out, start, *rest):
     [
         (lambda *a: with_a_count(*a, keep=False), "the last vector"),
         (lambda *a: with_a_count(*a, ends=False), "60 steps are taken"),
+        (lambda *a: with_a_count(*a[:-1], patience=a[-1] - 1), "steps are taken instead of"),
+        (without_the_first, "the start is the best vector"),
         (lambda *a: with_a_count(*a, optimizer=torch.optim.SGD), "plain gradient descent"),
         (lambda loss, held_out, *a: with_a_count(held_out, held_out, *a), "never called"),
         (lambda loss, held_out, *a: with_a_count(lambda v: held_out(v) + 0 * loss(v), held_out, *a), "follow the held"),

@@ -27,7 +27,14 @@ class ByMerging(Layer):
         return torch.nn.functional.linear(x, self.merged())
 
 
-@pytest.mark.parametrize("layer", [Layer, ByMerging])
+class WithFrozenParameter(Layer):
+    def __init__(self, weight, rank, alpha):
+        super().__init__(weight, rank, alpha)
+        del self.weight
+        self.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+
+@pytest.mark.parametrize("layer", [Layer, ByMerging, WithFrozenParameter])
 def test_a_layer_is_accepted_however_it_is_computed(layer):
     assert check.lora(layer).right
 
@@ -62,6 +69,11 @@ def plain_tensor(self, weight, rank, alpha):
     self.down = torch.randn(rank, weight.shape[1])
 
 
+def trained_weight(self, weight, rank, alpha):
+    del self.weight
+    self.weight = torch.nn.Parameter(weight)
+
+
 def scaled(factor):
     def build(self, weight, rank, alpha):
         self.scale = factor(rank, alpha)
@@ -76,6 +88,7 @@ def scaled(factor):
         (changed(zero_down), "down is zero"),
         (changed(turned), "down is [5, 3], not [3, 5]"),
         (changed(plain_tensor), "no torch.nn.Parameter"),
+        (changed(trained_weight), "W is trained as well"),
         (changed(scaled(lambda rank, alpha: 1)), "α / r is missing"),
         (changed(scaled(lambda rank, alpha: alpha)), "multiplied by α"),
         (changed(scaled(lambda rank, alpha: rank / alpha)), "r / α"),

@@ -255,9 +255,18 @@ def test_an_unfinished_study_names_what_is_missing_and_concludes_nothing(finishe
     shutil.copytree(finished / "rows", tmp_path / "rows")
     (tmp_path / "rows" / ROWS).write_text("".join(line for line in lines if not line.startswith(("latent", "masked@"))))
     text = make_table(tmp_path / "rows", SMALL)
-    assert "**Not finished**: 4 tasks are missing (latent-0, masked@4-0, latent@4-0, latent-1)" in text
+    missing = f"**Not finished**: 4 of {len(SMALL.tasks([]))} tasks of the study are missing"
+    assert f"{missing} (latent-0, masked@4-0, latent@4-0, latent-1)." in text
+    assert f"{missing}. The same command continues it." in summary(tmp_path / "rows", SMALL)
     assert "| latent diffusion |" not in text and "| masked |" in text
     assert "There is no conclusion yet" in conclusion(tmp_path / "rows", SMALL)
+
+
+def test_the_conclusion_counts_the_seeds_that_are_measured(finished, tmp_path):
+    lines = (finished / "rows" / ROWS).read_text().splitlines(keepends=True)
+    shutil.copytree(finished / "rows", tmp_path / "rows")
+    (tmp_path / "rows" / ROWS).write_text("".join(line for line in lines if not line.startswith("latent-1")))
+    assert conclusion(tmp_path / "rows", SMALL).splitlines()[-1].startswith("Over 1 seed and 4 captions, ")
 
 
 def test_no_table_without_rows(tmp_path):

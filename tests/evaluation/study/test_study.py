@@ -604,7 +604,7 @@ def test_a_table_of_a_part_says_what_is_missing(tmp_path):
     left_out = {task.name for task in plan(CONFIG)[10:]}
     write_rows(tmp_path, CONFIG, SKILL, left_out)
     text = make_table(tmp_path, CONFIG)
-    assert "**Not finished**: 14 tasks are missing (no-dropout-1, dropout-1," in text
+    assert f"14 of {len(plan(CONFIG))} tasks of the study are missing (no-dropout-1, dropout-1," in text
     assert " and 6 more)." in text
     assert "| regulariser | " in text and "**mean pooling**" not in text
     waiting = {task.name for task in plan(CONFIG)[3:]}
